@@ -1,0 +1,157 @@
+"""The commands as functions, for notebooks and tests. Heavy libraries are imported by the function that needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.spec import StudySpec, load_spec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.report import StudySummary
+    from pipeline.study.plan import Plan
+    from pipeline.tracking.record import StudyRecord
+
+HOME, REPORTS = Path("studies"), Path("reports")
+
+
+def check_study(spec: Source, overrides: Sequence[str] = (), name: str | None = None, home: Path = HOME) -> Plan:
+    """Validate a study file and its data; nothing is started or written.
+
+    Raises:
+        UserError: What is wrong, and where.
+    """
+    from pipeline.study.plan import make_plan
+
+    return make_plan(_spec(spec, overrides), name, Path(home))
+
+
+def run_study(
+    spec: Source,
+    overrides: Sequence[str] = (),
+    *,
+    name: str | None = None,
+    home: Path = HOME,
+    tracking_uri: str | None = None,
+    study_storage: str | None = None,
+    ray_address: str | None = None,
+    concurrency: int | None = None,
+    console: Console | None = None,
+) -> StudyRecord:
+    """Run a study, or go on with one that was interrupted, until its budget of trials is met.
+
+    Args:
+        spec: A study file, its content as a dictionary, or a StudySpec.
+        overrides: Settings on top of it, each "key=value".
+        name: The study's name; by default the spec's `study`.
+        home: Folder of all studies.
+        tracking_uri: MLflow's store; by default MLFLOW_TRACKING_URI, else a SQLite file in `home`.
+        study_storage: Optuna's store, any SQLAlchemy URL; by default a SQLite file in the study's folder.
+        ray_address: A running Ray cluster; by default RAY_ADDRESS, else a local Ray.
+        concurrency: The most trials at once; by default as many as fit.
+        console: Where progress is shown; by default nowhere.
+
+    Raises:
+        UserError: Something asked for is wrong; nothing was started.
+        StudyError: The study broke or was interrupted.
+    """
+    import io
+
+    from rich.console import Console
+
+    from pipeline.study.driver import Places, drive
+
+    plan = check_study(spec, overrides, name, home)
+    places = Places(
+        tracking_uri=_tracking_uri(home, tracking_uri), study_storage=study_storage, ray_address=ray_address
+    )
+    drive(plan, places, concurrency, console or Console(file=io.StringIO()))
+    return load_study(plan.name, home=home, tracking_uri=tracking_uri)
+
+
+def resume_study(name: str, *, home: Path = HOME, **places: Any) -> StudyRecord:
+    """Go on with an interrupted study from the spec in its folder; takes what `run_study` takes.
+
+    Raises:
+        UserError: There is no such study in `home`.
+    """
+    return run_study(saved_spec(name, home), name=name, home=home, **places)
+
+
+def saved_spec(name: str, home: Path = HOME) -> StudySpec:
+    """The resolved spec of a study in `home`.
+
+    Raises:
+        UserError: There is no such study there.
+    """
+    from pipeline.errors import UserError
+    from pipeline.spec.schema import require_study_name
+
+    file = Path(home) / require_study_name(name) / "spec.json"
+    if not file.exists():
+        known = sorted(path.parent.name for path in Path(home).glob("*/spec.json"))
+        raise UserError(f"no study {name!r} in {home}; the studies there: {', '.join(known) or 'none'}")
+    return StudySpec.model_validate_json(file.read_text(encoding="utf-8"))
+
+
+def load_study(name: str, *, home: Path = HOME, tracking_uri: str | None = None) -> StudyRecord:
+    """A study, finished or running, from MLflow: `.trials` and `.history` are pandas frames.
+
+    Raises:
+        UserError: There is no such study.
+    """
+    from pipeline.tracking.reader import read_study
+
+    return read_study(_client(home, tracking_uri), name)
+
+
+def build_report(name: str, *, home: Path = HOME, tracking_uri: str | None = None, output: Path | None = None) -> Path:
+    """Write a study's report from MLflow alone.
+
+    Returns:
+        The path of report.html, in `output` or reports/NAME.
+
+    Raises:
+        UserError: There is no such study.
+    """
+    from pipeline.report import write_report
+
+    return write_report(load_study(name, home=home, tracking_uri=tracking_uri), Path(output or REPORTS / name))
+
+
+def summarize(record: StudyRecord) -> StudySummary:
+    """The few numbers that matter of a study."""
+    from pipeline.report import summary
+
+    return summary(record)
+
+
+def list_studies(*, home: Path = HOME, tracking_uri: str | None = None) -> list[str]:
+    """The names of the studies in a tracking store."""
+    from pipeline.tracking.store import study_names
+
+    return study_names(_client(home, tracking_uri))
+
+
+Source = str | Path | Mapping[str, Any] | StudySpec
+
+
+def _spec(source: Source, overrides: Sequence[str]) -> StudySpec:
+    return source if isinstance(source, StudySpec) else load_spec(source, overrides)
+
+
+def _tracking_uri(home: Path, given: str | None) -> str:
+    from pipeline.tracking.store import tracking_uri_of
+
+    return tracking_uri_of(Path(home), given)
+
+
+def _client(home: Path, tracking_uri: str | None) -> Any:
+    from pipeline.tracking.store import check_reachable, open_client
+
+    client = open_client(_tracking_uri(home, tracking_uri))
+    check_reachable(client)
+    return client

@@ -1,0 +1,175 @@
+"""The commands: a thin shell over `pipeline.api`. Heavy libraries are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.errors import StudyError, UserError
+
+if TYPE_CHECKING:
+    from pipeline.tracking.record import StudyRecord
+
+EXAMPLES = """
+\b
+Examples:
+  vae-study check search_spaces/digits.yaml
+  vae-study run search_spaces/digits.yaml --trials 16 --epochs 30
+  vae-study run search_spaces/digits.yaml --name wide --set model.network.hidden='[512, 256]'
+  vae-study resume digits
+  vae-study report digits
+  vae-study ui
+"""
+
+
+class Commands(click.Group):
+    """A group whose commands end with one message and the right exit code when something is wrong."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; 2 where the user's input is wrong, 1 where the study failed."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"vae-study: {error}", err=True)
+            sys.exit(2)
+        except StudyError as error:
+            click.echo(f"vae-study: {error}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=Commands, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="vae-study")
+def main() -> None:
+    """Hyperparameter studies of variational autoencoders: which one, and can it tell what is anomalous?"""
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_home = click.option(
+    "--home", type=click.Path(path_type=Path), default=Path("studies"), show_default=True, help="Folder of all studies."
+)
+_tracking = click.option(
+    "--tracking-uri", metavar="URI", help="MLflow's store.  [default: MLFLOW_TRACKING_URI, else sqlite in HOME]"
+)
+_places = _options(_home, _tracking)
+_spec = _options(
+    click.argument("spec", type=click.Path(path_type=Path)),
+    click.option("--name", help="The study's name.  [default: the spec's `study`]"),
+    click.option("--trials", type=int, help="Budget of trials."),
+    click.option("--epochs", type=int, help="Epochs of each trial."),
+    click.option("--seed", type=int, help="Seed of the sampler and of all trials."),
+    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key of the spec; null removes it."),
+)
+_running = _options(
+    click.option("--study-storage", metavar="URL", help="Optuna's store.  [default: sqlite in HOME/NAME]"),
+    click.option("--ray-address", metavar="ADDRESS", help="A Ray cluster.  [default: RAY_ADDRESS, else a local Ray]"),
+    click.option("--concurrency", type=click.IntRange(min=1), help="Most trials at once.  [default: as many as fit]"),
+    click.option("--no-report", is_flag=True, help="Do not write the report."),
+)
+
+
+def _overrides(settings: tuple[str, ...], trials: int | None, epochs: int | None, seed: int | None) -> list[str]:
+    given = {"trials": trials, "training.epochs": epochs, "seed": seed, "sampler.seed": seed}
+    return [*settings, *(f"{key}={value}" for key, value in given.items() if value is not None)]
+
+
+@main.command()
+@_spec
+@_home
+def check(spec: Path, name: str | None, home: Path, settings: tuple[str, ...], **budget: int | None) -> None:
+    """Validate a spec and its data, and print the plan; start nothing."""
+    from pipeline import api
+    from pipeline.terminal import plan_text
+
+    click.echo(plan_text(api.check_study(spec, _overrides(settings, **budget), name, home)))
+
+
+@main.command()
+@_spec
+@_running
+@_places
+def run(
+    spec: Path,
+    name: str | None,
+    settings: tuple[str, ...],
+    trials: int | None,
+    epochs: int | None,
+    seed: int | None,
+    no_report: bool,
+    **places: Any,
+) -> None:
+    """Run a study, show its progress, then write the report. The same spec again goes on where it was."""
+    from rich.console import Console
+
+    from pipeline import api
+
+    overrides = _overrides(settings, trials, epochs, seed)
+    _after(api.run_study(spec, overrides, name=name, console=Console(stderr=True), **places), no_report, places)
+
+
+@main.command()
+@click.argument("name")
+@_running
+@_places
+def resume(name: str, no_report: bool, **places: Any) -> None:
+    """Go on with an interrupted study."""
+    from rich.console import Console
+
+    from pipeline import api
+
+    _after(api.resume_study(name, console=Console(stderr=True), **places), no_report, places)
+
+
+def _after(record: StudyRecord, no_report: bool, places: dict[str, Any]) -> None:
+    from pipeline.report import write_report
+    from pipeline.terminal import result_text
+
+    report = None if no_report else write_report(record, Path("reports") / record.name)
+    click.echo(result_text(record, report, places["home"]))
+
+
+@main.command()
+@click.argument("name")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder to write to.  [default: reports/NAME]")
+@_places
+def report(name: str, output: Path | None, home: Path, tracking_uri: str | None) -> None:
+    """Write a study's report again, from MLflow alone."""
+    from pipeline import api
+
+    click.echo(api.build_report(name, home=home, tracking_uri=tracking_uri, output=output))
+
+
+@main.command(short_help="Trials by state, best so far, frontier size.")
+@click.argument("name", required=False)
+@_places
+def status(name: str | None, home: Path, tracking_uri: str | None) -> None:
+    """Trials by state, best so far, frontier size; of all studies where no NAME is given."""
+    from pipeline import api
+    from pipeline.terminal import status_text
+
+    names = [name] if name else api.list_studies(home=home, tracking_uri=tracking_uri)
+    for each in names:
+        click.echo(status_text(api.load_study(each, home=home, tracking_uri=tracking_uri)))
+    if not names:
+        click.echo("no studies yet")
+
+
+@main.command()
+@click.option("--port", type=int, default=5000, show_default=True)
+@_places
+def ui(port: int, home: Path, tracking_uri: str | None) -> None:
+    """Open the MLflow UI on the tracking store; Ctrl-C ends it."""
+    from pipeline.tracking.server import serve_ui
+
+    serve_ui(home, tracking_uri, port, click.echo)

@@ -1,0 +1,112 @@
+"""Pictures of the trade-off: the reconstruction/KL plane and the hypervolume."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from pipeline.report.figures.style import CHOSEN, FAINT, GREY, INK, NORMAL, PAPER, figure, scale
+from pipeline.report.tables import HypervolumeHistory, Plane
+from pipeline.report.tables.frames import Floats
+from pipeline.report.words import number
+
+# Parts of the axes where the legend may be, so that no line is named under it.
+LEGEND = [(x, y) for x in (0.7, 0.8, 0.9, 1.0) for y in (0.84, 0.92, 1.0)]
+LINE = "#dbe0e5"
+
+
+def draw_plane(table: Plane) -> Figure:
+    """Reconstruction against KL, every trial, over lines of equal ELBO."""
+    drawn = figure(4.9)
+    axes = drawn.add_subplot()
+    points = table.points
+    axes.set(xlim=table.x, ylim=table.y, autoscale_on=False)
+    axes.set(xlabel="validation reconstruction (nats per example)", ylabel="validation KL (nats per example)")
+    axes.grid(False)
+    _equal_elbo(axes, table)
+    _trials(axes, points)
+    if table.objectives_are_the_axes:
+        line = points[points["frontier"]].sort_values(["reconstruction", "kl"])
+        axes.plot(line["reconstruction"], line["kl"], color=INK, linewidth=1.1, zorder=3, label="frontier")
+    _champion(axes, points[points["champion"]])
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper right")
+    return drawn
+
+
+def _equal_elbo(axes: Axes, table: Plane) -> None:
+    """ELBO = -(reconstruction + KL), so equal ELBO is a straight line; each is named where there is most room."""
+    (left, right), (bottom, top) = table.x, table.y
+    taken = np.column_stack([table.points["reconstruction"], table.points["kl"]])
+    taken = np.vstack([(taken - [left, bottom]) / [right - left, top - bottom], LEGEND])
+    along = np.linspace(0.03, 0.97, 48)
+    for total in MaxNLocator(6).tick_values(left + bottom, right + top):
+        axes.plot(table.x, [total - left, total - right], color=LINE, linewidth=0.9, zorder=0)
+        line = np.column_stack([along, (total - left - along * (right - left) - bottom) / (top - bottom)])
+        place = _roomiest(line, taken)
+        if place is not None:
+            x, y = np.array([left, bottom]) + place * [right - left, top - bottom]
+            _name_line(axes, x, y, f"ELBO {number(-total, 0)}")
+
+
+def _roomiest(line: Floats, taken: Floats) -> Floats | None:
+    """The point of a line that is farthest from what is drawn, in parts of the axes; None where all is too near."""
+    line = line[(line > 0.06).all(axis=1) & (line < 0.94).all(axis=1)]
+    if not len(line):
+        return None
+    distance = np.linalg.norm(line[:, None] - taken[None], axis=2).min(axis=1)
+    return np.asarray(line[distance.argmax()]) if distance.max() > 0.08 else None
+
+
+def _name_line(axes: Axes, x: float, y: float, name: str) -> None:
+    text = axes.text(x, y, name, rotation=-45, transform_rotates_text=True, rotation_mode="anchor", ha="center")
+    text.set(fontsize=8, color=GREY, verticalalignment="bottom", zorder=1)
+
+
+def _trials(axes: Axes, points: pd.DataFrame) -> None:
+    for state, marker in (("stopped", "x"), ("running", "+")):
+        some = points[points["state"].eq(state)]
+        if len(some):
+            axes.scatter(some["reconstruction"], some["kl"], s=20, marker=marker, color=FAINT, linewidths=1, zorder=2,
+                         label=state)  # fmt: skip
+    finished = points[points["state"].eq("finished")]
+    known = np.isfinite(finished["auroc"])
+    for on_frontier, size in ((False, 30), (True, 58)):
+        some = finished[~known & finished["frontier"].eq(on_frontier)]
+        axes.scatter(
+            some["reconstruction"], some["kl"], s=size, color=NORMAL, edgecolors=PAPER, linewidths=0.6, zorder=4
+        )
+    if known.any():
+        _coloured(axes, finished[known])
+
+
+def _coloured(axes: Axes, points: pd.DataFrame) -> None:
+    sizes = np.where(points["frontier"], 58, 30)
+    edges = np.where(points["frontier"], INK, PAPER)
+    dots = axes.scatter(points["reconstruction"], points["kl"], s=sizes, c=points["auroc"], cmap=scale(),
+                        edgecolors=list(edges), linewidths=0.7, zorder=4)  # fmt: skip
+    bar = axes.figure.colorbar(dots, ax=axes, pad=0.02, aspect=32, label="validation AUROC")
+    bar.outline.set_visible(False)
+
+
+def _champion(axes: Axes, points: pd.DataFrame) -> None:
+    if points.empty:
+        return
+    axes.scatter(points["reconstruction"], points["kl"], s=190, facecolors="none", edgecolors=CHOSEN, linewidths=1.8,
+                 zorder=5, label=f"chosen: trial {points['trial'].iloc[0]}")  # fmt: skip
+
+
+def draw_hypervolume(table: HypervolumeHistory) -> Figure:
+    """Hypervolume after each finished trial."""
+    drawn = figure(2.9)
+    axes = drawn.add_subplot()
+    axes.step(table.trial_N, table.hypervolume_N, where="post", color=NORMAL)
+    axes.fill_between(table.trial_N, table.hypervolume_N, step="post", color=NORMAL, alpha=0.10, linewidth=0)
+    axes.plot(table.trial_N[-1:], table.hypervolume_N[-1:], "o", color=NORMAL, markersize=5)
+    unit = " (nats²)" if all(name.endswith(("reconstruction", "kl")) for name in table.reference) else ""
+    axes.set(xlabel="trial number", ylabel=f"hypervolume{unit}")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.yaxis.set_major_formatter(lambda value, _: number(value, 0 if table.hypervolume_N.max() >= 5 else 2))
+    return drawn

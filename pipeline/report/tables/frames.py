@@ -1,0 +1,102 @@
+"""A record's frames, read so that a missing column, value or whole frame is no special case elsewhere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.tracking.record import StudyRecord
+
+Floats = NDArray[np.float64]
+
+FIXED = ("trial", "state", "failure", "run_id")
+STATES = ("finished", "stopped", "failed", "running")
+FIRST_PARAMETERS = ("beta", "latent_dim")
+PREFIXES = ("objective.", "model.")
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A table that cannot be made.
+
+    Attributes:
+        why: A sentence for the reader.
+    """
+
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A value with its 95 % bootstrap interval; NaN where unknown."""
+
+    value: float
+    low: float = np.nan
+    high: float = np.nan
+
+
+def tidy(record: StudyRecord) -> StudyRecord:
+    """The same record with rows and columns in one order, whatever order the store returned them in.
+
+    Trials are ordered by number, and their columns as FIXED, searched parameters, other parameters, metrics.
+    """
+    trials = record.trials.reindex(columns=list(dict.fromkeys([*FIXED, *record.trials.columns])))
+    trials = trials.astype({"state": object, "failure": object}).sort_values("trial", ignore_index=True)
+    rest = sorted(set(trials.columns) - set(FIXED), key=lambda name: ("/" in name, name))
+    names = [*FIXED, *searched_parameters(record), *rest]
+    history = record.history.reindex(columns=list(dict.fromkeys(["trial", "epoch", *sorted(record.history.columns)])))
+    return replace(
+        record,
+        trials=trials[list(dict.fromkeys(names))],
+        history=history.sort_values(["trial", "epoch"], ignore_index=True),
+    )
+
+
+def numbers(frame: pd.DataFrame, name: str) -> Floats:
+    """A column as floats, NaN where a value is missing or no number; all NaN where the column is missing."""
+    if name not in frame.columns:
+        return np.full(len(frame), np.nan)
+    return pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def with_state(record: StudyRecord, state: str) -> pd.DataFrame:
+    """The trials in one state."""
+    return record.trials[record.trials["state"].eq(state)].reset_index(drop=True)
+
+
+def trial_numbers(frame: pd.DataFrame) -> tuple[int, ...]:
+    """The trial numbers of a frame's rows."""
+    return tuple(int(trial) for trial in frame["trial"])
+
+
+def row_of(record: StudyRecord, trial: int) -> pd.DataFrame:
+    """A trial's row, as a frame of one row, or of none."""
+    return record.trials[record.trials["trial"] == trial]
+
+
+def scalar(frame: pd.DataFrame, name: str) -> float:
+    """A column's first value, NaN where there is none."""
+    values = numbers(frame, name)
+    return float(values[0]) if len(values) else float("nan")
+
+
+def short_name(name: str, columns: Sequence[str]) -> str | None:
+    """The column of a parameter that the spec may name with or without its prefix; None where there is none."""
+    short = next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)
+    return next((column for column in (name, short, *(p + name for p in PREFIXES)) if column in columns), None)
+
+
+def searched_parameters(record: StudyRecord) -> tuple[str, ...]:
+    """Columns of the searched parameters as in the spec, after beta and latent size, even where those are fixed."""
+    columns = list(record.trials.columns)
+    names = (short_name(name, columns) for name in (*FIRST_PARAMETERS, *record.spec.get("search", {})))
+    return tuple(dict.fromkeys(name for name in names if name is not None))
+
+
+def search_range(record: StudyRecord, column: str) -> dict[str, Any]:
+    """What the spec says about a searched parameter: low, high, log, type or choices; empty where it is fixed."""
+    search = record.spec.get("search", {})
+    return next((dict(rule) for name, rule in search.items() if short_name(name, [column]) == column), {})

@@ -1,0 +1,128 @@
+"""What can only be checked once the parts of a spec are seen together."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.spec.problems import Path, Problem, from_validation
+from pipeline.spec.schema import StudySpec
+from pipeline.spec.searching import (
+    PARAMETER_PATHS,
+    Choices,
+    Range,
+    canonical_name,
+    in_branch_order,
+    with_values,
+)
+from pipeline.spec.trial import TrialSpec
+
+
+def problems_of(spec: StudySpec) -> list[Problem]:
+    """Everything that is wrong with a spec whose parts are each valid; its search names must be canonical."""
+    found = [problem for name, parameter in spec.search.items() for problem in _parameter(spec, name, parameter)]
+    return found or [*_branches(spec), *_data(spec), *_labels(spec)]
+
+
+def canonical_search(search: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """The search section with every parameter, also inside `when`, by its canonical name."""
+    named: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for given, parameter in search.items():
+        name = canonical_name(str(given))
+        if name is None:
+            problems.append(Problem(("search", given), "unknown parameter", expected_one_of=tuple(PARAMETER_PATHS)))
+        elif name in named:
+            problems.append(Problem(("search", given), f"{name} is searched twice"))
+        else:
+            named[name] = _canonical_when(parameter)
+    return named, problems
+
+
+def _canonical_when(parameter: Any) -> Any:
+    if not isinstance(parameter, Mapping) or not isinstance(parameter.get("when"), Mapping):
+        return parameter
+    when = {canonical_name(str(name)) or name: values for name, values in parameter["when"].items()}
+    return {**parameter, "when": when}
+
+
+def _parameter(spec: StudySpec, name: str, parameter: Range | Choices) -> Iterator[Problem]:
+    path: Path = ("search", name)
+    if _is_set(spec, PARAMETER_PATHS[name]):
+        fixed_at = ".".join(PARAMETER_PATHS[name])
+        yield Problem(path, f"is searched, and also fixed at {fixed_at}; remove one of the two (search.{name}=null)")
+    if isinstance(parameter, Range):
+        yield from _range(path, parameter)
+    yield from _conditions(spec, name, parameter)
+    yield from _values(spec, name, parameter)
+
+
+def _is_set(part: Any, path: Path) -> bool:
+    for key in path:
+        if key not in part.model_fields_set:
+            return False
+        part = getattr(part, str(key))
+    return True
+
+
+def _range(path: Path, parameter: Range) -> Iterator[Problem]:
+    if parameter.low >= parameter.high:
+        yield Problem((*path, "low"), f"came {parameter.low:g}, expected a number below high ({parameter.high:g})")
+    if parameter.log and parameter.low <= 0:
+        yield Problem((*path, "low"), f"came {parameter.low:g}, expected a number above 0, as log is true")
+    for end in ("low", "high"):
+        value = getattr(parameter, end)
+        if parameter.type == "int" and not float(value).is_integer():
+            yield Problem((*path, end), f"came {value:g}, expected a whole number, as type is int")
+
+
+def _conditions(spec: StudySpec, name: str, parameter: Range | Choices) -> Iterator[Problem]:
+    for parent, allowed in parameter.when.items():
+        path: Path = ("search", name, "when", parent)
+        searched = spec.search.get(parent)
+        if searched is None:
+            yield Problem(path, "is not a searched parameter", expected_one_of=tuple(spec.search))
+        elif not isinstance(searched, Choices):
+            yield Problem(path, "is a range; a condition needs a parameter with choices")
+        else:
+            for value in allowed:
+                if value not in searched.choices:
+                    yield Problem(path, f"came {value!r}", expected_one_of=tuple(map(str, searched.choices)))
+
+
+def _values(spec: StudySpec, name: str, parameter: Range | Choices) -> Iterator[Problem]:
+    keys: tuple[str | int, ...] = ("low", "high") if isinstance(parameter, Range) else ("choices",) * 1_000
+    for key, value in zip(keys, parameter.ends(), strict=False):
+        try:
+            TrialSpec.model_validate(with_values(spec.fixed(), {name: value}))
+        except ValidationError as error:
+            yield from (Problem(("search", name, key), p.message, p.expected_one_of) for p in from_validation(error))
+
+
+def _branches(spec: StudySpec) -> Iterator[Problem]:
+    try:
+        in_branch_order(spec.search)
+    except ValueError as error:
+        yield Problem(("search",), str(error))
+
+
+def _data(spec: StudySpec) -> Iterator[Problem]:
+    split = spec.data.split
+    total = split.train + split.validation + split.test
+    if abs(total - 1) > 1e-6:
+        yield Problem(("data", "split"), f"train, validation and test add up to {total:g}, expected 1")
+    likelihoods = spec.search.get("likelihood")
+    used = likelihoods.choices if isinstance(likelihoods, Choices) else (spec.model.likelihood,)
+    if "bernoulli" in used and spec.data.scale != "unit":
+        yield Problem(("data", "scale"), f"came {spec.data.scale!r}, expected 'unit', as likelihood bernoulli needs it")
+
+
+def _labels(spec: StudySpec) -> Iterator[Problem]:
+    if spec.data.anomaly_labels:
+        return
+    expected = "expected a rule that needs no labels, or data.anomaly_labels"
+    if spec.champion.by == "val/auroc":
+        yield Problem(("champion", "by"), f"came 'val/auroc', {expected}")
+    for index, objective in enumerate(spec.objectives):
+        if objective.metric == "val/auroc":
+            yield Problem(("objectives", index, "metric"), f"came 'val/auroc', {expected}")

@@ -1,0 +1,67 @@
+"""Settings from the command line, on top of a study file: `--set key=value`."""
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.errors import UserError
+from pipeline.spec.problems import Path
+from pipeline.spec.searching import PARAMETER_PATHS
+
+
+@dataclass(frozen=True)
+class Override:
+    """One setting: as it was written, and the key path that it set."""
+
+    text: str
+    path: Path
+
+
+def apply_override(document: Any, text: str) -> Override:
+    """Put one "key=value" into a document, in place; a value of null removes the key.
+
+    Raises:
+        UserError: There is no "=", the value is not YAML, or the key leads through something that is not a mapping.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {text}: expected key=value, such as training.epochs=20")
+    path = _path(key.strip())
+    try:
+        _assign(document, path, YAML(typ="safe").load(value))
+    except YAMLError:
+        raise UserError(f"--set {text}: the value is not valid YAML") from None
+    except TypeError:
+        raise UserError(f"--set {text}: {key} leads through a key that holds no keys") from None
+    return Override(text, path)
+
+
+def _path(key: str) -> Path:
+    """The key path of a dotted key; a searched parameter's own dotted name is one key of it."""
+    if key in PARAMETER_PATHS:
+        return PARAMETER_PATHS[key]
+    head, _, rest = key.partition(".")
+    if head != "search":
+        return tuple(key.split("."))
+    name = max((name for name in PARAMETER_PATHS if f"{rest}.".startswith(f"{name}.")), key=len, default=None)
+    if name is None:
+        return ("search", rest)
+    return ("search", name, *filter(None, rest[len(name) + 1 :].split(".")))
+
+
+def _assign(document: MutableMapping[str, Any], path: Path, value: Any) -> None:
+    *parents, leaf = (str(key) for key in path)
+    place: Any = document
+    for key in parents:
+        if place.get(key) is None:
+            place[key] = {}
+        place = place[key]
+        if not isinstance(place, Mapping):
+            raise TypeError(key)
+    if value is None:
+        place.pop(leaf, None)
+    else:
+        place[leaf] = value

@@ -1,0 +1,77 @@
+"""What is wrong with a spec, in words: the key path, what came, what was expected and the nearest valid name."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong at one key path."""
+
+    path: Path
+    message: str
+    expected_one_of: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """The problem in one line, without the file."""
+        words = [f"{dotted(self.path)}: {self.message}" if self.path else self.message]
+        if self.expected_one_of:
+            words.append(f"expected one of {', '.join(self.expected_one_of)}")
+            words += nearest(str(self.path[-1]) if "unknown" in self.message else self.message, self.expected_one_of)
+        return "; ".join(words)
+
+
+def dotted(path: Path) -> str:
+    """A key path as the user would write it."""
+    return ".".join(map(str, path))
+
+
+def nearest(given: str, valid: Sequence[str]) -> list[str]:
+    """A suggestion, where one of the valid names is close to what was given."""
+    close = difflib.get_close_matches(given.rsplit("came ")[-1].strip("'\""), valid, n=1, cutoff=0.5)
+    return [f"did you mean {close[0]!r}?"] if close else []
+
+
+def from_validation(error: ValidationError, schema: type[BaseModel] | None = None) -> list[Problem]:
+    """The problems that pydantic found, in our words."""
+    problems = [_from_detail(dict(detail), schema) for detail in error.errors(include_url=False)]
+    inner = {problem.path[:depth] for problem in problems for depth in range(len(problem.path))}
+    return [problem for problem in problems if problem.path not in inner]
+
+
+def _from_detail(detail: dict[str, Any], schema: type[BaseModel] | None) -> Problem:
+    path = tuple(key for key in detail["loc"] if " " not in str(key))
+    came = f"came {_shown(detail['input'])}"
+    match detail["type"]:
+        case "extra_forbidden":
+            return Problem(path, "unknown key", _siblings(schema, path))
+        case "missing":
+            return Problem(path, "is missing; this key is required")
+        case "literal_error":
+            valid = detail["ctx"]["expected"].replace(" or ", ", ").split(", ")
+            return Problem(path, came, tuple(value.strip("'") for value in valid))
+        case "string_pattern_mismatch":
+            return Problem(path, f"{came}, expected letters, digits, '.', '_' or '-', with a letter or digit first")
+        case _:
+            message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            return Problem(path, f"{came}, expected {message[:1].lower()}{message[1:]}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _siblings(schema: type[BaseModel] | None, path: Path) -> tuple[str, ...]:
+    part = schema
+    for key in path[:-1]:
+        field = part.model_fields.get(str(key)) if part is not None else None
+        inner = field.annotation if field is not None else None
+        part = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+    return tuple(part.model_fields) if part is not None else ()

@@ -1,0 +1,136 @@
+"""The whole of a study file."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pipeline.errors import UserError
+from pipeline.spec.base import Count, Fraction, FromList, NotNegative, SpecPart
+from pipeline.spec.searching import Parameter, Value, with_values
+from pipeline.spec.trial import ModelSpec, ObjectiveSpec, TrainingSpec, TrialSpec
+
+Metric = Literal["val/reconstruction", "val/kl", "val/elbo", "val/squared_error", "val/auroc", "val/active_units"]
+STUDY_NAME = r"[^\W_][\w.-]*"
+
+
+class SplitSpec(SpecPart):
+    """Fractions of the normal rows; anomalies go to validation and test only, in the same proportion."""
+
+    train: Fraction = 0.6
+    validation: Fraction = 0.2
+    test: Fraction = 0.2
+    seed: int = 0
+
+
+class DataSpec(SpecPart):
+    """Which examples, which of them are anomalies, and how they are scaled and split.
+
+    Attributes:
+        source: A bundled data set.
+        anomaly_labels: The labels that count as anomalous; all other rows are normal.
+        scale: `unit` maps train's range to [0, 1], `standard` to mean 0 and variance 1, `none` leaves the values.
+    """
+
+    source: Literal["digits", "breast_cancer"]
+    anomaly_labels: Annotated[tuple[Value, ...], FromList] = ()
+    scale: Literal["unit", "standard", "none"] = "unit"
+    split: SplitSpec = SplitSpec()
+
+
+class ObjectiveMetric(SpecPart):
+    """One axis of the trade-off.
+
+    Attributes:
+        reference: This axis of the hypervolume's reference point; by default derived from the data.
+    """
+
+    metric: Metric
+    direction: Literal["minimize", "maximize"]
+    reference: float | None = None
+
+
+class SamplerSpec(SpecPart):
+    """Optuna's sampler; its seed is by default the study's."""
+
+    kind: Literal["tpe", "nsga2", "random"] = "tpe"
+    seed: int | None = None
+
+
+class ResourcesSpec(SpecPart):
+    """What one trial occupies, in CPU cores and GPUs."""
+
+    cpu: NotNegative = 1
+    gpu: NotNegative = 0
+
+
+class AnomalySpec(SpecPart):
+    """The score whose AUROC is reported; higher is more anomalous."""
+
+    score: Literal["elbo", "reconstruction", "kl", "squared_error"] = "elbo"
+
+
+class ChampionSpec(SpecPart):
+    """The rule that chooses one finished trial; by default `val/auroc` where there are labels, else `val/elbo`."""
+
+    by: Literal["val/auroc", "val/elbo"] | None = None
+
+
+TRADE_OFF = (
+    ObjectiveMetric(metric="val/reconstruction", direction="minimize"),
+    ObjectiveMetric(metric="val/kl", direction="minimize"),
+)
+
+
+class StudySpec(SpecPart):
+    """A study file, complete with defaults. Build it with `load_spec`, which also checks the parts together."""
+
+    study: Annotated[str, Field(pattern=f"^{STUDY_NAME}$", max_length=100)]
+    data: DataSpec
+    model: ModelSpec = ModelSpec()
+    objective: ObjectiveSpec = ObjectiveSpec()
+    training: TrainingSpec = TrainingSpec()
+    search: Mapping[str, Parameter] = Field(default_factory=dict)
+    objectives: Annotated[tuple[ObjectiveMetric, ...], FromList, Field(min_length=1)] = TRADE_OFF
+    sampler: SamplerSpec = SamplerSpec()
+    trials: Count = 64
+    seed: int = 0
+    resources: ResourcesSpec = ResourcesSpec()
+    anomaly: AnomalySpec = AnomalySpec()
+    champion: ChampionSpec = ChampionSpec()
+
+    def fixed(self) -> dict[str, Any]:
+        """What is not searched, as the plain dictionary of a TrialSpec."""
+        return {"model": dict(self.model), "objective": dict(self.objective), "training": dict(self.training)}
+
+    def trial(self, parameters: Mapping[str, Any]) -> TrialSpec:
+        """The complete configuration of one trial from its searched parameters, by canonical names.
+
+        Raises:
+            pydantic.ValidationError: A value is not valid for its parameter.
+        """
+        return TrialSpec.model_validate(with_values(self.fixed(), parameters))
+
+    def plain(self) -> dict[str, Any]:
+        """The resolved spec as dictionaries, lists and scalars."""
+        return self.model_dump(mode="json")
+
+    def sha256(self) -> str:
+        """The identity of the resolved spec."""
+        return hashlib.sha256(json.dumps(self.plain(), sort_keys=True).encode()).hexdigest()
+
+
+def require_study_name(name: str) -> str:
+    """The name itself, where it can name a folder, a run and a database key.
+
+    Raises:
+        UserError: It cannot; the message says what a name is made of.
+    """
+    if not re.fullmatch(STUDY_NAME, name) or len(name) > 100:
+        raise UserError(
+            f"--name: came {name!r}, expected letters, digits, '.', '_' or '-', with a letter or digit first"
+        )
+    return name

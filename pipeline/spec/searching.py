@@ -1,0 +1,128 @@
+"""The searched parameters: ranges, choices, the branches that `when` makes, and the names they go by."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, PlainValidator, Tag
+
+from pipeline.spec.base import FromList, SpecPart
+from pipeline.spec.trial import TrialSpec
+
+
+def _value(given: Any) -> Any:
+    """A scalar, or a tuple of scalars (a list of hidden widths, say)."""
+    if isinstance(given, list | tuple):
+        return tuple(_value(item) for item in given)
+    if not isinstance(given, bool | int | float | str):
+        raise ValueError("a number, a word, true or false, or a list of these")
+    return given
+
+
+def _several(given: Any) -> Any:
+    return given if isinstance(given, list | tuple) else [given]
+
+
+# A plain validator in place of a union, whose every member would report an error of its own.
+Value = Annotated[bool | int | float | str | tuple[Any, ...], PlainValidator(_value)]
+When = Mapping[str, Annotated[tuple[Value, ...], FromList, BeforeValidator(_several)]]
+
+# Where a leaf's first name may be left out.
+OPTIONAL_PREFIXES = ("model", "objective")
+
+
+class Range(SpecPart):
+    """Numbers from `low` to `high`, both included; `log` searches their logarithm."""
+
+    low: float
+    high: float
+    log: bool = False
+    type: Literal["float", "int"] = "float"
+    when: When = Field(default_factory=dict)
+
+    def ends(self) -> tuple[Value, ...]:
+        """The values whose validity stands for that of all others."""
+        return (int(self.low), int(self.high)) if self.type == "int" else (self.low, self.high)
+
+
+class Choices(SpecPart):
+    """One of several values."""
+
+    choices: Annotated[tuple[Value, ...], FromList, Field(min_length=1)]
+    when: When = Field(default_factory=dict)
+
+    def ends(self) -> tuple[Value, ...]:
+        """The values whose validity stands for that of all others."""
+        return self.choices
+
+
+def _tag(value: Any) -> str:
+    given = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
+    return CHOICES_TAG if "choices" in given else RANGE_TAG
+
+
+# Pydantic adds these to the key path of an error; no key of a spec has a space in it.
+RANGE_TAG, CHOICES_TAG = "a range", "choices of values"
+Parameter = Annotated[Annotated[Range, Tag(RANGE_TAG)] | Annotated[Choices, Tag(CHOICES_TAG)], Discriminator(_tag)]
+
+
+def _leaves(part: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for name, field in part.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _leaves(inner, (*path, name))
+        else:
+            yield (*path, name)
+
+
+def _short_names() -> dict[str, tuple[str, ...]]:
+    names: dict[str, tuple[str, ...]] = {}
+    for path in _leaves(TrialSpec, ()):
+        short = ".".join(path[1:] if path[0] in OPTIONAL_PREFIXES else path)
+        names[short if short not in names else ".".join(path)] = path
+    return names
+
+
+#: The canonical name of every parameter of a trial (as in MLflow's params), and its path in a TrialSpec.
+PARAMETER_PATHS: Mapping[str, tuple[str, ...]] = _short_names()
+
+
+def canonical_name(name: str) -> str | None:
+    """The short name of a parameter given by its short or its full dotted name; None if there is no such parameter."""
+    if name in PARAMETER_PATHS:
+        return name
+    return next((short for short, path in PARAMETER_PATHS.items() if ".".join(path) == name), None)
+
+
+def with_values(trial: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a trial's plain dictionary with parameters set by their canonical names."""
+    filled = {key: dict(part) for key, part in trial.items()}
+    for name, value in values.items():
+        *parents, leaf = PARAMETER_PATHS[name]
+        place = filled
+        for key in parents:
+            place[key] = dict(place.get(key, {}))
+            place = place[key]
+        place[leaf] = value
+    return filled
+
+
+def is_active(parameter: Range | Choices, values: Mapping[str, Any]) -> bool:
+    """Whether the values chosen so far lead into the branch that this parameter belongs to."""
+    return all(name in values and values[name] in allowed for name, allowed in parameter.when.items())
+
+
+def in_branch_order(search: Mapping[str, Range | Choices]) -> list[str]:
+    """Parameter names with every condition before what depends on it.
+
+    Raises:
+        ValueError: The conditions form a circle.
+    """
+    ordered: list[str] = []
+    waiting = list(search)
+    while waiting:
+        ready = [name for name in waiting if all(parent in ordered for parent in search[name].when)]
+        if not ready:
+            raise ValueError(f"the conditions of {', '.join(waiting)} form a circle")
+        ordered += ready
+        waiting = [name for name in waiting if name not in ready]
+    return ordered

@@ -1,0 +1,56 @@
+"""Ray, quietly: a local one or a cluster's, and how many trials fit on it."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from pipeline.errors import UserError
+from pipeline.spec.schema import ResourcesSpec
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Ray for the length of a study: the one that is running already, the cluster at `address`, or a new local one."""
+    started = not ray.is_initialized()
+    if started:
+        _start(address or os.environ.get("RAY_ADDRESS"))
+    try:
+        yield
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _start(address: str | None) -> None:
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(include_dashboard=False, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"--ray-address {address}" if address else "local Ray"
+        raise UserError(f"{where}: cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def slots(resources: ResourcesSpec) -> int:
+    """How many trials the nodes that are up can run at once.
+
+    Raises:
+        UserError: No node has what a single trial asks for.
+    """
+    wanted = {"CPU": resources.cpu, "GPU": resources.gpu}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    fits = sum(min(int(node.get(kind, 0) // ask) for kind, ask in wanted.items() if ask) for node in nodes)
+    if fits == 0:
+        largest = {kind: max((node.get(kind, 0) for node in nodes), default=0) for kind in wanted}
+        raise UserError(
+            f"resources: a trial asks for {resources.cpu:g} CPU and {resources.gpu:g} GPU; "
+            f"the largest node has {largest['CPU']:g} CPU and {largest['GPU']:g} GPU"
+        )
+    return fits

@@ -1,0 +1,46 @@
+"""What travels between driver and workers: plain, small objects. Data sets go by specification, never by value."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pipeline.tracking.record import EpochRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """One trial for a worker.
+
+    Attributes:
+        number: The trial's number in the study store.
+        parameters: Its searched parameters, by canonical names.
+        spec: The resolved study spec, as plain values.
+        folder: Where the trial leaves its files.
+        workers_folder: Where the workers of this run sign in.
+        workers: How many are to be up before the first trial may end.
+    """
+
+    number: int
+    parameters: dict[str, Any]
+    spec: dict[str, Any]
+    folder: str
+    workers_folder: str
+    workers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialReport:
+    """What a worker says after some epochs, and at the end of a trial.
+
+    Attributes:
+        epochs: Epochs since the last report.
+        state: `running` until the last report.
+        failure: Why it failed: `diverged` or `error`.
+        error: The traceback of a failed trial.
+        metrics: Final metrics of a finished trial, `test/...`.
+    """
+
+    epochs: list[EpochRecord]
+    state: Literal["running", "finished", "failed"] = "running"
+    failure: Literal["diverged", "error"] | None = None
+    error: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,91 @@
+"""A study before it starts: its spec, data and places, all checked, nothing made."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.data import Dataset, prepare
+from pipeline.errors import UserError
+from pipeline.spec import Choices, Range, StudySpec
+from pipeline.spec.schema import require_study_name
+from pipeline.spec.trial import ModelSpec
+
+# Hypervolume reference of metrics that have a natural worst value.
+WORST = {"val/auroc": 0.5, "val/active_units": 0.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run is going to do.
+
+    Attributes:
+        name: The study's name, also of its folder and its parent run.
+        folder: HOME/NAME.
+        reference: The hypervolume's reference point, by objective metric.
+    """
+
+    spec: StudySpec
+    name: str
+    folder: Path
+    data: Dataset
+    reference: dict[str, float]
+
+    @property
+    def storage(self) -> str:
+        """The default study store: a SQLite file in the study's folder."""
+        return f"sqlite:///{self.folder / 'study.db'}"
+
+    @property
+    def signs(self) -> list[float]:
+        """1 for each objective that is minimized, -1 for each that is maximized."""
+        return [1.0 if objective.direction == "minimize" else -1.0 for objective in self.spec.objectives]
+
+    @property
+    def rule(self) -> str:
+        """The metric that chooses the champion."""
+        return self.spec.champion.by or ("val/auroc" if self.spec.data.anomaly_labels else "val/elbo")
+
+
+def make_plan(spec: StudySpec, name: str | None, home: Path) -> Plan:
+    """Check all that can be checked before anything starts.
+
+    Raises:
+        UserError: The name, the data or an objective's reference will not do.
+    """
+    name = require_study_name(name or spec.study)
+    data = prepare(spec.data)
+    _check_batch(spec, data)
+    reference = _reference(spec, data)
+    return Plan(spec=spec, name=name, folder=home.resolve() / name, data=data, reference=reference)
+
+
+def _check_batch(spec: StudySpec, data: Dataset) -> None:
+    rows = len(data.splits["train"].row_N)
+    searched = spec.search.get("training.batch_size")
+    sizes = searched.ends() if searched else (spec.training.batch_size,)
+    largest = max(spec.trial({"training.batch_size": size}).training.batch_size for size in sizes)
+    if largest > rows:
+        raise UserError(f"training.batch_size: came {largest}, expected at most the {rows} normal rows of train")
+
+
+def _reference(spec: StudySpec, data: Dataset) -> dict[str, float]:
+    # The only part of a plan that needs torch.
+    from pipeline.vae.reference import trade_off_reference
+
+    derived = trade_off_reference(data, _models(spec))
+    derived["val/elbo"] = -derived["val/reconstruction"]
+    derived["val/squared_error"] = float(data.splits["validation"].normal_ND.var(axis=0).sum())
+    derived |= WORST
+    return {
+        objective.metric: derived[objective.metric] if objective.reference is None else objective.reference
+        for objective in spec.objectives
+    }
+
+
+def _models(spec: StudySpec) -> list[ModelSpec]:
+    """The models that differ in their likelihood, as far as the search reaches."""
+    models = [spec.trial({}).model]
+    for name in ("likelihood", "sigma"):
+        parameter: Range | Choices | None = spec.search.get(name)
+        if parameter is not None:
+            models = [model.model_copy(update={name: value}) for model in models for value in parameter.ends()]
+    return models

@@ -1,0 +1,84 @@
+"""What the commands print: plans, results, states."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.report import StudySummary, summary
+from pipeline.spec import Choices, Range
+from pipeline.study.plan import Plan
+from pipeline.tracking.layout import trial_name
+from pipeline.tracking.record import StudyRecord
+
+
+def plan_text(plan: Plan) -> str:
+    """A plan for people: data, search space, budget, resources."""
+    spec, data = plan.spec, plan.data.summary()
+    splits = ", ".join(
+        f"{name} {count['rows']} rows" + (f" ({count['anomalies']} anomalous)" if count["anomalies"] else "")
+        for name, count in data["splits"].items()
+    )
+    hidden = ", ".join(map(str, spec.model.network.hidden))
+    lines = [
+        f"study      {plan.name}, in {plan.folder}",
+        f"data       {data['source']}, {data['features']} features: {splits}",
+        f"model      {spec.model.family}, {spec.model.network.kind} [{hidden}], likelihood {spec.model.likelihood}",
+        *_search_lines(plan),
+        f"objectives {', '.join(f'{o.direction} {o.metric}' for o in spec.objectives)}",
+        f"reference  {', '.join(f'{name} {value:.4g}' for name, value in plan.reference.items())} (hypervolume)",
+        f"budget     {spec.trials} trials of {spec.training.epochs} epochs, sampler {spec.sampler.kind}",
+        f"resources  {spec.resources.cpu:g} CPU and {spec.resources.gpu:g} GPU a trial",
+        f"champion   by {plan.rule}, score {spec.anomaly.score}",
+    ]
+    return "\n".join(lines)
+
+
+def _search_lines(plan: Plan) -> Iterator[str]:
+    for index, (name, parameter) in enumerate(plan.spec.search.items()):
+        yield f"{'search' if index == 0 else '':10} {name}: {_parameter_text(parameter)}"
+
+
+def _parameter_text(parameter: Range | Choices) -> str:
+    if isinstance(parameter, Choices):
+        text = " | ".join(str(list(value) if isinstance(value, tuple) else value) for value in parameter.choices)
+    else:
+        kind = "int" if parameter.type == "int" else "float"
+        text = f"{parameter.low:g} to {parameter.high:g}, {kind}{', log' if parameter.log else ''}"
+    for parent, allowed in parameter.when.items():
+        text += f", when {parent} is {' or '.join(map(str, allowed))}"
+    return text
+
+
+def result_text(record: StudyRecord, report: Path | None, home: Path) -> str:
+    """The summary at the end of a run."""
+    lines = [f"study      {record.name}", *_facts(summary(record))]
+    if report is not None:
+        lines.append(f"report     {report}")
+    store = f"--tracking-uri {record.tracking_uri}" if "://" in record.tracking_uri else f"--home {home}"
+    if record.tracking_uri.endswith(f"{home.resolve()}/mlflow.db"):
+        store = "" if home == Path("studies") else f"--home {home}"
+    lines.append(f"MLflow UI  vae-study ui {store}".rstrip())
+    return "\n".join(lines)
+
+
+def status_text(record: StudyRecord) -> str:
+    """A study's state in a few lines."""
+    total = record.spec.get("trials", "?")
+    return "\n".join([f"study      {record.name}, {total} trials asked for", *_facts(summary(record))])
+
+
+def _facts(facts: StudySummary) -> Iterator[str]:
+    states = ", ".join(f"{count} {state}" for state, count in facts.states.items() if count)
+    yield f"trials     {states or 'none yet'}"
+    yield f"frontier   {facts.frontier_size} trials, hypervolume {_number(facts.hypervolume, '.4g')}"
+    if facts.best_elbo_trial is not None:
+        yield f"best ELBO  {facts.best_elbo_nats:.2f} nats (validation), {trial_name(facts.best_elbo_trial)}"
+    if facts.champion_trial is not None:
+        yield f"champion   {trial_name(facts.champion_trial)}, chosen by {facts.champion_rule}"
+    area = facts.test_auroc
+    if not math.isnan(area.value):
+        yield f"test AUROC {area.value:.3f}, 95 % interval {area.low:.3f} to {area.high:.3f}"
+
+
+def _number(value: float, form: str) -> str:
+    return "none yet" if math.isnan(value) else format(value, form)

@@ -1,0 +1,40 @@
+"""How a study lies in MLflow: names of tags, artifacts and runs, which readers and writers share."""
+
+from collections.abc import Mapping
+from typing import Any
+
+KIND, STUDY, TRIAL, STATE = "vae_study.kind", "vae_study.study", "vae_study.trial", "vae_study.state"
+FAILURE, UID, CHAMPION, CHAMPION_RULE = "vae_study.failure", "vae_study.uid", "vae_study.champion", "vae_study.rule"
+SPEC_SHA, DATA_SHA, COMMIT = "vae_study.spec_sha256", "vae_study.data_sha256", "mlflow.source.git.commit"
+PARENT, RUN_NAME, NOTE = "mlflow.parentRunId", "mlflow.runName", "mlflow.note.content"
+
+SPEC_FILE, DATA_FILE, ENVIRONMENT_FILE, REFERENCE_FILE = "spec.json", "data.json", "environment.json", "reference.json"
+TRIALS_FILE, HISTORY_FILE, SCORES_FILE, EXAMPLES_FILE = (
+    "trials.parquet",
+    "history.parquet",
+    "scores.parquet",
+    "examples.npz",
+)
+
+# A prefix of few letters: about 14 characters of a run's name show in MLflow's table.
+SHORT_NAMES = {"beta": "b", "latent_dim": "z"}
+
+
+def trial_name(number: int) -> str:
+    """A trial's name in Tune, folders and commands."""
+    return f"trial-{number:04d}"
+
+
+def trial_run_name(number: int, parameters: Mapping[str, Any]) -> str:
+    """A run's name with the number first, such as "t007 b=4.2 z=8"."""
+    words = [f"{short}={_short(parameters[name])}" for name, short in SHORT_NAMES.items() if name in parameters]
+    return " ".join([f"t{number:03d}", *words])
+
+
+def _short(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
+def text_value(value: Any) -> str:
+    """A parameter as MLflow keeps it: text."""
+    return str(list(value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,74 @@
+"""What a past study looks like once it is read back: plain frames and arrays, no tracking library."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """The metrics of one epoch; `timestamp_ms` is when it ended, made once so that a replay writes the same point."""
+
+    epoch: int
+    timestamp_ms: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChampionRecord:
+    """The chosen trial and what it stored at its end.
+
+    Attributes:
+        trial: The trial's number.
+        rule: How it was chosen, such as "val/auroc".
+        scores: A row an example of the validation and test splits: `split` ("validation" or "test"),
+            `row` (in the source), `label`, `anomaly` (bool) and a column for each anomaly score
+            (higher is more anomalous).
+        inputs_ND, reconstructions_ND: Some test examples, as the network sees them, and their
+            reconstructions.
+        input_is_anomaly_N: Which of those are anomalies.
+        samples_MD: Draws from the prior, decoded.
+    """
+
+    trial: int
+    rule: str
+    scores: pd.DataFrame
+    inputs_ND: NDArray[np.float32]
+    reconstructions_ND: NDArray[np.float32]
+    input_is_anomaly_N: NDArray[np.bool_]
+    samples_MD: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord:
+    """A study as its tracking store holds it.
+
+    Attributes:
+        name: The study's name.
+        spec: The resolved spec, as plain dictionaries and lists.
+        data: The data summary: `source`, `sha256`, `features`, `image_shape` (or None), `feature_names`, and
+            `splits`, a mapping from split name to {"rows", "anomalies"}.
+        environment: Package versions and the like, by name.
+        trials: A row a trial: `trial`, `state` (finished, stopped, failed, running), `failure`, `run_id`, the dotted
+            parameters (missing where a branch does not have one), the slashed metrics at their last value.
+        history: A row a trial and epoch: `trial`, `epoch`, the slashed metrics.
+        reference: The hypervolume's fixed reference point: objective metric to value.
+        champion: The chosen trial, None while there is none.
+        tracking_uri, experiment_id, run_id: Where the parent run lives.
+    """
+
+    name: str
+    spec: Mapping[str, Any]
+    data: Mapping[str, Any]
+    environment: Mapping[str, str]
+    trials: pd.DataFrame
+    history: pd.DataFrame
+    reference: Mapping[str, float]
+    champion: ChampionRecord | None
+    tracking_uri: str
+    experiment_id: str
+    run_id: str

@@ -1,0 +1,35 @@
+"""The MLflow UI on a tracking store."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.tracking.store import sqlite_path, tracking_uri_of
+
+# MLflow 3 opens with another kind of user in mind; this shows experiments and their metrics.
+VIEW = "?workflowType=machine_learning"
+
+
+def serve_ui(home: Path, tracking_uri: str | None, port: int, say: Callable[[str], None]) -> None:
+    """Serve the UI on localhost until it is interrupted; a store that is a server already has one of its own.
+
+    Raises:
+        UserError: There is no store yet.
+    """
+    uri = tracking_uri_of(home, tracking_uri)
+    if uri.startswith("http"):
+        return say(f"the MLflow UI is at {uri}/{VIEW}")
+    path = sqlite_path(uri)
+    if path is not None and not path.exists():
+        raise UserError(f"no tracking store at {path}; run a study first, or give --home or --tracking-uri")
+    say(f"the MLflow UI comes up at http://127.0.0.1:{port}/{VIEW} in some seconds; Ctrl-C ends it")
+    # More than one worker slows every request down; the job runner takes memory for nothing.
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--port", str(port)]
+    try:
+        subprocess.run([*command, "--host", "127.0.0.1", "--workers", "1"], env=environment, check=False)
+    except KeyboardInterrupt:
+        say("ended")

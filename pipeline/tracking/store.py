@@ -1,0 +1,106 @@
+"""Opening a tracking store, and finding a study's runs in it."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+
+from pipeline.errors import UserError
+from pipeline.tracking import layout
+
+RUNS_PER_PAGE = 1000
+DATABASE = "mlflow.db"
+
+
+def tracking_uri_of(home: Path, given: str | None = None) -> str:
+    """The tracking store in use: what was given, else MLFLOW_TRACKING_URI, else a SQLite file in HOME."""
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home.resolve() / DATABASE}"
+
+
+def open_client(uri: str) -> MlflowClient:
+    """A client of a tracking store, with the chatter of its database's making turned down."""
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    path = sqlite_path(uri)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(uri)
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a SQLite store; None for any other store."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def open_experiment(client: MlflowClient, name: str) -> str:
+    """The id of the experiment `name`, made if there is none; artifacts of a SQLite store lie in a folder beside it."""
+    known = client.get_experiment_by_name(name)
+    if known is not None:
+        return str(known.experiment_id)
+    path = sqlite_path(client.tracking_uri)
+    location = (path.resolve().parent / "artifacts" / name).as_uri() if path is not None else None
+    return str(client.create_experiment(name, artifact_location=location))
+
+
+def find_parent(client: MlflowClient, study: str) -> Run | None:
+    """The parent run of the study called `study`, the latest if there are several; None if there is none."""
+    query = f"tags.`{layout.KIND}` = 'study' and tags.`{layout.STUDY}` = '{study}'"
+    runs = _search(client, query, _experiment_ids(client))
+    return max(runs, key=lambda run: run.info.start_time, default=None)
+
+
+def find_children(client: MlflowClient, parent: Run) -> list[Run]:
+    """The trial runs of a parent, by number."""
+    runs = _search(client, f"tags.`{layout.PARENT}` = '{parent.info.run_id}'", [parent.info.experiment_id])
+    return sorted(runs, key=lambda run: int(run.data.tags[layout.TRIAL]))
+
+
+def study_names(client: MlflowClient) -> list[str]:
+    """The names of all studies in a store."""
+    runs = _search(client, f"tags.`{layout.KIND}` = 'study'", _experiment_ids(client))
+    return sorted({run.data.tags[layout.STUDY] for run in runs})
+
+
+def require_parent(client: MlflowClient, study: str) -> Run:
+    """The parent run of a study.
+
+    Raises:
+        UserError: There is no such study; the message names those that there are.
+    """
+    parent = find_parent(client, study)
+    if parent is None:
+        known = ", ".join(study_names(client)) or "none"
+        raise UserError(f"no study {study!r} in {client.tracking_uri}; the studies there: {known}")
+    return parent
+
+
+def _experiment_ids(client: MlflowClient) -> list[str]:
+    found = client.search_experiments(view_type=ViewType.ACTIVE_ONLY, max_results=RUNS_PER_PAGE)
+    return [str(experiment.experiment_id) for experiment in found]
+
+
+def _search(client: MlflowClient, query: str, experiments: list[str]) -> list[Run]:
+    found: list[Run] = []
+    token: str | None = None
+    while True:
+        page: Any = client.search_runs(experiments, query, max_results=RUNS_PER_PAGE, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def check_reachable(client: MlflowClient) -> None:
+    """Refuse a store that does not answer.
+
+    Raises:
+        UserError: With the store's address and the reason.
+    """
+    try:
+        client.search_experiments(max_results=1)
+    except (MlflowException, OSError) as error:
+        raise UserError(f"--tracking-uri {client.tracking_uri}: cannot be reached: {error}") from None

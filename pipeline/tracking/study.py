@@ -1,0 +1,95 @@
+"""The parent run of a study: how it begins and how it ends."""
+
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from pipeline.spec import StudySpec
+from pipeline.tracking import layout
+from pipeline.tracking.reader import children_frame, history_of_children
+from pipeline.tracking.store import find_children, find_parent, open_experiment
+from pipeline.tracking.writer import TrackingWriter
+
+PACKAGES = ("vae-study", "ray", "torch", "optuna", "mlflow", "pandas", "pyarrow", "scikit-learn", "numpy")
+
+
+def open_study(
+    client: MlflowClient, spec: StudySpec, name: str, data: Mapping[str, Any], reference: Mapping[str, float]
+) -> TrackingWriter:
+    """Make a study's parent run, or take up the one that it has, and start writing beneath it.
+
+    Args:
+        client: Of the tracking store.
+        spec: The resolved spec.
+        name: The study's name.
+        data: The data summary.
+        reference: The hypervolume's reference point, by metric.
+    """
+    parent = find_parent(client, name)
+    if parent is not None:
+        client.update_run(parent.info.run_id, status="RUNNING")
+        children = {int(run.data.tags[layout.TRIAL]): run.info.run_id for run in find_children(client, parent)}
+        return TrackingWriter(client, parent, children)
+    parent = _create_parent(client, spec, name, str(data["sha256"]))
+    writer = TrackingWriter(client, parent, {})
+    writer.log_json(spec.plain(), layout.SPEC_FILE)
+    writer.log_json(dict(data), layout.DATA_FILE)
+    writer.log_json(dict(reference), layout.REFERENCE_FILE)
+    writer.log_json(environment(), layout.ENVIRONMENT_FILE)
+    return writer
+
+
+def _create_parent(client: MlflowClient, spec: StudySpec, name: str, data_sha256: str) -> Run:
+    tags = {
+        layout.KIND: "study",
+        layout.STUDY: name,
+        layout.STATE: "running",
+        layout.SPEC_SHA: spec.sha256(),
+        layout.DATA_SHA: data_sha256,
+        layout.NOTE: f"{spec.trials} trials of {spec.model.family} on {spec.data.source}, running.",
+    }
+    commit = _git_commit()
+    if commit:
+        tags[layout.COMMIT] = commit
+    return client.create_run(open_experiment(client, spec.study), tags=tags, run_name=name)
+
+
+def close_study(writer: TrackingWriter, state: str, note: str, champion: int | None, rule: str) -> None:
+    """End the parent run: its frames, its description, the champion, its state."""
+    writer.drain()
+    client, parent = writer.client, writer.client.get_run(writer.parent_id)
+    children = find_children(client, parent)
+    writer.log_frame(children_frame(children), layout.TRIALS_FILE, writer.parent_id)
+    writer.log_frame(history_of_children(client, children), layout.HISTORY_FILE, writer.parent_id)
+    tags = {layout.STATE: state, layout.NOTE: note, layout.CHAMPION_RULE: rule}
+    if champion is not None:
+        tags[layout.CHAMPION] = str(champion)
+    for key, value in tags.items():
+        client.set_tag(writer.parent_id, key, value)
+    client.set_terminated(writer.parent_id, "FINISHED" if state == "finished" else "KILLED")
+
+
+def environment() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git_commit() -> str | None:
+    """The commit that the package is run from, where it is a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

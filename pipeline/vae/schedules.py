@@ -1,0 +1,56 @@
+"""KL annealing: the weight of the KL term at each step, as a function of the fraction of the budget spent."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.spec.trial import KlAnnealing
+
+Floats = NDArray[np.float64]
+# How steep the sigmoid is: before it is rescaled it goes from sigmoid(-STEEPNESS) to sigmoid(STEEPNESS).
+STEEPNESS = 6.0
+
+
+def _none(time_T: Floats, annealing: KlAnnealing) -> Floats:
+    return np.ones_like(time_T)
+
+
+def _linear(time_T: Floats, annealing: KlAnnealing) -> Floats:
+    return np.minimum(1.0, time_T / annealing.warmup)
+
+
+def _sigmoid(time_T: Floats, annealing: KlAnnealing) -> Floats:
+    position_T = np.minimum(1.0, time_T / annealing.warmup)
+
+    def raw(position: Floats | float) -> Floats:
+        return np.asarray(1 / (1 + np.exp(-STEEPNESS * (2 * np.asarray(position) - 1))))
+
+    return np.asarray((raw(position_T) - raw(0.0)) / (raw(1.0) - raw(0.0)))
+
+
+def _cyclical(time_T: Floats, annealing: KlAnnealing) -> Floats:
+    """Fu et al. 2019, equations 6 and 7."""
+    position_T = (time_T * annealing.cycles) % 1.0
+    return np.minimum(1.0, position_T / annealing.ramp)
+
+
+SCHEDULES: Mapping[str, Callable[[Floats, KlAnnealing], Floats]] = {
+    "none": _none,
+    "linear": _linear,
+    "sigmoid": _sigmoid,
+    "cyclical": _cyclical,
+}
+
+
+def kl_weights(annealing: KlAnnealing, steps: int) -> Floats:
+    """The KL weight of each optimizer step of a budget.
+
+    Args:
+        annealing: The schedule; its times are fractions of the budget.
+        steps: Optimizer steps of the whole budget, T. Step t is at time t / T.
+
+    Returns:
+        Weights from 0 to 1, shape (T,).
+    """
+    return SCHEDULES[annealing.schedule](np.arange(steps) / steps, annealing)

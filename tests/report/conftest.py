@@ -1,0 +1,28 @@
+"""Studies that several tests look at, made once."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.report import write_report
+from pipeline.tracking.record import StudyRecord
+
+from .studies import study, table_study
+
+
+@pytest.fixture(scope="session")
+def digits() -> StudyRecord:
+    """A study of images with labelled anomalies."""
+    return study()
+
+
+@pytest.fixture(scope="session")
+def table() -> StudyRecord:
+    """A study of a table."""
+    return table_study(trials=20, epochs=12)
+
+
+@pytest.fixture(scope="session")
+def report(digits: StudyRecord, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the digits study's report."""
+    return write_report(digits, tmp_path_factory.mktemp("reports") / "digits").parent
