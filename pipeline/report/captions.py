@@ -40,11 +40,10 @@ def plane(table: Plane) -> Words:
     """Names what is drawn how, and counts what is not on the plane."""
     points = table.points
     drawn = points["state"].value_counts(sort=False)
-    parts = [
-        "Each dot is a finished trial; the larger ones form the frontier. Left reconstructs better, down codes cheaper."
-    ]
-    if points["auroc"].notna().any():
-        parts.append("Darker is a higher validation AUROC.")
+    parts = ["Left reconstructs better, down codes cheaper; along a grey line the ELBO is the same."]
+    if drawn.get("finished", 0):
+        parts.append("Each dot is a finished trial; the larger ones form the frontier.")
+        parts.append("Darker is a higher validation AUROC." if points["auroc"].notna().any() else "No AUROC is known.")
     if drawn.get("stopped", 0):
         parts.append(f"Crosses: {count(int(drawn['stopped']), 'trial')} stopped early, at the last value before that.")
     if drawn.get("running", 0):
@@ -54,7 +53,6 @@ def plane(table: Plane) -> Words:
     inside = points["reconstruction"].between(*table.x) & points["kl"].between(*table.y)
     if not inside.all():
         parts.append(f"Outside the view: {count(int((~inside).sum()), 'trial')} far from the others.")
-    parts.append("Along a grey line the ELBO is the same.")
     members = points[points["frontier"]]
     alt = f"Scatter plot of {count(len(points), 'trial')}: validation KL against validation reconstruction, in nats."
     if len(members):
@@ -150,6 +148,6 @@ def reconstructions(table: Reconstructions) -> Words:
 def samples(table: Samples) -> Words:
     """Says what they are."""
     return Words(
-        "Draws of z from the prior, decoded. Blurred or alike: the decoder ignores z; broken: the prior is left empty.",
+        "Draws of z from the prior, decoded. All alike would mean that the decoder ignores z.",
         f"{count(len(table.images), 'image')} decoded from draws of the prior.",
     )

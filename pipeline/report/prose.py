@@ -72,7 +72,7 @@ def _trade_off(tables: StudyTables) -> Iterator[str]:
     names = [metric_name(metric) for metric in objective_signs(tables.record.spec)]
     be = "is" if size == 1 else "are"
     trade = f"no other improves one of {listing(names)} without losing on another" if len(names) > 1 else "the best"
-    yield f"{size} of {count(finished, 'finished trial')} {be} on the frontier: {trade}."
+    yield f"{size} of {count(finished, 'finished trial')} {be} on the frontier{f': {trade}' * (finished > 1)}."
     if size > 1:
         first, last = (_place(tables, tables.frontier.iloc[[end]]) for end in (0, -1))
         yield f"It runs from {first} to {last}."
@@ -121,10 +121,11 @@ def _detects(auroc: Interval) -> str:
 def _other(tables: StudyTables, other: Choice) -> str:
     if other.trial == tables.summary.champion_trial:
         return f"Choosing by {metric_name(other.rule)} would have taken the same trial."
-    gap = other.test_auroc.value - tables.summary.test_auroc.value
+    # Of the rounded values, so that the sentence agrees with a reader's own subtraction.
+    gap = round(other.test_auroc.value, 3) - round(tables.summary.test_auroc.value, 3)
     outcome = ""
     if math.isfinite(gap):
-        difference = f"{number(abs(gap), 3)} {'more' if gap > 0 else 'less'}" if round(gap, 3) else "just as much"
+        difference = f"{number(abs(gap), 3)} {'more' if gap > 0 else 'less'}" if gap else "just as much"
         outcome = f", whose test AUROC is {number(other.test_auroc.value, 3)}, {difference}"
     return f"Choosing by {metric_name(other.rule)} would have taken trial {other.trial}{outcome}."
 
@@ -153,8 +154,8 @@ def _edge(tables: StudyTables, edge: Edge) -> str:
     chosen = edge.trial == tables.summary.champion_trial
     who = "the chosen trial" if chosen else f"the best by {metric_name(rules[edge.trial])}"
     return (
-        f"{parameter_name(edge.parameter).capitalize()} {significant(edge.value)} of trial {edge.trial}, {who}, lies "
-        f"at the {edge.end} end of its range ({significant(edge.limit)}): better values may lie beyond."
+        f"Trial {edge.trial}, {who}, has {parameter_name(edge.parameter)} {significant(edge.value)}, at the "
+        f"{edge.end} end of its range ({significant(edge.limit)}): better values may lie beyond."
     )
 
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import pandas as pd
+
 from pipeline.report.tables.frames import Interval
 
 NONE = "–"
@@ -44,7 +46,7 @@ def metric_unit(metric: str) -> str:
 
 def parameter_name(name: str) -> str:
     """Such as "latent size" for latent_dim."""
-    return PARAMETERS.get(name, name.replace("_", " "))
+    return PARAMETERS.get(name, name)
 
 
 def score_label(score: str) -> str:
@@ -74,7 +76,7 @@ def interval(auroc: Interval, digits: int = 3) -> str:
 
 def cell(column: str, value: Any) -> str:
     """A table's cell, with the digits that its column deserves."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if pd.api.types.is_scalar(value) and pd.isna(value):
         return NONE
     if isinstance(value, bool | str) or not isinstance(value, int | float):
         return str(value)

@@ -119,8 +119,9 @@ class StudySpec(SpecPart):
         return self.model_dump(mode="json")
 
     def sha256(self) -> str:
-        """The identity of the resolved spec."""
-        return hashlib.sha256(json.dumps(self.plain(), sort_keys=True).encode()).hexdigest()
+        """The identity of what every trial is made from; the budget is no part of it, so that it can be raised."""
+        plain = {key: value for key, value in self.plain().items() if key != "trials"}
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def require_study_name(name: str) -> str:

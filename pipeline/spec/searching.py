@@ -23,7 +23,7 @@ def _several(given: Any) -> Any:
 
 
 # A plain validator in place of a union, whose every member would report an error of its own.
-Value = Annotated[bool | int | float | str | tuple[Any, ...], PlainValidator(_value)]
+Value = Annotated[Any, PlainValidator(_value)]
 When = Mapping[str, Annotated[tuple[Value, ...], FromList, BeforeValidator(_several)]]
 
 # Where a leaf's first name may be left out.

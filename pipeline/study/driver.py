@@ -114,7 +114,8 @@ def _raise_for(plan: Plan, store: StudyStore, writer: TrackingWriter, error: Exc
     if writer.errors:
         raise StudyError(f"MLflow refused {len(writer.errors)} records; the first: {writer.errors[0]}")
     if store.remaining() > 0:
-        done = plan.spec.trials - store.remaining()
+        counts = store.counts()
+        done = counts.total() - counts["running"] - counts["waiting"]
         raise StudyError(f"stopped after {done} of {plan.spec.trials} trials; go on with: vae-study resume {plan.name}")
     if not store.counts()["finished"]:
         raise StudyError(f"none of the {plan.spec.trials} trials finished; see the errors in the report and in MLflow")

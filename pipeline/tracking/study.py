@@ -34,10 +34,11 @@ def open_study(
     parent = find_parent(client, name)
     if parent is not None:
         client.update_run(parent.info.run_id, status="RUNNING")
+        client.set_tag(parent.info.run_id, layout.STATE, "running")
         children = {int(run.data.tags[layout.TRIAL]): run.info.run_id for run in find_children(client, parent)}
-        return TrackingWriter(client, parent, children)
-    parent = _create_parent(client, spec, name, str(data["sha256"]))
-    writer = TrackingWriter(client, parent, {})
+    else:
+        parent, children = _create_parent(client, spec, name, str(data["sha256"])), {}
+    writer = TrackingWriter(client, parent, children)
     writer.log_json(spec.plain(), layout.SPEC_FILE)
     writer.log_json(dict(data), layout.DATA_FILE)
     writer.log_json(dict(reference), layout.REFERENCE_FILE)

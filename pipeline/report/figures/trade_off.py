@@ -26,7 +26,7 @@ def draw_plane(table: Plane) -> Figure:
     axes.grid(False)
     _equal_elbo(axes, table)
     _trials(axes, points)
-    if table.objectives_are_the_axes:
+    if table.objectives_are_the_axes and points["frontier"].any():
         line = points[points["frontier"]].sort_values(["reconstruction", "kl"])
         axes.plot(line["reconstruction"], line["kl"], color=INK, linewidth=1.1, zorder=3, label="frontier")
     _champion(axes, points[points["champion"]])
@@ -65,10 +65,10 @@ def _name_line(axes: Axes, x: float, y: float, name: str) -> None:
 
 
 def _trials(axes: Axes, points: pd.DataFrame) -> None:
-    for state, marker in (("stopped", "x"), ("running", "+")):
+    for state, marker, colour in (("stopped", "x", FAINT), ("running", "+", GREY)):
         some = points[points["state"].eq(state)]
         if len(some):
-            axes.scatter(some["reconstruction"], some["kl"], s=20, marker=marker, color=FAINT, linewidths=1, zorder=2,
+            axes.scatter(some["reconstruction"], some["kl"], s=20, marker=marker, color=colour, linewidths=1, zorder=2,
                          label=state)  # fmt: skip
     finished = points[points["state"].eq("finished")]
     known = np.isfinite(finished["auroc"])
@@ -107,6 +107,6 @@ def draw_hypervolume(table: HypervolumeHistory) -> Figure:
     unit = " (nats²)" if all(name.endswith(("reconstruction", "kl")) for name in table.reference) else ""
     axes.set(xlabel="trial number", ylabel=f"hypervolume{unit}")
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_formatter(lambda value, _: number(value, 0 if table.hypervolume_N.max() >= 5 else 2))
     return drawn

@@ -32,7 +32,7 @@ def draw_training(table: TrainingCurves) -> Figure:
     panels[2].set_ylim(-0.08, 1.08)
     panels[2].set_yticks([0, 0.5, 1])
     panels[2].set_xlabel("epoch")
-    panels[2].xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
+    panels[2].xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     drawn.align_ylabels(panels)
     handles, labels = panels[0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside upper left", ncols=4, handlelength=1.2, columnspacing=1.4)

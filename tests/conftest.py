@@ -1,0 +1,16 @@
+import os
+
+import pytest
+
+# Before anything imports Ray or MLflow: no test may reach a store or a cluster of the person who runs it.
+for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+    os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def ray_session():
+    """One Ray for all tests of the session; the code under test uses it because it is there."""
+    from pipeline.study.local_ray import connected
+
+    with connected(None):
+        yield

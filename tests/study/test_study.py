@@ -1,0 +1,169 @@
+import math
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from sklearn.metrics import roc_auc_score
+
+from pipeline.api import build_report, load_study, run_study
+from pipeline.errors import StudyError, UserError
+from pipeline.report import summary
+from tests.study.conftest import SHORT, SPEC
+
+OBJECTIVES = ["val/reconstruction", "val/kl"]
+
+
+def finished(trials: pd.DataFrame) -> pd.DataFrame:
+    return trials[trials["state"] == "finished"]
+
+
+def test_every_trial_of_the_budget_is_there_once(study):
+    assert study.record.trials["trial"].tolist() == list(range(10))
+    assert study.record.trials["run_id"].is_unique
+
+
+def test_a_diverged_trial_ends_alone_and_the_study_goes_on(study):
+    trials = study.record.trials
+    wild = trials["training.learning_rate"] > 1
+    assert wild.any()
+    assert not wild.all()
+    assert (trials.loc[wild, "state"] == "failed").all()
+    assert (trials.loc[wild, "failure"] == "diverged").all()
+    assert (trials.loc[~wild, "state"] == "finished").all()
+
+
+def test_the_study_store_and_mlflow_tell_the_same(study):
+    stored = optuna.load_study(study_name="digits", storage=f"sqlite:///{study.home}/digits/study.db")
+    assert len(stored.trials) == 10
+    for row, trial in zip(study.record.trials.to_dict("records"), stored.trials, strict=True):
+        assert trial.state.name == {"finished": "COMPLETE", "failed": "FAIL"}[row["state"]]
+        for name, value in trial.params.items():
+            assert row[name] == value
+        if row["state"] == "finished":
+            assert trial.values == [row[name] for name in OBJECTIVES]
+        else:
+            assert trial.user_attrs["failure"] == row["failure"]
+
+
+def test_no_stopped_or_failed_trial_is_on_the_frontier_and_every_point_is_non_dominated(study, tmp_path):
+    build_report("digits", home=study.home, output=tmp_path / "report")
+    frontier = pd.read_csv(tmp_path / "report" / "frontier.csv")
+    points = finished(study.record.trials).set_index("trial")[OBJECTIVES]
+    expected = {
+        number
+        for number, point in points.iterrows()
+        if not any((other <= point).all() and (other < point).any() for _, other in points.iterrows())
+    }
+    assert set(frontier["trial"]) == expected
+    assert summary(study.record).frontier_size == len(expected)
+
+
+def test_runs_are_nested_named_tagged_and_ended(study):
+    client = MlflowClient(study.record.tracking_uri)
+    parent = client.get_run(study.record.run_id)
+    assert parent.info.run_name == "digits"
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["vae_study.kind"] == "study"
+    children = client.search_runs([study.record.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
+    assert len(children) == 10
+    for run in children:
+        number = int(run.data.tags["vae_study.trial"])
+        assert run.info.run_name.startswith(f"t{number:03d} b=")
+        assert run.info.status == ("FINISHED" if run.data.tags["vae_study.state"] == "finished" else "FAILED")
+
+
+def test_each_epoch_is_one_point_in_mlflow_and_one_row_in_the_history(study):
+    client = MlflowClient(study.record.tracking_uri)
+    first = finished(study.record.trials).iloc[0]
+    rows = study.record.history[study.record.history["trial"] == first["trial"]]
+    for name in ("train/loss", "train/kl_weight", "val/elbo"):
+        points = client.get_metric_history(first["run_id"], name)
+        assert [(point.step, point.value) for point in points] == list(zip(rows["epoch"], rows[name], strict=True))
+    assert rows["epoch"].tolist() == [1, 2, 3, 4]
+    assert first["val/elbo"] == rows["val/elbo"].iloc[-1]
+
+
+def test_auroc_equals_scikit_learns_on_the_stored_scores(study, tmp_path):
+    client = MlflowClient(study.record.tracking_uri)
+    for row in finished(study.record.trials).to_dict("records"):
+        scores = pd.read_parquet(client.download_artifacts(row["run_id"], "scores.parquet", str(tmp_path)))
+        for split, column in (("validation", "val/auroc"), ("test", "test/auroc")):
+            part = scores[scores["split"] == split]
+            assert row[column] == pytest.approx(roc_auc_score(part["anomaly"], part["elbo"]), abs=1e-9)
+        assert row["test/auroc_low"] <= row["test/auroc"] <= row["test/auroc_high"]
+
+
+def test_the_champion_is_the_best_by_the_validation_rule_and_has_its_pictures(study):
+    champion = study.record.champion
+    assert champion is not None
+    trials = finished(study.record.trials).set_index("trial")
+    assert champion.trial == trials["val/auroc"].idxmax()
+    assert champion.inputs_ND.shape == champion.reconstructions_ND.shape
+    assert champion.samples_MD.shape[1] == 64
+
+
+def test_a_study_found_again_goes_no_further_and_changes_nothing(study):
+    trials = study.record.trials
+    rates = "search.training.learning_rate={choices: [0.001, 1.0e+20]}"
+    overrides = [*SHORT, "trials=10", "sampler.seed=1", "training.learning_rate=null", rates]
+    again = run_study(SPEC, overrides, home=study.home)
+    pd.testing.assert_frame_equal(again.trials, trials)
+
+
+def test_another_spec_under_the_same_name_is_refused(study):
+    with pytest.raises(UserError, match="exists already, with another spec"):
+        run_study(SPEC, ["trials=3"], home=study.home)
+
+
+def test_an_unknown_study_is_refused_with_the_names_of_those_there_are(study):
+    with pytest.raises(UserError, match=r"no study 'digitz'.*digits"):
+        load_study("digitz", home=study.home)
+
+
+@pytest.fixture(scope="module")
+def pair(ray_session, tmp_path_factory):
+    overrides = [*SHORT, "trials=5"]
+    return [run_study(SPEC, overrides, home=tmp_path_factory.mktemp("seed"), concurrency=1) for _ in range(2)]
+
+
+def test_the_same_seed_gives_the_same_configurations_and_the_same_bits_one_at_a_time(pair):
+    first, second = (record.trials.drop(columns=["run_id", "time/epoch_seconds"]) for record in pair)
+    pd.testing.assert_frame_equal(first, second, check_exact=True)
+    one, two = (record.history.drop(columns="time/epoch_seconds") for record in pair)
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+    assert first["beta"].nunique() == 5
+
+
+def test_a_budget_can_be_raised(pair, ray_session, tmp_path_factory):
+    home = tmp_path_factory.mktemp("raised")
+    run_study(SPEC, [*SHORT, "trials=2"], home=home, concurrency=1)
+    raised = run_study(SPEC, [*SHORT, "trials=5"], home=home, concurrency=1)
+    assert raised.trials["trial"].tolist() == list(range(5))
+    assert np.allclose(raised.trials["beta"][:2], pair[0].trials["beta"][:2], rtol=0, atol=0)
+
+
+def test_an_exception_in_a_trial_ends_that_trial_with_its_traceback(ray_session, tmp_path):
+    too_wide = ["model.network.hidden=null", "search.network.hidden={choices: [[16], [1099511627776]]}"]
+    record = run_study(SPEC, ["training.epochs=1", "trials=6", *too_wide], home=tmp_path)
+    trials = record.trials
+    wide = trials["network.hidden"] == "[1099511627776]"
+    assert wide.any()
+    assert (trials.loc[wide, "failure"] == "error").all()
+    assert (trials.loc[~wide, "state"] == "finished").all()
+    client = MlflowClient(record.tracking_uri)
+    error = client.download_artifacts(trials.loc[wide, "run_id"].iloc[0], "error.txt", str(tmp_path))
+    with open(error) as text:
+        assert "Traceback" in text.read()
+
+
+def test_a_study_without_a_finished_trial_fails_and_still_has_a_report(ray_session, tmp_path):
+    overrides = [*SHORT, "trials=2", "training.learning_rate=1.0e+20"]
+    with pytest.raises(StudyError, match="none of the 2 trials finished"):
+        run_study(SPEC, overrides, home=tmp_path)
+    record = load_study("digits", home=tmp_path)
+    assert (record.trials["failure"] == "diverged").all()
+    assert record.champion is None
+    assert math.isnan(summary(record).best_elbo_nats)
+    assert build_report("digits", home=tmp_path, output=tmp_path / "report").exists()

@@ -1,0 +1,120 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.vae.evaluation import iwae_nats
+from pipeline.vae.outcome import outcome_of
+from pipeline.vae.population import Population
+from pipeline.vae.reference import trade_off_reference
+from tests.vae.builders import member
+
+MEMBERS = [
+    member(1, latent_dim=2, beta=0.5),
+    member(2, latent_dim=7, beta=4.0, kl_annealing__schedule="linear", training__learning_rate=3e-3),
+    member(3, latent_dim=3, kl_annealing__schedule="cyclical", free_bits__kind="total", free_bits__nats=0.7),
+    member(4, latent_dim=5, kl_annealing__schedule="sigmoid", free_bits__kind="per_dimension"),
+]
+
+
+def trained(members, data, dtype=torch.float32):
+    population = Population(members, data, dtype=dtype)
+    histories = [population.train_epoch() for _ in range(population.training.epochs)]
+    return population, [[epoch[k] for epoch in histories] for k in range(len(members))]
+
+
+def without_time(history):
+    return [{name: value for name, value in epoch.items() if not name.startswith("time/")} for epoch in history]
+
+
+def test_members_trained_together_match_members_trained_alone(digits):
+    together, histories = trained(MEMBERS, digits, torch.float64)
+    for k, single in enumerate(MEMBERS):
+        alone, (history,) = trained([single], digits, torch.float64)
+        for pack_epoch, own_epoch in zip(without_time(histories[k]), without_time(history), strict=True):
+            assert pack_epoch == pytest.approx(own_epoch, rel=1e-6)
+        latent = single.spec.model.latent_dim
+        for name, weight in alone.model.state_dict().items():
+            in_pack = together.model.state_dict()[name][k]
+            cut = in_pack[tuple(slice(0, size) for size in weight[0].shape)]
+            assert torch.allclose(cut, weight[0], rtol=1e-6, atol=1e-9), (name, latent)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(digits):
+    (_, first), (_, second), (_, other) = (trained([member(seed)], digits) for seed in (5, 5, 6))
+    assert without_time(first[0]) == without_time(second[0])
+    assert without_time(first[0]) != without_time(other[0])
+
+
+def test_beta_reaches_the_gradient(digits):
+    _, histories = trained([member(0, beta=beta, training__epochs=8) for beta in (0.01, 0.1, 1.0, 10.0)], digits)
+    kl = [history[-1]["val/kl"] for history in histories]
+    assert kl[0] > kl[1] > kl[2] > kl[3]
+
+
+def test_the_kl_weight_is_shown_and_changes_no_reported_quantity(digits):
+    _, (history,) = trained([member(0, beta=3.0, kl_annealing__schedule="linear", kl_annealing__warmup=0.6)], digits)
+    weights = [epoch["train/kl_weight"] for epoch in history]
+    assert weights[0] < weights[1] < 1
+    for epoch in history:
+        assert epoch["val/elbo"] == pytest.approx(-(epoch["val/reconstruction"] + epoch["val/kl"]))
+        assert epoch["train/loss"] < epoch["train/reconstruction"] + 3.0 * epoch["train/kl"] + 1e-6
+
+
+def test_reported_terms_are_sums_over_dimensions_and_means_over_normal_examples(digits):
+    population, (history,) = trained([member(0)], digits)
+    split = digits.splits["validation"]
+    (measured,) = population.measure("validation")
+    with torch.no_grad():
+        posterior = population.model.encode(torch.as_tensor(split.normal_ND)[None])
+        normal = torch.distributions.Normal(posterior.mean_KBZ, (0.5 * posterior.log_variance_KBZ).exp())
+        kl = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0)).sum(dim=2).mean()
+        logits = population.model.decode(posterior.mean_KBZ)
+        x = torch.as_tensor(split.normal_ND)[None]
+        at_mean = -(x * torch.nn.functional.logsigmoid(logits) + (1 - x) * torch.nn.functional.logsigmoid(-logits))
+    assert history[-1]["val/kl"] == pytest.approx(float(kl), rel=1e-4)
+    own = measured.reconstruction_N[~split.is_anomaly_N].mean()
+    assert own == pytest.approx(float(at_mean.sum(dim=2).mean()), rel=1e-5)
+    assert history[-1]["val/reconstruction"] >= own * 0.99
+
+
+def test_one_epoch_lowers_the_loss(digits):
+    _, (history,) = trained([member(0)], digits)
+    assert history[1]["train/loss"] < history[0]["train/loss"]
+
+
+def test_a_member_that_diverges_harms_nobody(digits):
+    wild = member(9, training__learning_rate=1e20)
+    _, (sane, broken) = trained([member(1), wild], digits)
+    _, (alone,) = trained([member(1)], digits)
+    assert not math.isfinite(broken[-1]["train/loss"])
+    assert sane[-1]["val/elbo"] == pytest.approx(alone[-1]["val/elbo"], rel=1e-4)
+
+
+def test_the_importance_weighted_bound_lies_above_the_elbo_and_rises_with_draws(digits):
+    population, _ = trained([member(0, training__epochs=8)], digits)
+    x_ND = torch.as_tensor(digits.splits["test"].normal_ND)
+    bounds = []
+    for draws in (1, 8, 64):
+        generators = [population.members[0].generator("evaluation")]
+        bounds.append(float(iwae_nats(population.model, x_ND, generators, draws)[0]))
+    assert bounds[0] < bounds[1] < bounds[2]
+    assert outcome_of(population).metrics["test/elbo"] < bounds[1]
+
+
+def test_a_collapsed_model_sits_at_the_reference_reconstruction(digits):
+    collapsed = member(0, beta=200.0, training__epochs=30, training__learning_rate=3e-3)
+    _, (history,) = trained([collapsed], digits)
+    reference = trade_off_reference(digits, [collapsed.spec.model])
+    assert history[-1]["val/active_units"] == 0
+    assert history[-1]["val/reconstruction"] == pytest.approx(reference["val/reconstruction"], rel=0.01)
+
+
+def test_an_outcome_holds_scores_for_every_row_and_only_the_members_own_weights(digits):
+    population, _ = trained(MEMBERS[:2], digits)
+    outcome = outcome_of(population, 1)
+    assert outcome.scores.groupby("split").size().to_dict() == {"test": 412, "validation": 411}
+    assert np.isfinite(outcome.scores[["elbo", "reconstruction", "kl", "squared_error"]].to_numpy()).all()
+    assert outcome.samples_MD.shape == (16, 64)
+    assert outcome.inputs_ND.shape == outcome.reconstructions_ND.shape == (16, 64)

@@ -1,0 +1,51 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.spec.trial import KlAnnealing
+from pipeline.vae.schedules import SCHEDULES, kl_weights
+
+
+def test_weights_follow_hand_computed_values():
+    linear = kl_weights(KlAnnealing(schedule="linear", warmup=0.5), 8)
+    assert linear.tolist() == [0, 0.25, 0.5, 0.75, 1, 1, 1, 1]
+    cyclical = kl_weights(KlAnnealing(schedule="cyclical", cycles=2, ramp=0.5), 8)
+    assert cyclical.tolist() == [0, 0.5, 1, 1, 0, 0.5, 1, 1]
+    sigmoid = kl_weights(KlAnnealing(schedule="sigmoid", warmup=0.5), 8)
+    assert sigmoid[[0, 2, 4, 7]].tolist() == pytest.approx([0, 0.5, 1, 1])
+    quarter = 1 / (1 + math.exp(3))
+    edge = 1 / (1 + math.exp(6))
+    assert sigmoid[1] == pytest.approx((quarter - edge) / (1 - 2 * edge))
+    assert kl_weights(KlAnnealing(schedule="none"), 3).tolist() == [1, 1, 1]
+
+
+@given(
+    schedule=st.sampled_from(sorted(SCHEDULES)),
+    warmup=st.floats(0.01, 0.99),
+    cycles=st.integers(1, 8),
+    ramp=st.floats(0.05, 0.95),
+    steps=st.integers(1, 500),
+)
+def test_weights_stay_between_zero_and_one(schedule, warmup, cycles, ramp, steps):
+    annealing = KlAnnealing(schedule=schedule, warmup=warmup, cycles=cycles, ramp=ramp)
+    weights = kl_weights(annealing, steps)
+    assert weights.shape == (steps,)
+    assert (weights >= 0).all()
+    assert (weights <= 1 + 1e-12).all()
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_schedule_means_the_same_at_every_data_size(schedule):
+    annealing = KlAnnealing(schedule=schedule, warmup=0.3, cycles=2, ramp=0.7)
+    assert np.allclose(kl_weights(annealing, 3 * 64)[::3], kl_weights(annealing, 64))
+
+
+@pytest.mark.parametrize("schedule", ["linear", "sigmoid"])
+def test_warmup_rises_and_has_ended_at_its_fraction_of_the_budget(schedule):
+    weights = kl_weights(KlAnnealing(schedule=schedule, warmup=0.3), 100)
+    assert (np.diff(weights) >= 0).all()
+    assert np.allclose(weights[30:], 1)
+    assert weights[29] < 1
