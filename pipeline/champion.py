@@ -1,5 +1,6 @@
 """The rule that chooses one trial. Validation only: test rows take no part in any choice."""
 
+import numpy as np
 import pandas as pd
 
 RULES = ("val/auroc", "val/elbo")
@@ -17,5 +18,6 @@ def choose(trials: pd.DataFrame, by: str) -> int | None:
     """
     if trials.empty or by not in trials:
         return None
-    finished = trials[(trials["state"] == "finished") & trials[by].notna()].sort_values("trial")
+    is_finite = np.isfinite(trials[by].to_numpy(np.float64, na_value=np.nan))
+    finished = trials[(trials["state"] == "finished") & is_finite].sort_values("trial")
     return None if finished.empty else int(finished["trial"].iloc[finished[by].to_numpy().argmax()])

@@ -57,6 +57,9 @@ def _prepare(spec_json: str) -> Dataset:
     table = SOURCES[spec.source]()
     is_anomaly_N = _anomalies(spec, table)
     rows = split_rows(is_anomaly_N, spec.split)
+    for name in SPLIT_NAMES:
+        if is_anomaly_N[rows[name]].all():
+            raise UserError(f"data.split.{name}: came {getattr(spec.split, name):g}, which leaves it no normal row")
     scale = SCALES[spec.scale](table.x_ND[rows["train"]], table.image_shape is not None)
     splits = {
         name: Split(
@@ -80,7 +83,7 @@ def prepare(spec: DataSpec) -> Dataset:
     """Load, split and scale a data set; the same spec gives the same rows, and a process loads it once.
 
     Raises:
-        UserError: An anomaly label does not occur, or nothing normal is left to train on.
+        UserError: An anomaly label does not occur, or a split would have no normal row.
     """
     return _prepare(spec.model_dump_json())
 

@@ -31,7 +31,7 @@ class Scaler:
 UNBOUNDED = (-np.inf, np.inf)
 
 
-def _nonzero(width_D: Floats) -> Floats:
+def _nonzero(width_D: NDArray[np.floating]) -> Floats:
     return np.where(width_D > 0, width_D, 1).astype(np.float32)
 
 
@@ -45,7 +45,10 @@ def _unit(x_ND: Floats, is_image: bool) -> Scaler:
 
 
 def _standard(x_ND: Floats, is_image: bool) -> Scaler:
-    return Scaler(offset_D=x_ND.mean(axis=0), width_D=_nonzero(x_ND.std(axis=0)), bounds=UNBOUNDED)
+    # In float32 the mean of a constant feature is a little off, and the width hardly above 0 in place of 0.
+    exact_ND = x_ND.astype(np.float64)
+    offset_D = exact_ND.mean(axis=0).astype(np.float32)
+    return Scaler(offset_D=offset_D, width_D=_nonzero(exact_ND.std(axis=0)), bounds=UNBOUNDED)
 
 
 def _none(x_ND: Floats, is_image: bool) -> Scaler:

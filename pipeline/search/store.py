@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
@@ -46,11 +47,9 @@ class StudyStore:
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.spec = spec
-        seed = spec.seed if spec.sampler.seed is None else spec.sampler.seed
         self.study = optuna.create_study(
             storage=url,
             study_name=name,
-            sampler=make_sampler(spec.sampler.kind, seed),
             directions=[objective.direction for objective in spec.objectives],
             load_if_exists=True,
         )
@@ -69,13 +68,17 @@ class StudyStore:
 
     def ask(self) -> Proposal:
         """The next configuration: first those that an earlier driver left running, under their old numbers."""
-        if self._interrupted:
-            left = self._interrupted.pop(0)
-            trial = optuna.Trial(self.study, left._trial_id)
-        else:
-            trial = self.study.ask()
+        left = self._interrupted.pop(0) if self._interrupted else None
+        self._seed_sampler(len(self._trials()) if left is None else left.number)
+        trial = self.study.ask() if left is None else optuna.Trial(self.study, left._trial_id)
         self._open[trial.number] = trial
         return Proposal(trial.number, suggest(trial, self.spec.search))
+
+    def _seed_sampler(self, number: int) -> None:
+        """A random stream of each trial's own: one for all would begin again in every driver, and repeat its trials."""
+        seed = self.spec.seed if self.spec.sampler.seed is None else self.spec.sampler.seed
+        words = np.random.SeedSequence([seed, number]).generate_state(1)
+        self.study.sampler = make_sampler(self.spec.sampler.kind, int(words[0]))
 
     def finish(self, number: int, metrics: Mapping[str, float]) -> bool:
         """Record a finished trial's objective values; False where one is missing or not finite, and it failed."""

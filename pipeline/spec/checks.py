@@ -21,7 +21,7 @@ from pipeline.spec.trial import TrialSpec
 def problems_of(spec: StudySpec) -> list[Problem]:
     """Everything that is wrong with a spec whose parts are each valid; its search names must be canonical."""
     found = [problem for name, parameter in spec.search.items() for problem in _parameter(spec, name, parameter)]
-    return found or [*_branches(spec), *_data(spec), *_labels(spec)]
+    return found or [*_branches(spec), *_objectives(spec), *_data(spec), *_labels(spec)]
 
 
 def canonical_search(search: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
@@ -104,6 +104,13 @@ def _branches(spec: StudySpec) -> Iterator[Problem]:
         in_branch_order(spec.search)
     except ValueError as error:
         yield Problem(("search",), str(error))
+
+
+def _objectives(spec: StudySpec) -> Iterator[Problem]:
+    metrics = [objective.metric for objective in spec.objectives]
+    for index, metric in enumerate(metrics):
+        if metric in metrics[:index]:
+            yield Problem(("objectives", index, "metric"), f"came {metric!r} again, expected each metric once")
 
 
 def _data(spec: StudySpec) -> Iterator[Problem]:

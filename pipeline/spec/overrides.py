@@ -9,7 +9,7 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import UserError
 from pipeline.spec.problems import Path
-from pipeline.spec.searching import PARAMETER_PATHS
+from pipeline.spec.searching import PARAMETER_PATHS, canonical_name, spelled_in
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def apply_override(document: Any, text: str) -> Override:
     path = _path(key.strip())
     try:
         _assign(document, path, YAML(typ="safe").load(value))
-    except YAMLError:
+    except (YAMLError, ValueError, RecursionError):
         raise UserError(f"--set {text}: the value is not valid YAML") from None
     except TypeError:
         raise UserError(f"--set {text}: {key} leads through a key that holds no keys") from None
@@ -44,23 +44,28 @@ def _path(key: str) -> Path:
     if key in PARAMETER_PATHS:
         return PARAMETER_PATHS[key]
     head, _, rest = key.partition(".")
-    if head != "search":
+    if head != "search" or not rest:
         return tuple(key.split("."))
-    name = max((name for name in PARAMETER_PATHS if f"{rest}.".startswith(f"{name}.")), key=len, default=None)
+    spellings = [*PARAMETER_PATHS, *map(".".join, PARAMETER_PATHS.values())]
+    name = max((name for name in spellings if f"{rest}.".startswith(f"{name}.")), key=len, default=None)
     if name is None:
         return ("search", rest)
-    return ("search", name, *filter(None, rest[len(name) + 1 :].split(".")))
+    # What is left is a key of a range or of choices, and after `when` another parameter's dotted name.
+    field, _, condition = rest[len(name) + 1 :].partition(".")
+    return ("search", canonical_name(name) or name, *filter(None, (field, condition)))
 
 
 def _assign(document: MutableMapping[str, Any], path: Path, value: Any) -> None:
     *parents, leaf = (str(key) for key in path)
     place: Any = document
     for key in parents:
+        key = spelled_in(place, key)
         if place.get(key) is None:
             place[key] = {}
         place = place[key]
         if not isinstance(place, Mapping):
             raise TypeError(key)
+    leaf = spelled_in(place, leaf)
     if value is None:
         place.pop(leaf, None)
     else:

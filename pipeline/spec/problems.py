@@ -1,13 +1,22 @@
 """What is wrong with a spec, in words: the key path, what came, what was expected and the nearest valid name."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 Path = tuple[str | int, ...]
+
+# Where pydantic's own words speak of Python and not of YAML.
+EXPECTED = {
+    "model_type": "a mapping",
+    "mapping_type": "a mapping",
+    "tuple_type": "a list",
+    "too_short": "at least one item",
+    "string_too_long": "a shorter text",
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,8 @@ class Problem:
         words = [f"{dotted(self.path)}: {self.message}" if self.path else self.message]
         if self.expected_one_of:
             words.append(f"expected one of {', '.join(self.expected_one_of)}")
-            words += nearest(str(self.path[-1]) if "unknown" in self.message else self.message, self.expected_one_of)
+            came = self.message.partition("came ")[2] or str(self.path[-1])
+            words += nearest(came.strip("'\""), self.expected_one_of)
         return "; ".join(words)
 
 
@@ -34,7 +44,7 @@ def dotted(path: Path) -> str:
 
 def nearest(given: str, valid: Sequence[str]) -> list[str]:
     """A suggestion, where one of the valid names is close to what was given."""
-    close = difflib.get_close_matches(given.rsplit("came ")[-1].strip("'\""), valid, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(given, valid, n=1, cutoff=0.5)
     return [f"did you mean {close[0]!r}?"] if close else []
 
 
@@ -60,7 +70,8 @@ def _from_detail(detail: dict[str, Any], schema: type[BaseModel] | None) -> Prob
             return Problem(path, f"{came}, expected letters, digits, '.', '_' or '-', with a letter or digit first")
         case _:
             message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-            return Problem(path, f"{came}, expected {message[:1].lower()}{message[1:]}")
+            expected = EXPECTED.get(detail["type"], f"{message[:1].lower()}{message[1:]}")
+            return Problem(path, f"{came}, expected {expected}")
 
 
 def _shown(value: Any) -> str:
@@ -69,9 +80,16 @@ def _shown(value: Any) -> str:
 
 
 def _siblings(schema: type[BaseModel] | None, path: Path) -> tuple[str, ...]:
-    part = schema
-    for key in path[:-1]:
-        field = part.model_fields.get(str(key)) if part is not None else None
-        inner = field.annotation if field is not None else None
-        part = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
-    return tuple(part.model_fields) if part is not None else ()
+    """The valid keys beside the last of a path; the keys of a mapping and the numbers of a list lead no deeper."""
+    parts = [] if schema is None else [schema]
+    for key in map(str, path[:-1]):
+        fields = [part.model_fields[key] for part in parts if key in part.model_fields]
+        parts = [inner for field in fields for inner in _parts_in(field.annotation)] if fields else parts
+    return tuple(dict.fromkeys(name for part in parts for name in part.model_fields))
+
+
+def _parts_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _parts_in(inner)

@@ -7,12 +7,14 @@ from typing import Any
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarbool import ScalarBoolean
 
 from pipeline.errors import UserError
 from pipeline.spec.checks import canonical_search, problems_of
 from pipeline.spec.overrides import Override, apply_override
 from pipeline.spec.problems import Path, Problem, from_validation
 from pipeline.spec.schema import StudySpec
+from pipeline.spec.searching import spelled_in
 
 
 def load_spec(source: str | FilePath | Mapping[str, Any], overrides: Sequence[str] = ()) -> StudySpec:
@@ -44,7 +46,7 @@ class _Invalid(Exception):
 
 def _read(source: str | FilePath | Mapping[str, Any]) -> tuple[str, Any]:
     if isinstance(source, Mapping):
-        return "spec", {key: value for key, value in source.items()}
+        return "spec", _plain(source)
     try:
         text = FilePath(source).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -52,7 +54,7 @@ def _read(source: str | FilePath | Mapping[str, Any]) -> tuple[str, Any]:
         raise UserError(f"{source}: cannot read this study file: {reason}") from None
     try:
         document = YAML(typ="rt").load(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, Mapping):
         raise UserError(f"{source}: came {type(document).__name__}, expected a mapping with the keys study, data, ...")
@@ -81,6 +83,8 @@ def _plain(node: Any) -> Any:
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
         return [_plain(item) for item in node]
+    if isinstance(node, ScalarBoolean):
+        return bool(node)
     for kind in (bool, int, float, str):
         if isinstance(node, kind):
             return kind(node)
@@ -102,6 +106,7 @@ def _line(document: Any, path: Path) -> int | None:
     for key in path:
         try:
             marks: Any = node.lc
+            key = spelled_in(node, key) if isinstance(node, Mapping) else key
             place = marks.key(key) if isinstance(node, Mapping) else marks.item(key)
             found, node = place[0] + 1, node[key]
         except (AttributeError, KeyError, IndexError, TypeError):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipeline.errors import UserError
-from pipeline.spec.base import Count, Fraction, FromList, NotNegative, SpecPart
+from pipeline.spec.base import Count, Fraction, FromList, NotNegative, Seed, SpecPart
 from pipeline.spec.searching import Parameter, Value, with_values
 from pipeline.spec.trial import ModelSpec, ObjectiveSpec, TrainingSpec, TrialSpec
 
@@ -23,7 +23,7 @@ class SplitSpec(SpecPart):
     train: Fraction = 0.6
     validation: Fraction = 0.2
     test: Fraction = 0.2
-    seed: int = 0
+    seed: Seed = 0
 
 
 class DataSpec(SpecPart):
@@ -57,7 +57,7 @@ class SamplerSpec(SpecPart):
     """Optuna's sampler; its seed is by default the study's."""
 
     kind: Literal["tpe", "nsga2", "random"] = "tpe"
-    seed: int | None = None
+    seed: Seed | None = None
 
 
 class ResourcesSpec(SpecPart):
@@ -97,7 +97,7 @@ class StudySpec(SpecPart):
     objectives: Annotated[tuple[ObjectiveMetric, ...], FromList, Field(min_length=1)] = TRADE_OFF
     sampler: SamplerSpec = SamplerSpec()
     trials: Count = 64
-    seed: int = 0
+    seed: Seed = 0
     resources: ResourcesSpec = ResourcesSpec()
     anomaly: AnomalySpec = AnomalySpec()
     champion: ChampionSpec = ChampionSpec()

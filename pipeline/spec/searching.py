@@ -1,5 +1,6 @@
 """The searched parameters: ranges, choices, the branches that `when` makes, and the names they go by."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -13,8 +14,8 @@ def _value(given: Any) -> Any:
     """A scalar, or a tuple of scalars (a list of hidden widths, say)."""
     if isinstance(given, list | tuple):
         return tuple(_value(item) for item in given)
-    if not isinstance(given, bool | int | float | str):
-        raise ValueError("a number, a word, true or false, or a list of these")
+    if not isinstance(given, bool | int | float | str) or (isinstance(given, float) and not math.isfinite(given)):
+        raise ValueError("a finite number, a word, true or false, or a list of these")
     return given
 
 
@@ -91,6 +92,13 @@ def canonical_name(name: str) -> str | None:
     if name in PARAMETER_PATHS:
         return name
     return next((short for short, path in PARAMETER_PATHS.items() if ".".join(path) == name), None)
+
+
+def spelled_in(mapping: Mapping[Any, Any], key: Any) -> Any:
+    """The key as a study file spells it: a parameter may be there by its full dotted name, a word as a number."""
+    if key in mapping:
+        return key
+    return next((given for given in mapping if key in (str(given), canonical_name(str(given)))), key)
 
 
 def with_values(trial: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
