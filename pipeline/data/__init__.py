@@ -25,15 +25,24 @@ class Dataset:
     Attributes:
         splits: `train` (normal rows only), `validation` and `test`, all scaled by what train showed.
         feature_names: D names.
-        image_shape: Height and width where the features are pixels; else None.
+        image_shape: Height and width, with the channels before them if there are any, where the features are pixels;
+            else None.
+        classes: The labels that occur among the training rows, as text.
         sha256: Fingerprint of the source's values, labels and feature names.
     """
 
     source: str
     splits: Mapping[str, Split]
     feature_names: tuple[str, ...]
-    image_shape: tuple[int, int] | None
+    image_shape: tuple[int, ...] | None
+    classes: tuple[str, ...]
     sha256: str
+
+    def condition(self, name: str) -> NDArray[np.float32]:
+        """The labels of a split as indicators of `classes`, (N, C); a label unseen in training has none."""
+        label_N = self.splits[name].label_N
+        indicator_NC: NDArray[np.float32] = (label_N[:, None] == np.array(self.classes)).astype(np.float32)
+        return indicator_NC
 
     def summary(self) -> dict[str, Any]:
         """What the tracking store keeps of the data: plain values only."""
@@ -75,6 +84,7 @@ def _prepare(spec_json: str) -> Dataset:
         splits=splits,
         feature_names=table.feature_names,
         image_shape=table.image_shape,
+        classes=tuple(np.unique(splits["train"].label_N).tolist()),
         sha256=_fingerprint(table),
     )
 

@@ -17,13 +17,14 @@ class Table:
         x_ND: N rows with D features, float32.
         label_N: The label of each row.
         feature_names: D names.
-        image_shape: Height and width where the features are pixels, row by row; else None.
+        image_shape: Height and width, with the channels before them if there are any, where the features are pixels,
+            channel by channel and row by row; else None.
     """
 
     x_ND: NDArray[np.float32]
     label_N: NDArray[Any]
     feature_names: tuple[str, ...]
-    image_shape: tuple[int, int] | None = None
+    image_shape: tuple[int, ...] | None = None
 
 
 def _digits() -> Table:

@@ -1,5 +1,6 @@
 """What can only be checked once the parts of a spec are seen together."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ from pipeline.spec.trial import TrialSpec
 def problems_of(spec: StudySpec) -> list[Problem]:
     """Everything that is wrong with a spec whose parts are each valid; its search names must be canonical."""
     found = [problem for name, parameter in spec.search.items() for problem in _parameter(spec, name, parameter)]
-    return found or [*_branches(spec), *_objectives(spec), *_data(spec), *_labels(spec)]
+    return found or [*_branches(spec), *_objectives(spec), *_data(spec), *_labels(spec), *_rates(spec)]
 
 
 def canonical_search(search: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
@@ -133,3 +134,21 @@ def _labels(spec: StudySpec) -> Iterator[Problem]:
     for index, objective in enumerate(spec.objectives):
         if objective.metric == "val/auroc":
             yield Problem(("objectives", index, "metric"), f"came 'val/auroc', {expected}")
+
+
+def _rates(spec: StudySpec) -> Iterator[Problem]:
+    """A study that may train a point code cannot rank its trials by what such a code has not."""
+    options = {name: spec.search[name].ends() for name in ("family", "code") if name in spec.search}
+    combinations = [dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())]
+    if all(spec.trial(values).model.has_rate for values in combinations):
+        return
+    expected = "which a point code (autoencoder, denoising with code point) does not have"
+    for index, objective in enumerate(spec.objectives):
+        if objective.metric in WITH_RATE:
+            yield Problem(("objectives", index, "metric"), f"came {objective.metric!r}, {expected}")
+    if spec.champion.by in WITH_RATE:
+        yield Problem(("champion", "by"), f"came {spec.champion.by!r}, {expected}")
+
+
+# Metrics that only a code with a rate has.
+WITH_RATE = ("val/kl", "val/elbo")

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import UserError
 from pipeline.spec.problems import Path
@@ -31,9 +30,11 @@ def apply_override(document: Any, text: str) -> Override:
         raise UserError(f"--set {text}: expected key=value, such as training.epochs=20")
     path = _path(key.strip())
     try:
-        _assign(document, path, YAML(typ="safe").load(value))
-    except (YAMLError, ValueError, RecursionError):
+        parsed = YAML(typ="safe").load(value)
+    except Exception:  # Beside YAMLError, ruamel lets pass what a constructor or Python itself throws.
         raise UserError(f"--set {text}: the value is not valid YAML") from None
+    try:
+        _assign(document, path, parsed)
     except TypeError:
         raise UserError(f"--set {text}: {key} leads through a key that holds no keys") from None
     return Override(text, path)

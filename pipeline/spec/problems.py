@@ -7,6 +7,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from pipeline.spec.searching import CHOICES_TAG, RANGE_TAG
+
 Path = tuple[str | int, ...]
 
 # Where pydantic's own words speak of Python and not of YAML.
@@ -15,7 +17,6 @@ EXPECTED = {
     "mapping_type": "a mapping",
     "tuple_type": "a list",
     "too_short": "at least one item",
-    "string_too_long": "a shorter text",
 }
 
 
@@ -56,7 +57,7 @@ def from_validation(error: ValidationError, schema: type[BaseModel] | None = Non
 
 
 def _from_detail(detail: dict[str, Any], schema: type[BaseModel] | None) -> Problem:
-    path = tuple(key for key in detail["loc"] if " " not in str(key))
+    path = _untagged(detail["loc"])
     came = f"came {_shown(detail['input'])}"
     match detail["type"]:
         case "extra_forbidden":
@@ -72,6 +73,11 @@ def _from_detail(detail: dict[str, Any], schema: type[BaseModel] | None) -> Prob
             message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
             expected = EXPECTED.get(detail["type"], f"{message[:1].lower()}{message[1:]}")
             return Problem(path, f"{came}, expected {expected}")
+
+
+def _untagged(path: Path) -> Path:
+    """A key path without the name of the kind of parameter, which pydantic puts after the parameter's own."""
+    return path[:2] + path[3:] if path[:1] == ("search",) and path[2:3] in ((RANGE_TAG,), (CHOICES_TAG,)) else path
 
 
 def _shown(value: Any) -> str:

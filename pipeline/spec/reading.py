@@ -6,7 +6,6 @@ from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from pipeline.errors import UserError
@@ -54,7 +53,7 @@ def _read(source: str | FilePath | Mapping[str, Any]) -> tuple[str, Any]:
         raise UserError(f"{source}: cannot read this study file: {reason}") from None
     try:
         document = YAML(typ="rt").load(text)
-    except (YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # Beside YAMLError, ruamel lets pass what a constructor or Python itself throws.
         raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, Mapping):
         raise UserError(f"{source}: came {type(document).__name__}, expected a mapping with the keys study, data, ...")
@@ -71,6 +70,8 @@ def _build(document: Mapping[str, Any]) -> StudySpec:
         spec = StudySpec.model_validate(_plain(given))
     except ValidationError as error:
         raise _Invalid([*problems, *from_validation(error, StudySpec)]) from None
+    except RecursionError:
+        raise _Invalid([Problem((), "a value contains itself, or is nested too deeply")]) from None
     problems = problems or problems_of(spec)
     if problems:
         raise _Invalid(problems)

@@ -79,6 +79,30 @@ class ChampionSpec(SpecPart):
     by: Literal["val/auroc", "val/elbo"] | None = None
 
 
+class DiagnosticsSpec(SpecPart):
+    """What is looked at beside the metrics.
+
+    Attributes:
+        latent_map: How the codes of the test examples are laid flat: `pca` or `tsne`.
+        probe_labels: Share of the training labels that the linear classifier of `test/probe_accuracy` is shown.
+    """
+
+    latent_map: Literal["pca", "tsne"] = "pca"
+    probe_labels: Fraction = 0.1
+
+
+class ConfirmSpec(SpecPart):
+    """Training the best trials again, since one seed is noise.
+
+    Attributes:
+        top: How many trials, the best by the champion's rule; 0 for none.
+        seeds: How many further seeds each.
+    """
+
+    top: Annotated[int, Field(ge=0)] = 0
+    seeds: Count = 3
+
+
 TRADE_OFF = (
     ObjectiveMetric(metric="val/reconstruction", direction="minimize"),
     ObjectiveMetric(metric="val/kl", direction="minimize"),
@@ -101,6 +125,8 @@ class StudySpec(SpecPart):
     resources: ResourcesSpec = ResourcesSpec()
     anomaly: AnomalySpec = AnomalySpec()
     champion: ChampionSpec = ChampionSpec()
+    diagnostics: DiagnosticsSpec = DiagnosticsSpec()
+    confirm: ConfirmSpec = ConfirmSpec()
 
     def fixed(self) -> dict[str, Any]:
         """What is not searched, as the plain dictionary of a TrialSpec."""

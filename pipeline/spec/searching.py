@@ -61,7 +61,7 @@ def _tag(value: Any) -> str:
     return CHOICES_TAG if "choices" in given else RANGE_TAG
 
 
-# Pydantic adds these to the key path of an error; no key of a spec has a space in it.
+# Pydantic adds these to the key path of an error, after the parameter's name.
 RANGE_TAG, CHOICES_TAG = "a range", "choices of values"
 Parameter = Annotated[Annotated[Range, Tag(RANGE_TAG)] | Annotated[Choices, Tag(CHOICES_TAG)], Discriminator(_tag)]
 

@@ -17,13 +17,7 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     outcome.scores.to_parquet(unfinished / SCORES)
-    np.savez(
-        unfinished / EXAMPLES,
-        inputs=outcome.inputs_ND,
-        reconstructions=outcome.reconstructions_ND,
-        input_is_anomaly=outcome.input_is_anomaly_N,
-        samples=outcome.samples_MD,
-    )
+    np.savez(unfinished / EXAMPLES, allow_pickle=False, **outcome.arrays)
     save_file({name: value.contiguous().cpu() for name, value in outcome.weights.items()}, unfinished / WEIGHTS)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)

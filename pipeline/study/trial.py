@@ -69,7 +69,7 @@ class VaeTrial(tune.Trainable):
             self._train(self.population, epochs)
             if self.population.epoch < self.population.training.epochs:
                 return TrialReport(epochs=epochs)
-            outcome = outcome_of(self.population)
+            outcome = outcome_of(self.population, self.spec.diagnostics)
             write_outcome(Path(self.assignment.folder), outcome)
             self._wait_for_workers()
             return TrialReport(epochs=epochs, state="finished", metrics=outcome.metrics)
@@ -79,8 +79,8 @@ class VaeTrial(tune.Trainable):
             return TrialReport(epochs=epochs, state="failed", failure="error", error=traceback.format_exc())
 
     def _start(self) -> Population:
-        spec = StudySpec.model_validate(self.assignment.spec)
-        return make_population(spec, self.assignment.number, self.assignment.parameters)
+        self.spec = StudySpec.model_validate(self.assignment.spec)
+        return make_population(self.spec, self.assignment.number, self.assignment.parameters)
 
     def _train(self, population: Population, epochs: list[EpochRecord]) -> None:
         started = time.monotonic()

@@ -17,6 +17,16 @@ from pipeline.tracking import layout
 from pipeline.tracking.record import ChampionRecord, StudyRecord
 from pipeline.tracking.store import find_children, require_parent
 
+# Arrays that a study of an earlier version, or of other data, does not have.
+OPTIONAL_ARRAYS = {
+    "kl_per_dimension_R": "kl_per_dimension",
+    "latent_mean_Z": "latent_mean",
+    "latent_variance_Z": "latent_variance",
+    "latent_map_N2": "latent_map",
+    "traversals_LSD": "traversals",
+    "interpolations_PSD": "interpolations",
+}
+
 
 def read_study(client: MlflowClient, name: str) -> StudyRecord:
     """A study by its name, finished or still running.
@@ -121,4 +131,5 @@ def _champion(client: MlflowClient, parent: Run, trials: pd.DataFrame, files: _A
             reconstructions_ND=arrays["reconstructions"],
             input_is_anomaly_N=arrays["input_is_anomaly"],
             samples_MD=arrays["samples"],
+            **{field: arrays[name] for field, name in OPTIONAL_ARRAYS.items() if name in arrays},
         )

@@ -1,7 +1,7 @@
 """What a past study looks like once it is read back: plain frames and arrays, no tracking library."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,12 @@ class ChampionRecord:
         inputs_ND, reconstructions_ND: Some test examples, as the network sees them, and their
             reconstructions.
         input_is_anomaly_N: Which of those are anomalies.
-        samples_MD: Draws from the prior, decoded.
+        samples_MD: Draws from the prior, decoded; none for a family without a prior.
+        kl_per_dimension_R: KL of each latent dimension on test's normal rows, nats; none for a family without a rate.
+        latent_mean_Z, latent_variance_Z: Of the posterior means of test's normal rows.
+        latent_map_N2: The posterior means of the test rows, in the order of `scores`, laid flat.
+        traversals_LSD: For images, one example with one latent dimension moved in S steps, for L dimensions.
+        interpolations_PSD: For images, P straight lines of S steps between the codes of two examples.
     """
 
     trial: int
@@ -41,6 +46,12 @@ class ChampionRecord:
     reconstructions_ND: NDArray[np.float32]
     input_is_anomaly_N: NDArray[np.bool_]
     samples_MD: NDArray[np.float32]
+    kl_per_dimension_R: NDArray[np.float64] | None = None
+    latent_mean_Z: NDArray[np.float64] | None = None
+    latent_variance_Z: NDArray[np.float64] | None = None
+    latent_map_N2: NDArray[np.float64] | None = None
+    traversals_LSD: NDArray[np.float32] | None = None
+    interpolations_PSD: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +69,8 @@ class StudyRecord:
         history: A row a trial and epoch: `trial`, `epoch`, the slashed metrics.
         reference: The hypervolume's fixed reference point: objective metric to value.
         champion: The chosen trial, None while there is none.
+        confirmations: A row a trial and further seed that the best trials were trained with again: `trial`, `seed` and
+            the slashed metrics; no rows where that was not asked for.
         tracking_uri, experiment_id, run_id: Where the parent run lives.
     """
 
@@ -72,3 +85,4 @@ class StudyRecord:
     tracking_uri: str
     experiment_id: str
     run_id: str
+    confirmations: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["trial", "seed"]))

@@ -9,34 +9,44 @@ from torch.nn import functional
 
 from pipeline.spec.trial import ModelSpec
 
+# A learned sigma stays above this, in the scaled data's units: without a bound the likelihood of a feature that is
+# reconstructed exactly has no maximum (Rybkin et al. 2021, section 4).
+SMALLEST_SIGMA = 0.01
+
 
 class Likelihood(nn.Module):
-    """What the objective and the scores need of the likelihood that K members share."""
+    """What the objective and the scores need of the likelihood that K members share.
 
-    def negative_log(self, decoded_KBD: Tensor, x_KBD: Tensor) -> Tensor:
-        """-log p(x_d|z) of each feature, nats, shape (K, B, D); x may have the shape (B, D)."""
+    Attributes:
+        outputs: Numbers that the decoder gives for each feature.
+    """
+
+    outputs = 1
+
+    def negative_log(self, decoded_KBE: Tensor, x_KBD: Tensor) -> Tensor:
+        """-log p(x_d|z) of each feature, nats, (K, B, D); E is `outputs` times D, x may be (B, D)."""
         raise NotImplementedError
 
-    def mean(self, decoded_KBD: Tensor) -> Tensor:
+    def mean(self, decoded_KBE: Tensor) -> Tensor:
         """E[x|z] in the scaled data's units, shape (K, B, D)."""
         raise NotImplementedError
 
     def inverse_mean(self, x: Tensor) -> Tensor:
         """What a decoder would have to give for E[x|z] = x, any shape."""
-        raise NotImplementedError
+        return x
 
 
 class Bernoulli(Likelihood):
     """The decoder gives logits; x in [0, 1]. The negative log likelihood is the binary cross-entropy."""
 
-    def negative_log(self, decoded_KBD: Tensor, x_KBD: Tensor) -> Tensor:
+    def negative_log(self, decoded_KBE: Tensor, x_KBD: Tensor) -> Tensor:
         """Binary cross-entropy, nats, shape (K, B, D)."""
-        x_KBD = x_KBD.expand_as(decoded_KBD)
-        return functional.binary_cross_entropy_with_logits(decoded_KBD, x_KBD, reduction="none")
+        x_KBD = x_KBD.expand_as(decoded_KBE)
+        return functional.binary_cross_entropy_with_logits(decoded_KBE, x_KBD, reduction="none")
 
-    def mean(self, decoded_KBD: Tensor) -> Tensor:
+    def mean(self, decoded_KBE: Tensor) -> Tensor:
         """The probability of a 1, shape (K, B, D)."""
-        return torch.sigmoid(decoded_KBD)
+        return torch.sigmoid(decoded_KBE)
 
     def inverse_mean(self, x: Tensor) -> Tensor:
         """The logit, any shape; finite at 0 and 1."""
@@ -52,26 +62,76 @@ class Gaussian(Likelihood):
         super().__init__()
         self.register_buffer("sigma_K11", torch.tensor(sigma_K).view(-1, 1, 1), persistent=False)
 
-    def negative_log(self, decoded_KBD: Tensor, x_KBD: Tensor) -> Tensor:
+    def negative_log(self, decoded_KBE: Tensor, x_KBD: Tensor) -> Tensor:
         """(x - mean)^2 / (2 sigma^2) + log sigma + log(2 pi) / 2, nats, shape (K, B, D)."""
-        constant_K11 = torch.log(self.sigma_K11) + 0.5 * math.log(2 * math.pi)
-        return 0.5 * ((x_KBD - decoded_KBD) / self.sigma_K11).square() + constant_K11
+        return gaussian_negative_log(decoded_KBE, self.sigma_K11.log(), x_KBD)
 
-    def mean(self, decoded_KBD: Tensor) -> Tensor:
+    def mean(self, decoded_KBE: Tensor) -> Tensor:
         """The mean itself, shape (K, B, D)."""
-        return decoded_KBD
+        return decoded_KBE
+
+
+class LearnedGaussian(Gaussian):
+    """As Gaussian, with a sigma that is a parameter: one for each member, or one for each of its features."""
+
+    def __init__(self, sigma_K: Sequence[float], features: int):
+        """Start at `sigma_K`; `features` is 1 where all features share a sigma."""
+        super().__init__(sigma_K)
+        start_K11 = torch.tensor(sigma_K).sub(SMALLEST_SIGMA).clamp(min=SMALLEST_SIGMA).expm1().log().view(-1, 1, 1)
+        self.raw_sigma_K1F = nn.Parameter(start_K11.repeat(1, 1, features))
+
+    def sigma(self) -> Tensor:
+        """The standard deviation, shape (K, 1, features or 1)."""
+        return bounded_sigma(self.raw_sigma_K1F)
+
+    def negative_log(self, decoded_KBE: Tensor, x_KBD: Tensor) -> Tensor:
+        """As that of Gaussian, with the learned sigma."""
+        return gaussian_negative_log(decoded_KBE, self.sigma().log(), x_KBD)
+
+
+class DecodedGaussian(Likelihood):
+    """The decoder gives the mean and, behind it, what sigma is made of: a function of the code."""
+
+    outputs = 2
+
+    def negative_log(self, decoded_KBE: Tensor, x_KBD: Tensor) -> Tensor:
+        """As that of Gaussian, with a sigma of each example and feature."""
+        mean_KBD, raw_KBD = decoded_KBE.chunk(2, dim=-1)
+        return gaussian_negative_log(mean_KBD, bounded_sigma(raw_KBD).log(), x_KBD)
+
+    def mean(self, decoded_KBE: Tensor) -> Tensor:
+        """The first half of the decoder's output, shape (K, B, D)."""
+        return decoded_KBE.chunk(2, dim=-1)[0]
 
     def inverse_mean(self, x: Tensor) -> Tensor:
-        """The mean itself, any shape."""
-        return x
+        """The mean itself, with the smallest sigma behind it."""
+        return torch.cat([x, torch.full_like(x, -20.0)], dim=-1)
 
 
-LIKELIHOODS: Mapping[str, Callable[[Sequence[ModelSpec]], Likelihood]] = {
-    "bernoulli": lambda models: Bernoulli(),
-    "gaussian": lambda models: Gaussian([model.sigma for model in models]),
+def bounded_sigma(raw: Tensor) -> Tensor:
+    """A positive standard deviation from any number: SMALLEST_SIGMA + softplus(raw)."""
+    return SMALLEST_SIGMA + functional.softplus(raw)
+
+
+def gaussian_negative_log(mean: Tensor, log_sigma: Tensor, x: Tensor) -> Tensor:
+    """-log N(x; mean, exp(log_sigma)^2), nats, elementwise."""
+    return 0.5 * ((x - mean) * (-log_sigma).exp()).square() + log_sigma + 0.5 * math.log(2 * math.pi)
+
+
+def _learned(models: Sequence[ModelSpec], features: int) -> Likelihood:
+    if models[0].learned_sigma == "per_example":
+        return DecodedGaussian()
+    shared = models[0].learned_sigma == "shared"
+    return LearnedGaussian([model.sigma for model in models], 1 if shared else features)
+
+
+LIKELIHOODS: Mapping[str, Callable[[Sequence[ModelSpec], int], Likelihood]] = {
+    "bernoulli": lambda models, features: Bernoulli(),
+    "gaussian": lambda models, features: Gaussian([model.sigma for model in models]),
+    "gaussian_learned": _learned,
 }
 
 
-def make_likelihood(models: Sequence[ModelSpec]) -> Likelihood:
-    """The likelihood that K members share."""
-    return LIKELIHOODS[models[0].likelihood](models)
+def make_likelihood(models: Sequence[ModelSpec], features: int) -> Likelihood:
+    """The likelihood that K members share, on D features."""
+    return LIKELIHOODS[models[0].likelihood](models, features)

@@ -31,7 +31,7 @@ def trade_off_reference(data: Dataset, models: Sequence[ModelSpec]) -> dict[str,
 
 
 def _box(data: Dataset, model: ModelSpec) -> tuple[float, float]:
-    likelihood = make_likelihood([model]).double()
+    likelihood = make_likelihood([model], len(data.feature_names)).double()
     x_1ND = torch.as_tensor(data.splits["validation"].normal_ND).double()[None]
     mean_D = torch.as_tensor(data.splits["train"].x_ND).double().mean(dim=0)
     ignoring = likelihood.negative_log(likelihood.inverse_mean(mean_D).expand_as(x_1ND), x_1ND)

@@ -20,6 +20,10 @@ def _linear(time_T: Floats, annealing: KlAnnealing) -> Floats:
     return np.minimum(1.0, time_T / annealing.warmup)
 
 
+def _cosine(time_T: Floats, annealing: KlAnnealing) -> Floats:
+    return np.asarray(0.5 * (1 - np.cos(np.pi * np.minimum(1.0, time_T / annealing.warmup))))
+
+
 def _sigmoid(time_T: Floats, annealing: KlAnnealing) -> Floats:
     position_T = np.minimum(1.0, time_T / annealing.warmup)
 
@@ -38,9 +42,16 @@ def _cyclical(time_T: Floats, annealing: KlAnnealing) -> Floats:
 SCHEDULES: Mapping[str, Callable[[Floats, KlAnnealing], Floats]] = {
     "none": _none,
     "linear": _linear,
+    "cosine": _cosine,
     "sigmoid": _sigmoid,
     "cyclical": _cyclical,
 }
+
+
+def learning_rate_factors(kind: str, steps: int) -> Floats:
+    """What a member's learning rate is multiplied by at each step of its budget, shape (T,)."""
+    time_T = np.arange(steps) / steps
+    return np.ones(steps) if kind == "constant" else np.asarray(0.5 * (1 + np.cos(np.pi * time_T)))
 
 
 def kl_weights(annealing: KlAnnealing, steps: int) -> Floats:

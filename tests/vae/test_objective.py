@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.spec.trial import ModelSpec, ObjectiveSpec
-from pipeline.vae.likelihoods import LIKELIHOODS, make_likelihood
+from pipeline.vae.likelihoods import SMALLEST_SIGMA, make_likelihood
 from pipeline.vae.objective import Objective, gaussian_kl
 
 
@@ -31,26 +31,48 @@ def test_closed_form_kl_equals_a_monte_carlo_estimate(mean, log_variance):
 
 
 def test_gaussian_likelihood_is_a_density():
-    likelihood = make_likelihood([ModelSpec(likelihood="gaussian", sigma=0.3)]).double()
+    likelihood = make_likelihood([ModelSpec(likelihood="gaussian", sigma=0.3)], 1).double()
     x = torch.linspace(-8, 8, 160_001, dtype=torch.float64).view(1, -1, 1)
     density = torch.exp(-likelihood.negative_log(torch.full_like(x, 0.7), x))
     assert float(torch.trapezoid(density.flatten(), x.flatten())) == pytest.approx(1, abs=1e-9)
 
 
 def test_bernoulli_likelihood_sums_to_one_over_zero_and_one():
-    likelihood = make_likelihood([ModelSpec(likelihood="bernoulli")])
+    likelihood = make_likelihood([ModelSpec(likelihood="bernoulli")], 2)
     x = torch.tensor([0.0, 1.0]).view(1, -1, 1)
     assert float(torch.exp(-likelihood.negative_log(torch.full_like(x, -1.3), x)).sum()) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("name", LIKELIHOODS)
-def test_no_decoder_output_beats_the_one_whose_mean_is_x(name):
-    likelihood = make_likelihood([ModelSpec(likelihood=name)]).double()
-    x = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64).view(1, -1, 1)
+VARIANTS = [("bernoulli", "shared"), ("gaussian", "shared")]
+VARIANTS += [("gaussian_learned", kind) for kind in ("shared", "per_feature", "per_example")]
+
+
+@pytest.mark.parametrize(("name", "sigma"), VARIANTS)
+def test_no_decoder_mean_beats_x_itself(name, sigma):
+    likelihood = make_likelihood([ModelSpec(likelihood=name, learned_sigma=sigma)], 3).double()
+    x = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64).view(1, 1, -1)
     best = likelihood.inverse_mean(x)
+    assert best.shape[-1] == 3 * likelihood.outputs
     assert torch.allclose(likelihood.mean(best), x)
     for shift in (-0.5, 0.5):
-        assert (likelihood.negative_log(best + shift, x) > likelihood.negative_log(best, x)).all()
+        worse = best.clone()
+        worse[..., :3] += shift
+        assert (likelihood.negative_log(worse, x) > likelihood.negative_log(best, x)).all()
+
+
+@pytest.mark.parametrize("sigma", ["shared", "per_feature", "per_example"])
+def test_a_learned_sigma_starts_where_asked_and_stays_bounded(sigma):
+    likelihood = make_likelihood([ModelSpec(likelihood="gaussian_learned", sigma=0.4, learned_sigma=sigma)], 2)
+    x = torch.zeros(1, 1, 2)
+    for raw in (-1e4, 0.0, 3.0):
+        decoded = torch.full((1, 1, 2 * likelihood.outputs), raw) if sigma == "per_example" else x
+        if sigma != "per_example":
+            assert torch.allclose(likelihood.sigma(), torch.tensor(0.4))
+            likelihood.raw_sigma_K1F.data.fill_(raw)
+        assert torch.isfinite(likelihood.negative_log(decoded, x)).all()
+        if sigma != "per_example":
+            assert (likelihood.sigma() >= SMALLEST_SIGMA).all()
+            likelihood.raw_sigma_K1F.data.fill_(float(torch.tensor(0.4 - SMALLEST_SIGMA).expm1().log()))
 
 
 def objective(*members: dict) -> Objective:
@@ -73,8 +95,27 @@ def test_free_bits_give_nothing_to_dimensions_that_a_member_does_not_have():
     assert float(objective({"kind": "per_dimension", "nats": 0.5}).penalized_kl(kl_KZ, mask_KZ)) == pytest.approx(1.4)
 
 
-def test_loss_weighs_the_kl_by_beta_and_schedule():
+def test_the_penalty_weighs_the_kl_by_beta_and_schedule():
     specs = [ObjectiveSpec(beta=2.0), ObjectiveSpec(beta=0.5)]
-    ten, weight = torch.tensor([10.0, 10.0]), torch.tensor([0.5, 1.0])
-    loss = Objective(specs, ten).loss(ten, torch.tensor([3.0, 4.0]), weight)
-    assert loss.tolist() == [10 + 2 * 0.5 * 3, 10 + 0.5 * 1 * 4]
+    penalty = Objective(specs, torch.zeros(1)).penalty(torch.tensor([3.0, 4.0]), torch.tensor([0.5, 1.0]))
+    assert penalty.tolist() == [2 * 0.5 * 3, 0.5 * 1 * 4]
+
+
+def test_capacity_is_the_distance_to_a_rising_target():
+    specs = [ObjectiveSpec(kind="capacity", gamma=10.0, capacity_nats=8.0)] * 2
+    penalty = Objective(specs, torch.zeros(1)).penalty(torch.tensor([3.0, 9.0]), torch.tensor([0.5, 1.0]))
+    assert penalty.tolist() == [10 * abs(3 - 4), 10 * abs(9 - 8)]
+
+
+def test_a_constraint_that_holds_costs_nothing_and_one_that_does_not_pulls_harder_with_time():
+    one = torch.ones(1)
+    constraint = Objective([ObjectiveSpec(kind="constrained", delta_nats=5.0)], torch.zeros(1))
+    assert float(constraint.penalty(torch.tensor([4.0]), one)) == 0
+    constraint.ascend(torch.tensor([4.0]), one)
+    assert float(constraint.multiplier_K) == 0
+    pulls = []
+    for _ in range(3):
+        kl = torch.tensor([7.0], requires_grad=True)
+        pulls.append(float(torch.autograd.grad(constraint.penalty(kl, one).sum(), kl)[0]))
+        constraint.ascend(torch.tensor([7.0]), one)
+    assert 0 < pulls[0] < pulls[1] < pulls[2]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.vae.evaluation import iwae_nats
+from pipeline.spec.schema import DiagnosticsSpec
+from pipeline.vae.evaluation import Examples, iwae_nats
 from pipeline.vae.outcome import outcome_of
 from pipeline.vae.population import Population
 from pipeline.vae.reference import trade_off_reference
@@ -67,10 +68,10 @@ def test_reported_terms_are_sums_over_dimensions_and_means_over_normal_examples(
     split = digits.splits["validation"]
     (measured,) = population.measure("validation")
     with torch.no_grad():
-        posterior = population.model.encode(torch.as_tensor(split.normal_ND)[None])
-        normal = torch.distributions.Normal(posterior.mean_KBZ, (0.5 * posterior.log_variance_KBZ).exp())
+        mean, log_variance = population.model.posterior(torch.as_tensor(split.normal_ND)[None], None)
+        normal = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
         kl = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0)).sum(dim=2).mean()
-        logits = population.model.decode(posterior.mean_KBZ)
+        logits = population.model.decode(mean)
         x = torch.as_tensor(split.normal_ND)[None]
         at_mean = -(x * torch.nn.functional.logsigmoid(logits) + (1 - x) * torch.nn.functional.logsigmoid(-logits))
     assert history[-1]["val/kl"] == pytest.approx(float(kl), rel=1e-4)
@@ -94,13 +95,13 @@ def test_a_member_that_diverges_harms_nobody(digits):
 
 def test_the_importance_weighted_bound_lies_above_the_elbo_and_rises_with_draws(digits):
     population, _ = trained([member(0, training__epochs=8)], digits)
-    x_ND = torch.as_tensor(digits.splits["test"].normal_ND)
+    examples = Examples(torch.as_tensor(digits.splits["test"].normal_ND), None)
     bounds = []
     for draws in (1, 8, 64):
         generators = [population.members[0].generator("evaluation")]
-        bounds.append(float(iwae_nats(population.model, x_ND, generators, draws)[0]))
+        bounds.append(float(iwae_nats(population.model, examples, generators, draws)[0]))
     assert bounds[0] < bounds[1] < bounds[2]
-    assert outcome_of(population).metrics["test/elbo"] < bounds[1]
+    assert outcome_of(population, DiagnosticsSpec()).metrics["test/elbo"] < bounds[1]
 
 
 def test_a_collapsed_model_sits_at_the_reference_reconstruction(digits):
@@ -113,8 +114,12 @@ def test_a_collapsed_model_sits_at_the_reference_reconstruction(digits):
 
 def test_an_outcome_holds_scores_for_every_row_and_only_the_members_own_weights(digits):
     population, _ = trained(MEMBERS[:2], digits)
-    outcome = outcome_of(population, 1)
+    outcome = outcome_of(population, DiagnosticsSpec(), 1)
     assert outcome.scores.groupby("split").size().to_dict() == {"test": 412, "validation": 411}
     assert np.isfinite(outcome.scores[["elbo", "reconstruction", "kl", "squared_error"]].to_numpy()).all()
-    assert outcome.samples_MD.shape == (16, 64)
-    assert outcome.inputs_ND.shape == outcome.reconstructions_ND.shape == (16, 64)
+    assert outcome.arrays["samples"].shape == (16, 64)
+    assert outcome.arrays["inputs"].shape == outcome.arrays["reconstructions"].shape == (16, 64)
+    assert outcome.arrays["traversals"].shape == (7, 9, 64)
+    assert outcome.arrays["interpolations"].shape == (4, 9, 64)
+    assert outcome.arrays["latent_map"].shape == (412, 2)
+    assert outcome.arrays["kl_per_dimension"].sum() == pytest.approx(outcome.metrics["test/kl"], rel=1e-4)

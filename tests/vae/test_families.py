@@ -1,0 +1,135 @@
+"""One contract for every family, likelihood, annealing and kind of free bits."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipeline.spec.schema import DiagnosticsSpec
+from pipeline.spec.trial import ModelSpec
+from pipeline.vae.families import FAMILIES
+from pipeline.vae.outcome import outcome_of
+from pipeline.vae.population import Population
+from pipeline.vae.schedules import SCHEDULES
+from tests.vae.builders import member
+
+LIKELIHOODS = {
+    "bernoulli": {"likelihood": "bernoulli"},
+    "gaussian": {"likelihood": "gaussian"},
+    **{
+        f"learned-{kind}": {"likelihood": "gaussian_learned", "learned_sigma": kind, "sigma": 0.3}
+        for kind in ("shared", "per_feature", "per_example")
+    },
+}
+VARIANTS = {name: {"family": name} for name in FAMILIES} | {
+    "denoising-point": {"family": "denoising", "code": "point", "corruption__kind": "gaussian"},
+    "conv": {"network__kind": "conv", "network__channels": (4, 8), "network__hidden": (16,)},
+    "batch-norm": {"network__batch_norm": True},
+    "conv-batch-norm": {"network__kind": "conv", "network__channels": (4, 8), "network__batch_norm": True},
+    "linear": {"network__hidden": ()},
+    "constrained": {"kind": "constrained", "delta_nats": 2.0},
+    "capacity": {"kind": "capacity", "capacity_nats": 3.0, "kl_annealing__schedule": "linear"},
+    "decayed-and-clipped": {
+        "training__weight_decay": 0.01,
+        "training__gradient_clip": 5.0,
+        "training__learning_rate_schedule": "cosine",
+    },
+}
+ANNEALED = [("none", "none"), *itertools.product(SCHEDULES, ("none", "total", "per_dimension"))]
+SIZES = (3, 6, 2)
+
+
+def members(seed=10, **values):
+    """Three members of different latent sizes, weights of the KL and rates."""
+    return [
+        member(
+            seed + k, **{"latent_dim": size, "beta": 0.3 * (k + 1), "training__learning_rate": 1e-3 * (k + 1), **values}
+        )
+        for k, size in enumerate(SIZES)
+    ]
+
+
+def trained(specs, data, dtype=torch.float32, epochs=2):
+    population = Population(specs, data, dtype=dtype)
+    return population, [population.train_epoch() for _ in range(epochs)]
+
+
+def numbers(metrics):
+    return {name: value for name, value in metrics.items() if not name.startswith("time/")}
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_family_with_every_likelihood_keeps_the_contract(digits, variant, likelihood):
+    specs = members(**{**LIKELIHOODS[likelihood], **VARIANTS[variant]})
+    _, epochs = trained(specs, digits, torch.float64)
+    for k, spec in enumerate(specs):
+        first, second = (numbers(epoch[k]) for epoch in epochs)
+        assert all(math.isfinite(value) for value in second.values())
+        assert second["train/reconstruction"] < first["train/reconstruction"]
+        assert ("val/kl" in second) == spec.spec.model.has_rate
+        assert second.get("val/kl", 0.0) >= 0
+        _, alone = trained([spec], digits, torch.float64)
+        assert second == pytest.approx(numbers(alone[1][0]), rel=1e-6)
+    _, again = trained(specs, digits, torch.float64)
+    assert [numbers(one) for one in again[1]] == [numbers(one) for one in epochs[1]]
+
+
+@pytest.mark.parametrize(("schedule", "free_bits"), ANNEALED)
+@pytest.mark.parametrize("family", [name for name in FAMILIES if ModelSpec(family=name).has_rate])
+def test_every_annealing_with_every_kind_of_free_bits_trains(digits, family, schedule, free_bits):
+    values = {"family": family, "kl_annealing__schedule": schedule, "free_bits__kind": free_bits}
+    _, epochs = trained(members(**values), digits)
+    for k in range(len(SIZES)):
+        assert all(math.isfinite(value) for value in epochs[1][k].values())
+        assert epochs[1][k]["val/kl"] >= 0
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_weight_of_the_rate_reaches_the_gradient(digits, variant):
+    """Where the rate is constant or missing, as with a codebook or a point code, beta must change nothing at all."""
+    values = {**VARIANTS[variant], "training__epochs": 8, "latent_dim": 4}
+    knob = {"constrained": "delta_nats", "capacity": "capacity_nats"}.get(variant, "beta")
+    specs = [member(1, **{**values, knob: value}) for value in (0.2, 30.0)]
+    _, epochs = trained(specs, digits, epochs=8)
+    low, high = epochs[-1]
+    if not specs[0].spec.model.has_rate or variant == "vector_quantized":
+        assert low["val/reconstruction"] == pytest.approx(high["val/reconstruction"], rel=1e-3)
+    elif variant == "adversarial":
+        assert low["val/reconstruction"] < high["val/reconstruction"] - 0.1
+    elif knob == "beta":
+        assert low["train/kl"] > 3 * high["train/kl"]
+    else:
+        assert low["train/kl"] < high["train/kl"] - 0.5
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_saved_and_loaded_again_a_member_says_the_same(digits, variant, tmp_path):
+    specs = members(**VARIANTS[variant])
+    population, _ = trained(specs, digits)
+    outcome = outcome_of(population, DiagnosticsSpec(), member=0)
+    save_file({name: value.contiguous() for name, value in outcome.weights.items()}, tmp_path / "weights.safetensors")
+    fresh = Population([specs[0]], digits)
+    whole = load_file(tmp_path / "weights.safetensors")
+    for name, value in fresh.model.state_dict().items():
+        value[0].copy_(whole[name][tuple(slice(0, size) for size in value[0].shape)])
+    before, after = population.measure("test")[0], fresh.measure("test")[0]
+    assert torch.allclose(torch.tensor(before.reconstruction_N), torch.tensor(after.reconstruction_N), rtol=1e-5)
+    assert (before.kl_NR is None) == (after.kl_NR is None) == (not specs[0].spec.model.has_rate)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_outcome_has_finite_metrics_scores_and_pictures(digits, variant):
+    population, _ = trained(members(**VARIANTS[variant]), digits)
+    outcome = outcome_of(population, DiagnosticsSpec(), member=1)
+    assert all(math.isfinite(value) for value in outcome.metrics.values())
+    for name, array in outcome.arrays.items():
+        assert torch.isfinite(torch.as_tensor(array)).all(), name
+    has_rate = population.model.has_rate
+    assert (len(outcome.arrays["samples"]) == 16) == has_rate
+    assert ("test/iwae" in outcome.metrics) == has_rate
+    if has_rate:
+        assert outcome.metrics["test/iwae"] >= outcome.metrics["test/elbo"] - 0.2
+    assert 0.1 < outcome.metrics["test/probe_accuracy"] <= 1
