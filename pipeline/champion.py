@@ -1,23 +1,30 @@
-"""The rule that chooses one trial. Validation only: test rows take no part in any choice."""
+"""The rule that chooses among trials. Validation only: test rows take no part in any choice."""
 
 import numpy as np
 import pandas as pd
 
-RULES = ("val/auroc", "val/elbo")
+#: Validation metrics that a trial may be chosen by, and whether more (1) or less (-1) is better.
+RULES = {"val/auroc": 1, "val/elbo": 1, "val/reconstruction": -1}
 
 
-def choose(trials: pd.DataFrame, by: str) -> int | None:
-    """The number of the finished trial with the highest value of a validation metric; of equals, the earliest.
+def ranked(trials: pd.DataFrame, by: str) -> list[int]:
+    """The numbers of the finished trials, the best value of a validation metric first; of equals, the earliest.
 
     Args:
         trials: A row a trial, with `trial`, `state` and the metrics.
         by: One of RULES.
 
     Returns:
-        None where no finished trial has a finite value.
+        None of the trials without a finite value.
     """
     if trials.empty or by not in trials:
-        return None
+        return []
     is_finite = np.isfinite(trials[by].to_numpy(np.float64, na_value=np.nan))
     finished = trials[(trials["state"] == "finished") & is_finite].sort_values("trial")
-    return None if finished.empty else int(finished["trial"].iloc[finished[by].to_numpy().argmax()])
+    order = np.argsort(-RULES[by] * finished[by].to_numpy(np.float64), kind="stable")
+    return [int(number) for number in finished["trial"].to_numpy()[order]]
+
+
+def choose(trials: pd.DataFrame, by: str) -> int | None:
+    """The first of `ranked`, or None where there is none."""
+    return next(iter(ranked(trials, by)), None)

@@ -20,7 +20,7 @@ def suggest(trial: optuna.Trial, search: Mapping[str, Range | Choices]) -> dict[
 
 def _suggest_one(trial: optuna.Trial, name: str, parameter: Range | Choices) -> Any:
     if isinstance(parameter, Choices):
-        return _decoded(trial.suggest_categorical(name, [_encoded(value) for value in parameter.choices]))
+        return decoded(trial.suggest_categorical(name, [_encoded(value) for value in parameter.choices]))
     if parameter.type == "int":
         return trial.suggest_int(name, int(parameter.low), int(parameter.high), log=parameter.log)
     return trial.suggest_float(name, parameter.low, parameter.high, log=parameter.log)
@@ -34,5 +34,6 @@ def _encoded(value: Any) -> Any:
     return _LIST + json.dumps(value) if isinstance(value, tuple) else value
 
 
-def _decoded(value: Any) -> Any:
+def decoded(value: Any) -> Any:
+    """A choice as the spec has it, from how Optuna keeps it."""
     return tuple(json.loads(value[len(_LIST) :])) if isinstance(value, str) and value.startswith(_LIST) else value

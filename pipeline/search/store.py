@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.errors import UserError
 from pipeline.search.sampler import make_sampler
-from pipeline.search.space import suggest
+from pipeline.search.space import decoded, suggest
 from pipeline.spec import StudySpec
 
 STATE_NAMES = {
@@ -79,6 +79,10 @@ class StudyStore:
         seed = self.spec.seed if self.spec.sampler.seed is None else self.spec.sampler.seed
         words = np.random.SeedSequence([seed, number]).generate_state(1)
         self.study.sampler = make_sampler(self.spec.sampler.kind, int(words[0]))
+
+    def parameters(self, number: int) -> dict[str, Any]:
+        """The configuration of a trial that was asked for earlier."""
+        return {name: decoded(value) for name, value in self._trials()[number].params.items()}
 
     def finish(self, number: int, metrics: Mapping[str, float]) -> bool:
         """Record a finished trial's objective values; False where one is missing or not finite, and it failed."""

@@ -1,6 +1,7 @@
 """The whole of a study file."""
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -74,9 +75,14 @@ class AnomalySpec(SpecPart):
 
 
 class ChampionSpec(SpecPart):
-    """The rule that chooses one finished trial; by default `val/auroc` where there are labels, else `val/elbo`."""
+    """The rule that chooses one finished trial.
 
-    by: Literal["val/auroc", "val/elbo"] | None = None
+    Attributes:
+        by: The validation metric whose best value is taken; by default `val/auroc` where there are labels, else
+            `val/elbo`, or `val/reconstruction` where a point code has no ELBO.
+    """
+
+    by: Literal["val/auroc", "val/elbo", "val/reconstruction"] | None = None
 
 
 class DiagnosticsSpec(SpecPart):
@@ -140,13 +146,19 @@ class StudySpec(SpecPart):
         """
         return TrialSpec.model_validate(with_values(self.fixed(), parameters))
 
+    def always_has_rate(self) -> bool:
+        """Whether every configuration that the search can reach has a KL and an ELBO."""
+        options = {name: self.search[name].ends() for name in ("family", "code") if name in self.search}
+        combinations = [dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())]
+        return all(self.trial(values).model.has_rate for values in combinations)
+
     def plain(self) -> dict[str, Any]:
         """The resolved spec as dictionaries, lists and scalars."""
         return self.model_dump(mode="json")
 
     def sha256(self) -> str:
-        """The identity of what every trial is made from; the budget is no part of it, so that it can be raised."""
-        plain = {key: value for key, value in self.plain().items() if key != "trials"}
+        """The identity of what every trial is made from; budgets are no part of it, so that they can be raised."""
+        plain = {key: value for key, value in self.plain().items() if key not in ("trials", "confirm")}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 

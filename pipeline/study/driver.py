@@ -1,27 +1,24 @@
 """A study from start to end: store, Ray, tracking, trials, champion."""
 
-import shutil
-import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 
-from pipeline.champion import choose
 from pipeline.errors import StudyError
-from pipeline.search.pareto import frontier_of
 from pipeline.search.store import StudyStore
 from pipeline.study import local_ray
-from pipeline.study.files import EXAMPLES, SCORES, WEIGHTS
-from pipeline.study.ledger import Ledger
-from pipeline.study.messages import Assignment
+from pipeline.study.confirmation import Confirmation, Repeat, repeats_of
+from pipeline.study.finish import finish_study
+from pipeline.study.ledger import StudyLedger
 from pipeline.study.plan import Plan
 from pipeline.study.progress import Progress
-from pipeline.study.tune import run_trials
+from pipeline.study.stage import Task, run_stage
 from pipeline.tracking.layout import trial_name
-from pipeline.tracking.reader import children_frame
-from pipeline.tracking.store import check_reachable, find_children, open_client
-from pipeline.tracking.study import close_study, open_study
+from pipeline.tracking.store import check_reachable, open_client
+from pipeline.tracking.study import open_study
 from pipeline.tracking.writer import TrackingWriter
 
 SPEC_FILE = "spec.json"
@@ -52,60 +49,32 @@ def drive(plan: Plan, places: Places, concurrency: int | None, console: Console)
         at_once = concurrency or local_ray.slots(plan.spec.resources)
         writer = open_study(client, plan.spec, plan.name, plan.data.summary(), plan.reference)
         try:
-            error = _run(plan, store, writer, min(at_once, plan.spec.trials), console)
-            _finish(plan, store, writer)
+            error = _run(plan, store, writer, at_once, console)
+            finish_study(plan, writer, is_complete=store.remaining() <= 0)
         finally:
             writer.close()
     _raise_for(plan, store, writer, error)
 
 
 def _run(plan: Plan, store: StudyStore, writer: TrackingWriter, at_once: int, console: Console) -> Exception | None:
-    progress = Progress(console, plan.spec.trials, plan.signs, list(plan.reference.values()))
-    workers_folder = tempfile.mkdtemp(prefix=".workers-", dir=plan.folder)
-
-    def assign(number: int, parameters: dict[str, Any]) -> Assignment:
-        return Assignment(
-            number=number,
-            parameters=parameters,
-            spec=plan.spec.plain(),
-            folder=str(plan.folder / "trials" / trial_name(number)),
-            workers_folder=workers_folder,
-            workers=at_once,
+    """The search, and where it is complete the confirmation of the best."""
+    with Progress(console, plan.spec.trials, plan.signs, list(plan.reference.values())) as progress:
+        error = run_stage(plan, StudyLedger(store, writer, progress), _trial, at_once, store.remaining())
+        if error or store.remaining() > 0:
+            return error
+        repeats = repeats_of(plan, store, writer)
+        return run_stage(
+            plan, Confirmation(repeats, writer, progress), partial(_repeat, repeats), at_once, len(repeats)
         )
 
-    try:
-        with progress:
-            return run_trials(Ledger(store, writer, progress), assign, at_once, plan.spec.resources, plan.folder)
-    finally:
-        shutil.rmtree(workers_folder, ignore_errors=True)
+
+def _trial(number: int, parameters: dict[str, Any]) -> Task:
+    return Task(number=number, parameters=parameters, name=trial_name(number))
 
 
-def _finish(plan: Plan, store: StudyStore, writer: TrackingWriter) -> None:
-    """Choose the champion, attach the finalists' files, and close the parent run."""
-    writer.drain()
-    trials = children_frame(find_children(writer.client, writer.client.get_run(writer.parent_id)))
-    champion = choose(trials, plan.rule)
-    objectives = [objective.metric for objective in plan.spec.objectives]
-    frontier = frontier_of(trials, objectives, plan.signs)["trial"].tolist()
-    finalists = sorted({*frontier, *([] if champion is None else [champion])})
-    for number in trials.loc[trials["state"] == "finished", "trial"]:
-        files = [SCORES, *([EXAMPLES, WEIGHTS] if number in finalists else [])]
-        folder = plan.folder / "trials" / trial_name(number)
-        writer.log_files(number, [folder / file for file in files])
-    state = "finished" if store.remaining() <= 0 else "interrupted"
-    note = _note(plan, trials, frontier, champion)
-    close_study(writer, state, note, champion, plan.rule)
-
-
-def _note(plan: Plan, trials: Any, frontier: list[int], champion: int | None) -> str:
-    counts = trials["state"].value_counts().to_dict()
-    states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    chosen = f"Chosen by {plan.rule}: **{trial_name(champion)}**." if champion is not None else "No trial was chosen."
-    names = ", ".join(trial_name(number) for number in frontier) or "none"
-    return (
-        f"{chosen}\n\n{len(trials)} trials on {plan.spec.data.source}: {states}.\n\n"
-        f"Frontier ({len(frontier)}): {names}.\n\n`vae-study report {plan.name}` writes the report again."
-    )
+def _repeat(repeats: Sequence[Repeat], index: int, parameters: dict[str, Any]) -> Task:
+    one = repeats[index]
+    return Task(number=one.trial, parameters=parameters, name=one.key, repeat=one.seed)
 
 
 def _raise_for(plan: Plan, store: StudyStore, writer: TrackingWriter, error: Exception | None) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pipeline.search.store import Proposal, StudyStore
 from pipeline.study.messages import TrialReport
 from pipeline.study.progress import Progress
+from pipeline.tracking import layout
+from pipeline.tracking.layout import trial_name
 from pipeline.tracking.record import EpochRecord
 from pipeline.tracking.writer import TrackingWriter
 
 
-class Ledger:
+class StudyLedger:
     """Every proposal, epoch and end passes through here, in the driver's process."""
 
     def __init__(self, store: StudyStore, tracking: TrackingWriter, progress: Progress):
@@ -22,14 +24,16 @@ class Ledger:
         if self.store.remaining() <= 0:
             return None
         proposal = self.store.ask()
-        self.tracking.start_trial(proposal.number, proposal.parameters)
+        name = layout.trial_run_name(proposal.number, proposal.parameters)
+        tags = {layout.KIND: "trial", layout.TRIAL: str(proposal.number)}
+        self.tracking.start(trial_name(proposal.number), name, proposal.parameters, tags)
         self.show()
         return proposal
 
     def progress(self, number: int, epochs: Sequence[EpochRecord]) -> None:
         """Some epochs of a running trial."""
         self.histories[number] += epochs
-        self.tracking.log_epochs(number, epochs)
+        self.tracking.log_epochs(trial_name(number), epochs)
 
     def end(self, number: int, report: TrialReport) -> None:
         """A trial's end, however it came."""
@@ -42,7 +46,8 @@ class Ledger:
                 state, failure = "failed", "diverged"
         else:
             self.store.fail(number, failure or "error")
-        self.tracking.end_trial(number, state, failure, report.metrics, history, report.error)
+        key = trial_name(number)
+        self.tracking.end(key, number, state, failure, report.metrics, history, report.error)
         self.show()
 
     def show(self) -> None:

@@ -13,6 +13,7 @@ class Assignment:
     Attributes:
         number: The trial's number in the study store.
         parameters: Its searched parameters, by canonical names.
+        repeat: Which further seed it is trained with again; 0 for the trial itself.
         spec: The resolved study spec, as plain values.
         folder: Where the trial leaves its files.
         workers_folder: Where the workers of this run sign in.
@@ -25,6 +26,7 @@ class Assignment:
     folder: str
     workers_folder: str
     workers: int
+    repeat: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,11 @@ class Plan:
     @property
     def rule(self) -> str:
         """The metric that chooses the champion."""
-        return self.spec.champion.by or ("val/auroc" if self.spec.data.anomaly_labels else "val/elbo")
+        if self.spec.champion.by:
+            return self.spec.champion.by
+        if self.spec.data.anomaly_labels:
+            return "val/auroc"
+        return "val/elbo" if self.spec.always_has_rate() else "val/reconstruction"
 
 
 def make_plan(spec: StudySpec, name: str | None, home: Path) -> Plan:

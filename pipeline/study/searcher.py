@@ -1,15 +1,29 @@
 """Ray Tune's Searcher interface on the study's ledger: the only way in which Tune asks and tells."""
 
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
-from pipeline.study.ledger import Ledger
+from pipeline.search.store import Proposal
 from pipeline.study.messages import Assignment, TrialReport
+from pipeline.tracking.record import EpochRecord
 
 logger = logging.getLogger(__name__)
+
+
+class Ledger(Protocol):
+    """Where trials come from and where what happens to them is written down."""
+
+    def propose(self) -> Proposal | None:
+        """The next configuration; None when there is no more."""
+
+    def progress(self, number: int, epochs: Sequence[EpochRecord]) -> None:
+        """Some epochs of a running trial."""
+
+    def end(self, number: int, report: TrialReport) -> None:
+        """A trial's end, however it came."""
 
 
 class LedgerSearcher(Searcher):

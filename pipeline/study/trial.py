@@ -25,14 +25,15 @@ SECONDS_PER_REPORT = 1.0
 SECONDS_FOR_WORKERS = 60.0
 
 
-def trial_seed(study_seed: int, number: int) -> int:
+def trial_seed(study_seed: int, number: int, repeat: int = 0) -> int:
     """The seed of everything random in one trial, so that any one of them can be trained again alone."""
-    return int(np.random.SeedSequence([study_seed, number]).generate_state(1, np.uint64)[0] >> 1)
+    words = [study_seed, number, repeat] if repeat else [study_seed, number]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
 
-def make_population(spec: StudySpec, number: int, parameters: dict[str, Any]) -> Population:
+def make_population(spec: StudySpec, number: int, parameters: dict[str, Any], repeat: int = 0) -> Population:
     """The one-member population that a trial trains."""
-    member = Member(spec=spec.trial(parameters), seed=trial_seed(spec.seed, number))
+    member = Member(spec=spec.trial(parameters), seed=trial_seed(spec.seed, number, repeat))
     device = "cuda" if spec.resources.gpu and torch.cuda.is_available() else "cpu"
     return Population([member], prepare(spec.data), spec.anomaly.score, device)
 
@@ -80,7 +81,8 @@ class VaeTrial(tune.Trainable):
 
     def _start(self) -> Population:
         self.spec = StudySpec.model_validate(self.assignment.spec)
-        return make_population(self.spec, self.assignment.number, self.assignment.parameters)
+        one = self.assignment
+        return make_population(self.spec, one.number, one.parameters, one.repeat)
 
     def _train(self, population: Population, epochs: list[EpochRecord]) -> None:
         started = time.monotonic()

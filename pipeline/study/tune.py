@@ -9,11 +9,9 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from pipeline.spec.schema import ResourcesSpec
-from pipeline.study.ledger import Ledger
 from pipeline.study.messages import Assignment
-from pipeline.study.searcher import LedgerSearcher
+from pipeline.study.searcher import Ledger, LedgerSearcher
 from pipeline.study.trial import VaeTrial
-from pipeline.tracking.layout import trial_name
 
 
 def run_trials(
@@ -24,6 +22,13 @@ def run_trials(
     folder: Path,
 ) -> Exception | None:
     """Run trials until the ledger has no more to propose, or Ctrl-C.
+
+    Args:
+        ledger: Gives trials and takes what becomes of them.
+        assign: Makes the message to a trial's worker from its number and parameters.
+        concurrency: The most trials at once.
+        resources: What one trial occupies.
+        folder: Where Tune keeps its own notes, which nothing else reads.
 
     Returns:
         The first error in a hook of our own, which ended the study early; else None.
@@ -41,8 +46,8 @@ def run_trials(
             trial_dirname_creator=_name,
         ),
         run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(folder),
+            name=folder.name,
+            storage_path=str(folder.parent),
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
@@ -52,4 +57,5 @@ def run_trials(
 
 
 def _name(trial: Trial) -> str:
-    return trial_name(trial.config["assignment"].number)
+    assignment: Assignment = trial.config["assignment"]
+    return Path(assignment.folder).name

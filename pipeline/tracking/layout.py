@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 KIND, STUDY, TRIAL, STATE = "vae_study.kind", "vae_study.study", "vae_study.trial", "vae_study.state"
+SEED = "vae_study.seed"
 FAILURE, UID, CHAMPION, CHAMPION_RULE = "vae_study.failure", "vae_study.uid", "vae_study.champion", "vae_study.rule"
 SPEC_SHA, DATA_SHA, COMMIT = "vae_study.spec_sha256", "vae_study.data_sha256", "mlflow.source.git.commit"
 PARENT, RUN_NAME, NOTE = "mlflow.parentRunId", "mlflow.runName", "mlflow.note.content"
@@ -23,6 +24,11 @@ SHORT_NAMES = {"beta": "b", "latent_dim": "z"}
 def trial_name(number: int) -> str:
     """A trial's name in Tune, folders and commands."""
     return f"trial-{number:04d}"
+
+
+def repeat_name(number: int, seed: int) -> str:
+    """The name of a trial trained again with its `seed`-th further seed."""
+    return f"{trial_name(number)}-seed-{seed}"
 
 
 def trial_run_name(number: int, parameters: Mapping[str, Any]) -> str:

@@ -50,6 +50,7 @@ def read_study(client: MlflowClient, name: str) -> StudyRecord:
             tracking_uri=client.tracking_uri,
             experiment_id=parent.info.experiment_id,
             run_id=parent.info.run_id,
+            confirmations=confirmations_frame(find_children(client, parent, "confirmation")),
         )
 
 
@@ -85,6 +86,16 @@ def children_frame(children: Sequence[Run]) -> pd.DataFrame:
     """A row a trial: `trial`, `state`, `failure`, `run_id`, its parameters, its metrics at their last value."""
     rows = [_row(run) for run in children]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["trial", "state", "failure", "run_id"])
+
+
+def confirmations_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """A row a trial and further seed that finished: `trial`, `seed`, its metrics at their last value."""
+    finished = [run for run in runs if run.data.tags[layout.STATE] == "finished"]
+    rows = [
+        {"trial": int(run.data.tags[layout.TRIAL]), "seed": int(run.data.tags[layout.SEED]), **run.data.metrics}
+        for run in finished
+    ]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["trial", "seed"])
 
 
 def _row(run: Run) -> dict[str, Any]:

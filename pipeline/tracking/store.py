@@ -53,10 +53,17 @@ def find_parent(client: MlflowClient, study: str) -> Run | None:
     return max(runs, key=lambda run: run.info.start_time, default=None)
 
 
-def find_children(client: MlflowClient, parent: Run) -> list[Run]:
-    """The trial runs of a parent, by number."""
-    runs = _search(client, f"tags.`{layout.PARENT}` = '{parent.info.run_id}'", [parent.info.experiment_id])
-    return sorted(runs, key=lambda run: int(run.data.tags[layout.TRIAL]))
+def find_children(client: MlflowClient, parent: Run, kind: str = "trial") -> list[Run]:
+    """The runs beneath a parent that are trials, or confirmations, by number and seed."""
+    query = f"tags.`{layout.PARENT}` = '{parent.info.run_id}' and tags.`{layout.KIND}` = '{kind}'"
+    runs = _search(client, query, [parent.info.experiment_id])
+    return sorted(runs, key=lambda run: (int(run.data.tags[layout.TRIAL]), int(run.data.tags.get(layout.SEED, 0))))
+
+
+def run_ids(client: MlflowClient, parent: Run) -> dict[str, str]:
+    """The ids of all runs beneath a parent, by the keys that they were started with."""
+    runs = [run for kind in ("trial", "confirmation") for run in find_children(client, parent, kind)]
+    return {run.data.tags[layout.UID].partition("/")[2]: run.info.run_id for run in runs}
 
 
 def study_names(client: MlflowClient) -> list[str]:

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from pipeline.spec import StudySpec
 from pipeline.tracking import layout
-from pipeline.tracking.reader import children_frame, history_of_children
-from pipeline.tracking.store import find_children, find_parent, open_experiment
+from pipeline.tracking.reader import children_frame, confirmations_frame, history_of_children
+from pipeline.tracking.store import find_children, find_parent, open_experiment, run_ids
 from pipeline.tracking.writer import TrackingWriter
 
 PACKAGES = ("vae-study", "ray", "torch", "optuna", "mlflow", "pandas", "pyarrow", "scikit-learn", "numpy")
@@ -35,7 +36,7 @@ def open_study(
     if parent is not None:
         client.update_run(parent.info.run_id, status="RUNNING")
         client.set_tag(parent.info.run_id, layout.STATE, "running")
-        children = {int(run.data.tags[layout.TRIAL]): run.info.run_id for run in find_children(client, parent)}
+        children = run_ids(client, parent)
     else:
         parent, children = _create_parent(client, spec, name, str(data["sha256"])), {}
     writer = TrackingWriter(client, parent, children)
@@ -59,6 +60,18 @@ def _create_parent(client: MlflowClient, spec: StudySpec, name: str, data_sha256
     if commit:
         tags[layout.COMMIT] = commit
     return client.create_run(open_experiment(client, spec.study), tags=tags, run_name=name)
+
+
+def trials_so_far(writer: TrackingWriter) -> pd.DataFrame:
+    """A row a trial of a study that is being written, once all that was handed over is in."""
+    writer.drain()
+    return children_frame(find_children(writer.client, writer.client.get_run(writer.parent_id)))
+
+
+def confirmed_so_far(writer: TrackingWriter) -> pd.DataFrame:
+    """A row a confirmation that is done."""
+    writer.drain()
+    return confirmations_frame(find_children(writer.client, writer.client.get_run(writer.parent_id), "confirmation"))
 
 
 def close_study(writer: TrackingWriter, state: str, note: str, champion: int | None, rule: str) -> None:

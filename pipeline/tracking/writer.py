@@ -28,33 +28,34 @@ SECONDS_BETWEEN_BATCHES = 1.0
 class TrackingWriter:
     """Writes a study as it goes. Calls return at once; `close` waits until all is written."""
 
-    def __init__(self, client: MlflowClient, parent: Run, child_runs: Mapping[int, str]):
-        """Start writing beneath a parent run; `child_runs` are the trials that it has already."""
+    def __init__(self, client: MlflowClient, parent: Run, child_runs: Mapping[str, str]):
+        """Start writing beneath a parent run; `child_runs` are the runs that it has already, by their keys."""
         self.client = client
         self.experiment_id, self.parent_id = parent.info.experiment_id, parent.info.run_id
         self.study = parent.data.tags[layout.STUDY]
         self.run_ids = dict(child_runs)
         self.errors: list[Exception] = []
-        self._points: dict[int, list[Metric]] = {}
+        self._points: dict[str, list[Metric]] = {}
         self._operations: queue.Queue[Operation | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
 
-    def start_trial(self, number: int, parameters: Mapping[str, Any]) -> None:
-        """Open a trial's run, or open again the one that it has."""
-        self._operations.put(lambda: self._start(number, parameters))
+    def start(self, key: str, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """Open the run that goes by `key` within this study, or open again the one that it has."""
+        self._operations.put(lambda: self._start(key, name, parameters, tags))
 
-    def log_epochs(self, number: int, epochs: Sequence[EpochRecord]) -> None:
+    def log_epochs(self, key: str, epochs: Sequence[EpochRecord]) -> None:
         """Log some epochs' metrics; step is the epoch."""
         points = [
             Metric(name, value, record.timestamp_ms, record.epoch)
             for record in epochs
             for name, value in record.metrics.items()
         ]
-        self._operations.put(lambda: self._points.setdefault(number, []).extend(points))
+        self._operations.put(lambda: self._points.setdefault(key, []).extend(points))
 
-    def end_trial(
+    def end(
         self,
+        key: str,
         number: int,
         state: str,
         failure: str | None,
@@ -62,15 +63,15 @@ class TrackingWriter:
         history: Sequence[EpochRecord],
         error: str | None,
     ) -> None:
-        """Close a trial's run with its final metrics, its whole history as a file, and why it failed if it did."""
+        """Close a run of trial `number` with its final metrics, its history as a file, and why it failed if it did."""
         stamp = history[-1].timestamp_ms if history else time.time_ns() // 10**6
         final = [Metric(name, value, stamp, len(history)) for name, value in metrics.items()]
         tags = {layout.STATE: state} | ({layout.FAILURE: failure} if failure else {})
 
         def operation() -> None:
-            self._points.setdefault(number, []).extend(final)
-            self._flush(number)
-            run_id = self.run_ids[number]
+            self._points.setdefault(key, []).extend(final)
+            self._flush(key)
+            run_id = self.run_ids[key]
             self.log_frame(history_frame(number, history), layout.HISTORY_FILE, run_id)
             if error:
                 self.client.log_text(run_id, error, "error.txt")
@@ -79,12 +80,12 @@ class TrackingWriter:
 
         self._operations.put(operation)
 
-    def log_files(self, number: int, files: Sequence[Path]) -> None:
-        """Attach files to a trial's run."""
+    def log_files(self, key: str, files: Sequence[Path]) -> None:
+        """Attach files to a run."""
 
         def operation() -> None:
             for file in files:
-                self.client.log_artifact(self.run_ids[number], str(file))
+                self.client.log_artifact(self.run_ids[key], str(file))
 
         self._operations.put(operation)
 
@@ -132,31 +133,28 @@ class TrackingWriter:
             self.errors.append(error)
             logger.warning("MLflow refused a record: %s", error)
 
-    def _start(self, number: int, parameters: Mapping[str, Any]) -> None:
-        if number in self.run_ids:
-            return self.client.set_terminated(self.run_ids[number], "RUNNING")
-        tags = {
-            layout.KIND: "trial",
+    def _start(self, key: str, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        if key in self.run_ids:
+            return self.client.set_terminated(self.run_ids[key], "RUNNING")
+        about = {
             layout.STUDY: self.study,
-            layout.TRIAL: str(number),
-            layout.UID: f"{self.parent_id}/{number}",
+            layout.UID: f"{self.parent_id}/{key}",
             layout.STATE: "running",
             layout.PARENT: self.parent_id,
         }
-        name = layout.trial_run_name(number, parameters)
-        run = self.client.create_run(self.experiment_id, tags=tags, run_name=name)
-        self.run_ids[number] = run.info.run_id
-        params = [Param(key, layout.text_value(value)) for key, value in parameters.items()]
+        run = self.client.create_run(self.experiment_id, tags={**about, **tags}, run_name=name)
+        self.run_ids[key] = run.info.run_id
+        params = [Param(name, layout.text_value(value)) for name, value in parameters.items()]
         self.client.log_batch(run.info.run_id, params=params)
 
     def _flush_all(self) -> None:
-        for number in list(self._points):
-            self._flush(number)
+        for key in list(self._points):
+            self._flush(key)
 
-    def _flush(self, number: int) -> None:
-        points = self._points.pop(number, [])
+    def _flush(self, key: str) -> None:
+        points = self._points.pop(key, [])
         for start in range(0, len(points), METRICS_PER_BATCH):
-            self.client.log_batch(self.run_ids[number], metrics=points[start : start + METRICS_PER_BATCH])
+            self.client.log_batch(self.run_ids[key], metrics=points[start : start + METRICS_PER_BATCH])
 
 
 def history_frame(number: int, history: Sequence[EpochRecord]) -> pd.DataFrame:

@@ -1,0 +1,19 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.search.store import StudyStore
+from pipeline.spec import load_spec
+
+DIGITS = Path(__file__).parents[2] / "search_spaces" / "digits.yaml"
+LISTS = ["model.network.hidden=null", "search.network.hidden={choices: [[64, 32], [128]]}"]
+
+
+@pytest.fixture
+def open_store(tmp_path):
+    """Opens the study of a SQLite file, as each new driver does."""
+
+    def open_it(*settings, name="a", file="study.db"):
+        return StudyStore(load_spec(DIGITS, [*LISTS, *settings]), name, f"sqlite:///{tmp_path / file}")
+
+    return open_it

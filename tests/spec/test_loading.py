@@ -1,0 +1,137 @@
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.spec import Choices, Range, StudySpec, load_spec
+from pipeline.spec.searching import canonical_name, in_branch_order, is_active
+
+from .files import DIGITS, edited
+
+BRANCHES = ("kl_annealing.warmup", "kl_annealing.cycles", "free_bits.nats")
+
+
+def test_the_digits_spec_means_what_it_says():
+    spec = load_spec(DIGITS)
+    assert (spec.study, spec.trials, spec.data.anomaly_labels, spec.champion.by) == ("digits", 64, (8,), "val/auroc")
+    assert spec.search["beta"] == Range(low=0.05, high=20, log=True)
+    assert spec.search["latent_dim"] == Range(low=2, high=32, log=True, type="int")
+    assert spec.search["kl_annealing.cycles"].when == {"kl_annealing.schedule": ("cyclical",)}
+    assert (spec.model.network.hidden, spec.model.likelihood) == ((256, 128), "bernoulli")
+    assert [(o.metric, o.direction) for o in spec.objectives] == [
+        ("val/reconstruction", "minimize"),
+        ("val/kl", "minimize"),
+    ]
+
+
+@pytest.mark.parametrize("settings", [[], ["search.network.hidden={choices: [[8], [8, 4]]}", "model.network=null"]])
+def test_a_resolved_spec_survives_plain_and_json(settings):
+    spec = load_spec(DIGITS, settings)
+    for again in (StudySpec.model_validate(spec.plain()), StudySpec.model_validate_json(spec.model_dump_json())):
+        assert again == spec
+        assert again.sha256() == spec.sha256()
+    assert load_spec(DIGITS, [*settings, "training.epochs=61"]).sha256() != spec.sha256()
+
+
+def test_a_trial_is_the_fixed_part_with_the_searched_values_in_it():
+    trial = load_spec(DIGITS).trial({"latent_dim": 3, "kl_annealing.schedule": "linear", "kl_annealing.warmup": 0.2})
+    assert (trial.model.latent_dim, trial.model.likelihood, trial.training.epochs) == (3, "bernoulli", 60)
+    assert (trial.objective.kl_annealing.schedule, trial.objective.kl_annealing.warmup) == ("linear", 0.2)
+
+
+@pytest.mark.parametrize(
+    ("given", "canonical"),
+    [
+        ("beta", "beta"),
+        ("objective.beta", "beta"),
+        ("model.latent_dim", "latent_dim"),
+        ("objective.kl_annealing.warmup", "kl_annealing.warmup"),
+        ("model.network.hidden", "network.hidden"),
+        ("training.epochs", "training.epochs"),
+        ("epochs", None),
+        ("training", None),
+        ("model.beta", None),
+    ],
+)
+def test_a_parameter_goes_by_its_short_or_its_full_name(given, canonical):
+    assert canonical_name(given) == canonical
+
+
+def test_full_names_in_a_file_mean_the_same_study(tmp_path):
+    full = edited(
+        tmp_path,
+        ("  beta: ", "  objective.beta: "),
+        ("  free_bits.kind: ", "  objective.free_bits.kind: "),
+        ("when: {free_bits.kind: ", "when: {objective.free_bits.kind: "),
+    )
+    assert load_spec(full) == load_spec(DIGITS)
+    settings = ["search.beta.low=1", "search.free_bits.nats=null", "search.free_bits.kind=null"]
+    assert load_spec(full, settings) == load_spec(DIGITS, settings)
+
+
+def test_conditions_come_before_what_depends_on_them():
+    search = load_spec(DIGITS).search
+    for given in (list(search), list(reversed(search))):
+        order = in_branch_order({name: search[name] for name in given})
+        assert sorted(order) == sorted(search)
+        for name, parameter in search.items():
+            assert all(order.index(parent) < order.index(name) for parent in parameter.when)
+
+
+@pytest.mark.parametrize(
+    ("values", "active"),
+    [
+        ({"kl_annealing.schedule": "linear", "free_bits.kind": "none"}, ["kl_annealing.warmup"]),
+        ({"kl_annealing.schedule": "cyclical", "free_bits.kind": "none"}, ["kl_annealing.cycles"]),
+        ({"kl_annealing.schedule": "none", "free_bits.kind": "total"}, ["free_bits.nats"]),
+        ({}, []),
+    ],
+)
+def test_a_branch_is_active_where_its_condition_holds(values, active):
+    search = load_spec(DIGITS).search
+    assert [name for name in BRANCHES if is_active(search[name], values)] == active
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("training.epochs=7", lambda spec: spec.training.epochs == 7),
+        ("seed=3", lambda spec: spec.seed == 3),
+        ("data.anomaly_labels=[1, 2]", lambda spec: spec.data.anomaly_labels == (1, 2)),
+        ("sigma=0.5", lambda spec: spec.model.sigma == 0.5),
+        ("kl_annealing.ramp=0.9", lambda spec: spec.objective.kl_annealing.ramp == 0.9),
+        ("sampler.seed=null", lambda spec: spec.sampler.seed is None),
+        ("trials=null", lambda spec: spec.trials == StudySpec.model_fields["trials"].default),
+        ("search.beta=null", lambda spec: "beta" not in spec.search),
+        ("search=null", lambda spec: not spec.search),
+        ("search.kl_annealing.warmup.high=0.4", lambda spec: spec.search["kl_annealing.warmup"].high == 0.4),
+        ("search.objective.beta.low=1", lambda spec: spec.search["beta"].low == 1),
+        (
+            "search.kl_annealing.warmup.when.kl_annealing.schedule=linear",
+            lambda spec: spec.search["kl_annealing.warmup"].when == {"kl_annealing.schedule": ("linear",)},
+        ),
+        ("search.sigma={choices: [0.5, 1]}", lambda spec: spec.search["sigma"] == Choices(choices=(0.5, 1))),
+        ("search.network.activation={choices: [relu, tanh]}", lambda spec: len(spec.search) == 8),
+    ],
+)
+def test_a_setting_changes_its_key_and_nothing_else(setting, value):
+    before, after = load_spec(DIGITS), load_spec(DIGITS, [setting])
+    assert value(after)
+    part = setting.split("=")[0].split(".")[0]
+    part = {"sigma": "model", "kl_annealing": "objective"}.get(part, part)
+    assert {name for name in StudySpec.model_fields if getattr(before, name) != getattr(after, name)} <= {part}
+
+
+def test_the_last_of_equal_settings_counts_and_the_callers_dictionary_stays():
+    given = {"study": "a", "data": {"source": "digits"}, "search": {"beta": {"low": 1, "high": 2}}}
+    assert load_spec(given, ["search.beta.low=1.5", "search.beta.low=1.6"]).search["beta"].low == 1.6
+    assert given["search"] == {"beta": {"low": 1, "high": 2}}
+
+
+def test_a_budget_may_be_raised_without_becoming_another_study():
+    assert load_spec(DIGITS, ["trials=100"]).sha256() == load_spec(DIGITS).sha256()
+
+
+def test_a_spec_cannot_be_changed():
+    with pytest.raises(Exception, match="frozen"):
+        load_spec(DIGITS).trials = 3
+    with pytest.raises(UserError):
+        load_spec({})
