@@ -66,15 +66,19 @@ def _has_both(is_anomaly_N: Mask, score_N: Floats) -> bool:
     return bool(is_anomaly_N.any() and not is_anomaly_N.all() and np.isfinite(score_N).all())
 
 
+def _value(metric: str, is_anomaly_N: Mask, score_N: Floats) -> float:
+    if not _has_both(is_anomaly_N, score_N):
+        return float("nan")
+    return float(_weighted(metric, is_anomaly_N, score_N, np.ones((1, len(score_N))))[0])
+
+
 def auroc(is_anomaly_N: Mask, score_N: Floats) -> float:
     """Area under the ROC curve: the chance that an anomaly scores higher than a normal example; ties count half.
 
     Returns:
         A number from 0 to 1; NaN where only one class occurs or a score is not finite.
     """
-    if not _has_both(is_anomaly_N, score_N):
-        return float("nan")
-    return float(_weighted("auroc", is_anomaly_N, score_N, np.ones((1, len(score_N))))[0])
+    return _value("auroc", is_anomaly_N, score_N)
 
 
 def average_precision(is_anomaly_N: Mask, score_N: Floats) -> float:
@@ -83,9 +87,7 @@ def average_precision(is_anomaly_N: Mask, score_N: Floats) -> float:
     Returns:
         A number from 0 to 1; NaN where only one class occurs or a score is not finite.
     """
-    if not _has_both(is_anomaly_N, score_N):
-        return float("nan")
-    return float(_weighted("average_precision", is_anomaly_N, score_N, np.ones((1, len(score_N))))[0])
+    return _value("average_precision", is_anomaly_N, score_N)
 
 
 def interval(
