@@ -62,9 +62,9 @@ def run_study(
 
     from rich.console import Console
 
+    plan = check_study(spec, overrides, name, home)
     from pipeline.study.driver import Places, drive
 
-    plan = check_study(spec, overrides, name, home)
     places = Places(
         tracking_uri=_tracking_uri(home, tracking_uri), study_storage=study_storage, ray_address=ray_address
     )

@@ -3,12 +3,15 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.report import StudySummary, summary
 from pipeline.spec import Choices, Range
 from pipeline.study.plan import Plan
 from pipeline.tracking.layout import trial_name
 from pipeline.tracking.record import StudyRecord
+
+if TYPE_CHECKING:
+    from pipeline.report import StudySummary
 
 
 def plan_text(plan: Plan) -> str:
@@ -51,6 +54,8 @@ def _parameter_text(parameter: Range | Choices) -> str:
 
 def result_text(record: StudyRecord, report: Path | None, home: Path) -> str:
     """The summary at the end of a run."""
+    from pipeline.report import summary
+
     lines = [f"study      {record.name}", *_facts(summary(record))]
     if report is not None:
         lines.append(f"report     {report}")
@@ -63,11 +68,13 @@ def result_text(record: StudyRecord, report: Path | None, home: Path) -> str:
 
 def status_text(record: StudyRecord) -> str:
     """A study's state in a few lines."""
+    from pipeline.report import summary
+
     total = record.spec.get("trials", "?")
     return "\n".join([f"study      {record.name}, {total} trials asked for", *_facts(summary(record))])
 
 
-def _facts(facts: StudySummary) -> Iterator[str]:
+def _facts(facts: "StudySummary") -> Iterator[str]:
     states = ", ".join(f"{count} {state}" for state, count in facts.states.items() if count)
     yield f"trials     {states or 'none yet'}"
     yield f"frontier   {facts.frontier_size} trials, hypervolume {_number(facts.hypervolume, '.4g')}"

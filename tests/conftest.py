@@ -1,6 +1,11 @@
 import os
 
 import pytest
+from hypothesis import settings
+
+# The machine may be busy with other work: no single example is timed.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 # Before anything imports Ray or MLflow: no test may reach a store or a cluster of the person who runs it.
 for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):

@@ -1,46 +1,67 @@
-"""What is said under each figure, and in its place to those who do not see it. Words about tables, no markup."""
+"""What is said under the figures of the search, and in their place to those who do not see them. No markup."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
-from pipeline.report.tables import (
-    AurocSlice,
-    Curves,
-    HypervolumeHistory,
-    Plane,
-    Reconstructions,
-    Samples,
-    Scores,
-    TrainingCurves,
-)
+from pipeline.report.tables import AurocSlice, Confirmation, HypervolumeHistory, Plane, Strip, TrainingCurves
 from pipeline.report.words import (
+    Words,
+    axis_label,
     count,
-    interval,
+    digits_of,
     listing,
     metric_name,
     number,
     parameter_name,
-    score_label,
     significant,
     trial_list,
 )
 
 
-@dataclass(frozen=True)
-class Words:
-    """A figure's caption and its alternative text."""
-
-    caption: str = ""
-    alt: str = ""
-
-
 def plane(table: Plane) -> Words:
     """Names what is drawn how, and counts what is not on the plane."""
-    points = table.points
-    drawn = points["state"].value_counts(sort=False)
-    parts = ["Left reconstructs better, down codes cheaper; along a grey line the ELBO is the same."]
+    points, parts = table.points, [_axes(table), *_marks(table.points, table.off_plane)]
+    inside = points["x"].between(*table.x) & points["y"].between(*table.y)
+    parts.extend(_outside(inside))
+    x, y = map(metric_name, table.metrics)
+    alt = f"Scatter plot of {count(len(points), 'trial')}: {y} against {x}."
+    members = points[points["frontier"]]
+    if len(members):
+        spans = (_span(members[column], metric) for column, metric in zip("xy", table.metrics, strict=True))
+        alt += f" The frontier of {count(len(members), 'trial')} spans {listing(spans)}."
+    return Words(" ".join(parts), alt)
+
+
+def _axes(table: Plane) -> str:
+    if table.has_elbo:
+        return "Left reconstructs better, down codes cheaper; along a grey line the ELBO is the same."
+    across, upwards = table.smaller_is_better
+    return f"Better is {'left' if across else 'right'} and {'down' if upwards else 'up'}."
+
+
+def _span(values: "pd.Series[float]", metric: str) -> str:
+    low, high = (number(float(end), digits_of(metric)) for end in (values.min(), values.max()))
+    return f"{low} to {high} of {axis_label(metric)}"
+
+
+def strip(table: Strip) -> Words:
+    """The same along one objective."""
+    where = "lower" if table.smaller_is_better else "higher"
+    parts = [f"The study has one objective, so trials are in the order of their numbers; {where} is better."]
+    parts.extend(_marks(table.points, table.off_plane))
+    if len(table.best) > 1:
+        parts.append("The line is the best so far.")
+    parts.extend(_outside(table.points["y"].between(*table.y)))
+    alt = f"{count(len(table.points), 'trial')} by {metric_name(table.metric)}"
+    if len(table.best):
+        alt += f"; the best finished one reached {number(float(table.best['y'].iloc[-1]), digits_of(table.metric))}"
+    return Words(" ".join(parts), f"{alt}.")
+
+
+def _marks(points: pd.DataFrame, off_plane: Mapping[str, int]) -> list[str]:
+    drawn, parts = points["state"].value_counts(sort=False), []
     if drawn.get("finished", 0):
         parts.append("Each dot is a finished trial; the larger ones form the frontier.")
         parts.append("Darker is a higher validation AUROC." if points["auroc"].notna().any() else "No AUROC is known.")
@@ -48,20 +69,14 @@ def plane(table: Plane) -> Words:
         parts.append(f"Crosses: {count(int(drawn['stopped']), 'trial')} stopped early, at the last value before that.")
     if drawn.get("running", 0):
         parts.append(f"Plus signs: {count(int(drawn['running']), 'trial')} still running.")
-    if table.off_plane:
-        parts.append(f"Not on the plane: {listing(f'{n:,} {state}' for state, n in table.off_plane.items())}.")
-    inside = points["reconstruction"].between(*table.x) & points["kl"].between(*table.y)
-    if not inside.all():
-        parts.append(f"Outside the view: {count(int((~inside).sum()), 'trial')} far from the others.")
-    members = points[points["frontier"]]
-    alt = f"Scatter plot of {count(len(points), 'trial')}: validation KL against validation reconstruction, in nats."
-    if len(members):
-        low, high = (members[["reconstruction", "kl"]].agg(how).map(number) for how in ("min", "max"))
-        alt += (
-            f" The frontier of {count(len(members), 'trial')} spans {low['reconstruction']} to {high['reconstruction']}"
-            f" nats of reconstruction and {low['kl']} to {high['kl']} nats of KL."
-        )
-    return Words(" ".join(parts), alt)
+    if off_plane:
+        parts.append(f"Not drawn: {listing(f'{n:,} {state}' for state, n in off_plane.items())}.")
+    return parts
+
+
+def _outside(inside: "pd.Series[bool]") -> list[str]:
+    away = int((~inside).sum())
+    return [f"Outside the view: {count(away, 'trial')} far from the others."] if away else []
 
 
 def hypervolume(table: HypervolumeHistory) -> Words:
@@ -69,8 +84,13 @@ def hypervolume(table: HypervolumeHistory) -> Words:
     reference = listing(f"{metric_name(metric)} {number(value)}" for metric, value in table.reference.items())
     last = table.hypervolume_N[-1]
     reached = int(table.trial_N[int(np.argmax(table.hypervolume_N >= 0.99 * last))])
+    what = (
+        "The area that the frontier dominates"
+        if len(table.reference) > 1
+        else "How far the best trial lies beyond the reference point"
+    )
     caption = (
-        f"The area that the frontier dominates, after each finished trial; larger is better, and a flat end says that "
+        f"{what}, after each finished trial; larger is better, and a flat end says that "
         f"more trials would change little. 99 % of the final {number(last)} was reached with trial {reached}. "
         f"Fixed reference point: {reference}."
     )
@@ -93,61 +113,26 @@ def training(table: TrainingCurves) -> Words:
     """Says which trials are drawn."""
     shown = len(table.trials)
     which = "All" if shown == table.frontier_size else f"{shown} of the {table.frontier_size}"
-    caption = (
-        f"{which} trials of the frontier, from its best reconstruction (dark) to its lowest KL (light). The weight "
-        "at the bottom multiplies the KL in the loss: trials are comparable once it stays at 1."
-    )
-    return Words(caption, f"Curves by epoch of reconstruction, KL and KL weight of {trial_list(table.trials)}.")
-
-
-def scores(table: Scores) -> Words:
-    """Says what the thresholds are made of."""
-    parts = [
-        f"Score: {score_label(table.score)}; higher is more anomalous. The last bar holds all that lies beyond it."
-    ]
-    if len(table.thresholds):
-        parts.append("Dashed: percentiles of the scores of normal validation examples.")
-    if not len(table.anomaly_N):
-        parts.append("No anomaly is labelled in the test split.")
-    if table.without_score:
-        parts.append(f"{count(table.without_score, 'test example')} without a finite score left out.")
-    means = [
-        f"{len(values):,} {name} with median {number(float(np.median(values)))}"
-        for values, name in ((table.normal_N, "normal"), (table.anomaly_N, "anomalous"))
-        if len(values)
-    ]
-    return Words(" ".join(parts), f"Histogram of anomaly scores of test examples: {listing(means)}.")
-
-
-def curves(table: Curves) -> Words:
-    """Puts the prevalence beside the average precision."""
-    caption = (
-        "On the test split, with 95 % bootstrap intervals in brackets. AP is the average precision; a score that "
-        f"knows nothing would reach the prevalence, {number(table.prevalence, 3)} (dashed)."
-    )
-    alt = (
-        f"ROC curve with AUROC {interval(table.auroc)} and precision-recall curve with average precision "
-        f"{interval(table.average_precision)}."
-    )
-    return Words(caption, alt)
-
-
-def reconstructions(table: Reconstructions) -> Words:
-    """Says what to compare."""
-    anomalies = int(table.is_anomaly_N.sum())
-    normal = count(len(table.is_anomaly_N) - anomalies, "normal test example")
-    how = (
-        "For each example the features that the model misses by most on average, the worst on top."
-        if table.feature_names
-        else "Each input above its reconstruction, with the squared error under both."
-    )
-    caption = f"{how} The model was trained on normal examples only, so anomalies should come out worse."
-    return Words(caption, f"Inputs and reconstructions: {normal} and {count(anomalies, 'anomaly', 'anomalies')}.")
-
-
-def samples(table: Samples) -> Words:
-    """Says what they are."""
+    order = f"by {metric_name(table.order)} from best (dark) to worst (light)"
+    caption = f"{which} trials of the frontier, {order}." if table.frontier_size > 1 else "The frontier’s only trial."
+    if not table.is_frontier:
+        caption = f"The best {count(shown, 'finished trial')}, {order}."
+    if "train/kl_weight" in table.terms:
+        caption += " The weight at the bottom multiplies the KL in the loss: trials are comparable once it stays at 1."
     return Words(
-        "Draws of z from the prior, decoded. All alike would mean that the decoder ignores z.",
-        f"{count(len(table.images), 'image')} decoded from draws of the prior.",
+        caption, f"Curves by epoch of {listing(map(metric_name, table.terms))}, of {trial_list(table.trials)}."
     )
+
+
+def confirmation(table: Confirmation) -> Words:
+    """Warns that the original was chosen for being good."""
+    ring = "the ring is the study’s own" if table.dots["original"].any() else "the study’s own is not known"
+    caption = (
+        f"Each dot is one seed, {ring}, the bar is the mean of all. Trials were picked for how well their first seed "
+        "did, so a mean that is somewhat worse than the ring is to be expected."
+    )
+    spread = table.spreads[table.metric]
+    digits = digits_of(table.metric)
+    pairs = zip(spread["trial"].tolist(), spread["mean"].tolist(), strict=True)
+    means = [f"trial {trial} {number(mean, digits)}" for trial, mean in pairs]
+    return Words(caption, f"Dot plot of {metric_name(table.metric)} by seed; means: {listing(means)}.")

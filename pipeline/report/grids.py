@@ -1,4 +1,4 @@
-"""Tables and key facts as they are printed: headings and cells as text, for HTML and Markdown alike."""
+"""Tables as they are printed: headings and cells as text, for HTML and Markdown alike."""
 
 import math
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from pipeline.report import words
 from pipeline.report.tables import Interval, Missing, StudyTables
 from pipeline.report.tables.frontier import objective_signs
 
-FRONTIER_METRICS = ("val/reconstruction", "val/kl", "val/elbo", "val/auroc", "test/auroc", "val/active_units")
 TRIAL_METRICS = ("val/reconstruction", "val/kl", "val/elbo", "val/auroc", "test/auroc")
+FRONTIER_METRICS = (*TRIAL_METRICS, "test/probe_accuracy", "val/perplexity", "val/active_units")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,42 +28,9 @@ class Grid:
     marked: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fact:
-    """A number to see at once, with its name and a remark."""
-
-    name: str
-    value: str
-    remark: str = ""
-
-
-def facts(tables: StudyTables) -> tuple[Fact, ...]:
-    """The study's main numbers."""
-    s = tables.summary
-    chosen = words.NONE if s.champion_trial is None else str(s.champion_trial)
-    rule = f"by {words.metric_name(s.champion_rule)}" if s.champion_rule else ""
-    elbo = f"nats, trial {s.best_elbo_trial}" if s.best_elbo_trial is not None else ""
-    others = [f"{n:,} {state}" for state, n in s.states.items() if n and state != "finished"]
-    sure = f"95 % interval {words.number(s.test_auroc.low, 3)} to {words.number(s.test_auroc.high, 3)}"
-    in_nats = all(words.metric_unit(metric) for metric in objective_signs(tables.record.spec))
-    return (
-        Fact(name="Trials finished", value=f"{s.states['finished']:,}", remark=", ".join(others)),
-        Fact(name="On the frontier", value=f"{s.frontier_size:,}", remark="not dominated by any finished trial"),
-        Fact(name="Best validation ELBO", value=words.number(s.best_elbo_nats), remark=elbo),
-        Fact(name="Chosen trial", value=chosen, remark=rule),
-        Fact(
-            name="Test AUROC", value=words.number(s.test_auroc.value, 3), remark=sure * math.isfinite(s.test_auroc.low)
-        ),
-        Fact(
-            name="Hypervolume",
-            value=words.number(s.hypervolume),
-            remark="nats²" * (in_nats and math.isfinite(s.hypervolume)),
-        ),
-    )
-
-
 def trial_grid(tables: StudyTables, trials: pd.DataFrame, metrics: tuple[str, ...], states: bool = False) -> Grid:
-    """A row a trial: its number, state, searched parameters and metrics; columns that no trial has are left out."""
+    """A row a trial: number, state, searched parameters, metrics and objectives; empty columns are left out."""
+    metrics = tuple(dict.fromkeys((*metrics, *objective_signs(tables.record.spec))))
     metrics = tuple(metric for metric in metrics if metric in trials.columns and trials[metric].notna().any())
     columns = (*(("state",) if states else ()), *tables.parameters, *metrics)
     rows = (_trial_cells(row, columns) for row in trials.to_dict("records"))
@@ -101,6 +68,27 @@ def choice_grid(tables: StudyTables) -> Grid:
         for c in tables.choices
     )
     return Grid(head=("rule", "trial", "its value", "test AUROC (95 % interval)"), rows=tuple(rows))
+
+
+def confirmation_grids(tables: StudyTables) -> tuple[tuple[str, Grid], ...]:
+    """For each metric its title and a row a trial: the study's own value, and what it is over all seeds."""
+    found = tables.confirmation
+    if isinstance(found, Missing):
+        return ()
+    return tuple(
+        (_heading(metric), _spread_grid(metric, spread, tables.summary.champion_trial))
+        for metric, spread in found.spreads.items()
+    )
+
+
+def _spread_grid(metric: str, spread: pd.DataFrame, champion: int | None) -> Grid:
+    kinds = ("original", "mean", "deviation", "low", "high")
+    rows = (
+        (str(row["trial"]), str(row["seeds"]), *(words.number(row[kind], words.digits_of(metric)) for kind in kinds))
+        for row in spread.to_dict("records")
+    )
+    head = ("trial", "seeds", "original", "mean", "standard deviation", "lowest", "highest")
+    return Grid(head=head, rows=tuple(rows), marked="" if champion is None else str(champion))
 
 
 def threshold_grid(tables: StudyTables) -> Grid:

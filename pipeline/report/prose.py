@@ -5,11 +5,12 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from pipeline.report.tables import Choice, Edge, Interval, StudyTables
-from pipeline.report.tables.frames import row_of, scalar, with_state
+from pipeline.report.tables import Choice, Interval, Missing, StudyTables
+from pipeline.report.tables.frames import row_of, scalar, search_range
 from pipeline.report.tables.frontier import objective_signs
 from pipeline.report.words import (
     count,
+    digits_of,
     hours,
     listing,
     metric_name,
@@ -17,10 +18,8 @@ from pipeline.report.words import (
     number,
     parameter_name,
     significant,
-    trial_list,
 )
 
-WIDE_INTERVAL = 0.1
 STATES = {"finished": "finished", "stopped": "stopped early", "failed": "failed", "running": "still running"}
 FAMILIES = {
     "vae": "a variational autoencoder",
@@ -39,29 +38,25 @@ def overview(tables: StudyTables) -> list[str]:
     return [paragraph for part in parts if (paragraph := " ".join(part))]
 
 
-def cautions(tables: StudyTables) -> list[str]:
-    """What should make a reader doubt the numbers above."""
-    return [
-        *_unfinished(tables),
-        *_collapsed(tables),
-        *(_edge(tables, edge) for edge in tables.edges),
-        *_width(tables.summary.test_auroc),
-        *_one_seed(tables),
-    ]
-
-
 def _searched(tables: StudyTables) -> Iterator[str]:
     counts = {state: n for state, n in tables.summary.states.items() if n}
     if not counts:
         yield "No trial has begun yet."
         return
-    family = str(tables.record.spec.get("model", {}).get("family", "model"))
     source = tables.record.data.get("source") or "unnamed data"
     states = listing(f"{n:,} {STATES[state]}" for state, n in counts.items())
-    yield f"{count(sum(counts.values()), 'trial')} of {FAMILIES.get(family, f'a {family}')} on {source}: {states}."
+    yield f"{count(sum(counts.values()), 'trial')} of {_family(tables)} on {source}: {states}."
     if tables.summary.epochs and math.isfinite(tables.summary.training_hours):
         time = hours(tables.summary.training_hours)
         yield f"Together they trained {count(tables.summary.epochs, 'epoch')} in {time}, added up over trials."
+
+
+def _family(tables: StudyTables) -> str:
+    families = search_range(tables.record, "family").get("choices")
+    if not families:
+        families = [tables.record.spec.get("model", {}).get("family", "model")]
+    names = listing(FAMILIES.get(str(family), f"a {family}") for family in families)
+    return names if len(families) == 1 else f"{len(families)} model families ({names})"
 
 
 def _trade_off(tables: StudyTables) -> Iterator[str]:
@@ -107,6 +102,8 @@ def _chosen(tables: StudyTables) -> Iterator[str]:
         return
     detects = _detects(tables.summary.test_auroc)
     yield f"Trial {trial}{_settings(tables, trial)} was chosen by {metric_name(rule)}{detects}."
+    yield from _over_seeds(tables, trial)
+    yield from _code(tables)
     yield from (_other(tables, other) for other in tables.choices if not other.chosen)
 
 
@@ -116,6 +113,33 @@ def _detects(auroc: Interval) -> str:
     known = math.isfinite(auroc.low)
     sure = f", with a 95 % interval from {number(auroc.low, 3)} to {number(auroc.high, 3)}" if known else ""
     return f"; on test examples, which no choice has seen, its AUROC is {number(auroc.value, 3)}{sure}"
+
+
+def _over_seeds(tables: StudyTables, trial: int) -> Iterator[str]:
+    if isinstance(tables.confirmation, Missing):
+        return
+    metric = tables.confirmation.metric
+    spreads = tables.confirmation.spreads[metric]
+    spread = spreads[spreads["trial"] == trial]
+    mean, deviation = scalar(spread, "mean"), scalar(spread, "deviation")
+    if math.isfinite(deviation):
+        digits, unit = digits_of(metric), f" {metric_unit(metric)}".rstrip()
+        yield (
+            f"Over {int(scalar(spread, 'seeds'))} seeds the chosen trial’s {metric_name(metric)} is "
+            f"{number(mean, digits)}{unit} on average, standard deviation {number(deviation, digits)}."
+        )
+
+
+def _code(tables: StudyTables) -> Iterator[str]:
+    """What is known of the chosen code beside its cost."""
+    code = tables.code
+    if math.isfinite(code.probe_accuracy):
+        shown = f", shown {100 * code.probe_share:.3g} % of the training labels," * math.isfinite(code.probe_share)
+        found = f"{number(100 * code.probe_accuracy, 1)} % of the normal test examples"
+        yield f"A linear classifier on its code{shown} names the label of {found}."
+    if math.isfinite(code.perplexity):
+        size = f" of {code.codebook_size:,}" * bool(code.codebook_size)
+        yield f"Its codes use the codebook as if {number(code.perplexity, 1)}{size} entries were equally frequent."
 
 
 def _other(tables: StudyTables, other: Choice) -> str:
@@ -128,48 +152,3 @@ def _other(tables: StudyTables, other: Choice) -> str:
         difference = f"{number(abs(gap), 3)} {'more' if gap > 0 else 'less'}" if gap else "just as much"
         outcome = f", whose test AUROC is {number(other.test_auroc.value, 3)}, {difference}"
     return f"Choosing by {metric_name(other.rule)} would have taken trial {other.trial}{outcome}."
-
-
-def _unfinished(tables: StudyTables) -> Iterator[str]:
-    running, failed = tables.summary.states["running"], tables.summary.states["failed"]
-    total = sum(tables.summary.states.values())
-    if running:
-        yield f"The study is not over: {count(running, 'trial')} still running."
-    if failed >= 0.1 * max(total, 1):
-        yield f"{failed:,} of {count(total, 'trial')} failed."
-
-
-def _collapsed(tables: StudyTables) -> Iterator[str]:
-    found = tables.collapse
-    if found.trials:
-        where = f", all at beta {significant(found.smallest_beta)} or more" * math.isfinite(found.smallest_beta)
-        yield (
-            f"{len(found.trials):,} of {count(found.known, 'posterior')} collapsed (no active unit, or a validation KL "
-            f"below 0.05 nats){where}: {trial_list(found.trials)}."
-        )
-
-
-def _edge(tables: StudyTables, edge: Edge) -> str:
-    rules = {choice.trial: choice.rule for choice in reversed(tables.choices)}
-    chosen = edge.trial == tables.summary.champion_trial
-    who = "the chosen trial" if chosen else f"the best by {metric_name(rules[edge.trial])}"
-    return (
-        f"Trial {edge.trial}, {who}, has {parameter_name(edge.parameter)} {significant(edge.value)}, at the "
-        f"{edge.end} end of its range ({significant(edge.limit)}): better values may lie beyond."
-    )
-
-
-def _width(auroc: Interval) -> Iterator[str]:
-    if math.isfinite(auroc.low) and auroc.high - auroc.low > WIDE_INTERVAL:
-        width = number(auroc.high - auroc.low, 2)
-        yield f"The interval of the test AUROC is {width} wide: too few test examples to tell close models apart."
-
-
-def _one_seed(tables: StudyTables) -> Iterator[str]:
-    finished = with_state(tables.record, "finished")
-    searched = [name for name in tables.parameters if name in finished.columns]
-    if len(finished) > 1 and searched and not finished[searched].astype(str).duplicated().any():
-        yield (
-            "Each configuration was trained once: intervals tell the luck of the test examples, not that of the "
-            "training seed."
-        )

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from ruamel.yaml import YAML
 
-from pipeline.report import grids, prose, words
+from pipeline.report import cautions, facts, grids, prose, words
 from pipeline.report.figures import Panel
 from pipeline.report.tables import StudyTables
 from pipeline.report.tables.frontier import objective_signs
@@ -60,13 +60,14 @@ def _context(tables: StudyTables, panels: Mapping[str, Panel]) -> dict[str, Any]
         "data": {"source": None, "features": None, "sha256": None, **tables.record.data},
         "panels": panels,
         "overview": prose.overview(tables),
-        "cautions": prose.cautions(tables),
-        "facts": grids.facts(tables),
+        "cautions": cautions.cautions(tables),
+        "facts": facts.facts(tables),
         "first_objective": words.metric_name(next(iter(objective_signs(tables.record.spec)))),
         "frontier": grids.trial_grid(tables, tables.frontier, grids.FRONTIER_METRICS),
         "trials": grids.trial_grid(tables, tables.trials.head(MOST_ROWS), grids.TRIAL_METRICS, states=True),
         "trials_left_out": max(0, len(tables.trials) - MOST_ROWS),
         "choices": grids.choice_grid(tables),
+        "confirmations": grids.confirmation_grids(tables),
         "thresholds": grids.threshold_grid(tables),
         "failures": grids.failure_grid(tables),
         "splits": grids.split_grid(tables.record.data),

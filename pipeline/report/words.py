@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,8 @@ METRICS = {
     "auroc": "AUROC",
     "auprc": "average precision",
     "kl_weight": "KL weight",
+    "probe_accuracy": "probe accuracy",
+    "perplexity": "codebook perplexity",
 }
 NATS = ("reconstruction", "kl", "elbo", "iwae", "loss")
 PARAMETERS = {"latent_dim": "latent size"}
@@ -33,6 +36,14 @@ SCORES = {
 SCORES_IN_NATS = ("elbo", "reconstruction", "kl", "reconstruction_probability")
 
 
+@dataclass(frozen=True)
+class Words:
+    """A figure's caption and its alternative text."""
+
+    caption: str = ""
+    alt: str = ""
+
+
 def metric_name(metric: str) -> str:
     """Such as "validation KL" for val/kl."""
     split, _, name = metric.rpartition("/")
@@ -42,6 +53,24 @@ def metric_name(metric: str) -> str:
 def metric_unit(metric: str) -> str:
     """Such as "nats" for val/kl; empty for a metric without unit."""
     return "nats" if metric.rpartition("/")[2] in NATS else ""
+
+
+def axis_label(metric: str) -> str:
+    """A metric's name, with its unit where it has one."""
+    unit = metric_unit(metric)
+    return f"{metric_name(metric)} ({unit} per example)" if unit else metric_name(metric)
+
+
+def digits_of(metric: str) -> int:
+    """Decimals that a metric deserves."""
+    kind = metric.rpartition("/")[2]
+    return 3 if kind.startswith(("auroc", "auprc", "probe")) else 0 if kind == "active_units" else 2
+
+
+def hypervolume_unit(metrics: Iterable[str]) -> str:
+    """Such as "nats²" for two metrics in nats; empty where a metric is in something else."""
+    units = [metric_unit(metric) for metric in metrics]
+    return units[0] + ("", "²", "³")[len(units) - 1] if all(units) and 0 < len(units) < 4 else ""
 
 
 def parameter_name(name: str) -> str:
@@ -83,8 +112,7 @@ def cell(column: str, value: Any) -> str:
     kind = column.rpartition("/")[2]
     if "/" not in column or kind not in METRICS:
         return significant(value) if isinstance(value, float) else str(value)
-    digits = 3 if kind.startswith(("auroc", "auprc")) else 0 if kind == "active_units" else 2
-    return number(float(value), digits)
+    return number(float(value), digits_of(column))
 
 
 def count(size: int, one: str, many: str | None = None) -> str:

@@ -13,6 +13,7 @@ from pipeline.spec.searching import (
     Range,
     canonical_name,
     in_branch_order,
+    reachable,
     with_values,
 )
 from pipeline.spec.trial import TrialSpec
@@ -21,7 +22,8 @@ from pipeline.spec.trial import TrialSpec
 def problems_of(spec: StudySpec) -> list[Problem]:
     """Everything that is wrong with a spec whose parts are each valid; its search names must be canonical."""
     found = [problem for name, parameter in spec.search.items() for problem in _parameter(spec, name, parameter)]
-    return found or [*_branches(spec), *_objectives(spec), *_data(spec), *_labels(spec), *_rates(spec)]
+    found = found or [*_branches(spec), *_objectives(spec), *_data(spec), *_labels(spec)]
+    return found or [*_rates(spec), *_targets(spec)]
 
 
 def canonical_search(search: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
@@ -145,6 +147,17 @@ def _rates(spec: StudySpec) -> Iterator[Problem]:
             yield Problem(("objectives", index, "metric"), f"came {objective.metric!r}, {expected}")
     if spec.champion.by in WITH_RATE:
         yield Problem(("champion", "by"), f"came {spec.champion.by!r}, {expected}")
+
+
+def _targets(spec: StudySpec) -> Iterator[Problem]:
+    """A target for the KL needs a family that is trained by its KL."""
+    for values in reachable(spec.search, ("family", "code", "objective.kind")):
+        trial = spec.trial(values)
+        if trial.objective.kind != "beta" and not trial.model.is_trained_by_kl:
+            family = trial.model.family
+            path: Path = ("search", "objective.kind") if "objective.kind" in spec.search else ("objective", "kind")
+            yield Problem(path, f"came {trial.objective.kind!r}, expected 'beta' for {family}, which no KL trains")
+            return
 
 
 # Metrics that only a code with a rate has.

@@ -1,7 +1,6 @@
 """The whole of a study file."""
 
 import hashlib
-import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -11,10 +10,12 @@ from pydantic import Field
 
 from pipeline.errors import UserError
 from pipeline.spec.base import Count, Fraction, FromList, NotNegative, Seed, SpecPart
-from pipeline.spec.searching import Parameter, Value, with_values
+from pipeline.spec.searching import PARAMETER_PATHS, Parameter, Value, reachable, with_values
 from pipeline.spec.trial import ModelSpec, ObjectiveSpec, TrainingSpec, TrialSpec
 
 Metric = Literal["val/reconstruction", "val/kl", "val/elbo", "val/squared_error", "val/auroc", "val/active_units"]
+# What the tracking store keeps beside the studies' folders.
+RESERVED_NAMES = ("artifacts", "mlflow.db")
 STUDY_NAME = r"[^\W_][\w.-]*"
 
 
@@ -148,13 +149,18 @@ class StudySpec(SpecPart):
 
     def always_has_rate(self) -> bool:
         """Whether every configuration that the search can reach has a KL and an ELBO."""
-        options = {name: self.search[name].ends() for name in ("family", "code") if name in self.search}
-        combinations = [dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())]
-        return all(self.trial(values).model.has_rate for values in combinations)
+        return all(self.trial(values).model.has_rate for values in reachable(self.search, ("family", "code")))
 
     def plain(self) -> dict[str, Any]:
-        """The resolved spec as dictionaries, lists and scalars."""
-        return self.model_dump(mode="json")
+        """The resolved spec as dictionaries, lists and scalars; what is searched is not fixed as well."""
+        plain: dict[str, Any] = self.model_dump(mode="json")
+        for name in self.search:
+            *parents, leaf = PARAMETER_PATHS[name]
+            part = plain
+            for key in parents:
+                part = part[key]
+            del part[leaf]
+        return plain
 
     def sha256(self) -> str:
         """The identity of what every trial is made from; budgets are no part of it, so that they can be raised."""
@@ -168,6 +174,8 @@ def require_study_name(name: str) -> str:
     Raises:
         UserError: It cannot; the message says what a name is made of.
     """
+    if name in RESERVED_NAMES:
+        raise UserError(f"--name: came {name!r}, which HOME needs for itself; expected another name")
     if not re.fullmatch(STUDY_NAME, name) or len(name) > 100:
         raise UserError(
             f"--name: came {name!r}, expected letters, digits, '.', '_' or '-', with a letter or digit first"

@@ -1,7 +1,7 @@
 """The searched parameters: ranges, choices, the branches that `when` makes, and the names they go by."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, PlainValidator, Tag
@@ -27,7 +27,7 @@ def _several(given: Any) -> Any:
 Value = Annotated[Any, PlainValidator(_value)]
 When = Mapping[str, Annotated[tuple[Value, ...], FromList, BeforeValidator(_several)]]
 
-# Where a leaf's first name may be left out.
+# Where a leaf's first name may be left out; `kind` alone would say nothing.
 OPTIONAL_PREFIXES = ("model", "objective")
 
 
@@ -78,7 +78,8 @@ def _leaves(part: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[str,
 def _short_names() -> dict[str, tuple[str, ...]]:
     names: dict[str, tuple[str, ...]] = {}
     for path in _leaves(TrialSpec, ()):
-        short = ".".join(path[1:] if path[0] in OPTIONAL_PREFIXES else path)
+        may_be_short = path[0] in OPTIONAL_PREFIXES and path[1:] != ("kind",)
+        short = ".".join(path[1:] if may_be_short else path)
         names[short if short not in names else ".".join(path)] = path
     return names
 
@@ -117,6 +118,23 @@ def with_values(trial: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str
 def is_active(parameter: Range | Choices, values: Mapping[str, Any]) -> bool:
     """Whether the values chosen so far lead into the branch that this parameter belongs to."""
     return all(name in values and values[name] in allowed for name, allowed in parameter.when.items())
+
+
+def reachable(search: Mapping[str, Range | Choices], names: Collection[str]) -> list[dict[str, Any]]:
+    """Every combination of some choices that the search can come to, with the conditions that they hang on."""
+    needed = set(names) & set(search)
+    for name in reversed(in_branch_order(search)):
+        if name in needed:
+            needed |= set(search[name].when)
+    found: list[dict[str, Any]] = [{}]
+    for name in (name for name in in_branch_order(search) if name in needed):
+        parameter = search[name]
+        found = [
+            {**values, **chosen}
+            for values in found
+            for chosen in ([{name: end} for end in parameter.ends()] if is_active(parameter, values) else [{}])
+        ]
+    return found
 
 
 def in_branch_order(search: Mapping[str, Range | Choices]) -> list[str]:

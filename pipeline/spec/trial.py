@@ -135,6 +135,11 @@ class ModelSpec(SpecPart):
     codebook: CodebookSpec = CodebookSpec()
 
     @property
+    def is_trained_by_kl(self) -> bool:
+        """Whether the loss has the KL in it: that of a codebook is constant, `adversarial` has a game in its place."""
+        return self.has_rate and self.family not in ("vector_quantized", "adversarial")
+
+    @property
     def has_rate(self) -> bool:
         """Whether the code costs nats; a point code, a real number without noise, has no KL and no ELBO."""
         return not (self.family == "autoencoder" or (self.family == "denoising" and self.code == "point"))

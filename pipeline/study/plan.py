@@ -88,7 +88,7 @@ def _reference(spec: StudySpec, data: Dataset) -> dict[str, float]:
 def _models(spec: StudySpec) -> list[ModelSpec]:
     """The models that differ in their likelihood, as far as the search reaches."""
     models = [spec.trial({}).model]
-    for name in ("likelihood", "sigma"):
+    for name in ("likelihood", "sigma", "learned_sigma"):
         parameter: Range | Choices | None = spec.search.get(name)
         if parameter is not None:
             models = [model.model_copy(update={name: value}) for model in models for value in parameter.ends()]

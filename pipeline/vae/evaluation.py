@@ -14,7 +14,7 @@ from pipeline.anomaly import auroc, scores_of
 from pipeline.vae.families import Family
 
 Floats = NDArray[np.float64]
-ROWS_PER_PASS = 1024
+ROWS_PER_PASS = 512
 # Burda et al. 2016, section 5: a dimension is used if its posterior mean varies over the data by more than this.
 ACTIVE_VARIANCE = 0.01
 # Nats per example; below this a code says nothing.
@@ -106,16 +106,35 @@ def _parts(
 ) -> tuple[Tensor, ...]:
     drawn = model.code(x_KBD, condition_KBC, model.noise(1, x_KBD.shape[1], generators_K)[0])
     sampled_KBE = model.decode(drawn.z_KBZ, condition_KBC)
-    likely = model.code(x_KBD, condition_KBC, None)
-    decoded_KBE = model.decode(likely.z_KBZ, condition_KBC)
-    return (
-        model.likelihood.negative_log(sampled_KBE, x_KBD).sum(dim=2),
-        drawn.rate_KBR.sum(dim=2),
-        model.likelihood.negative_log(decoded_KBE, x_KBD).sum(dim=2),
-        likely.rate_KBR,
-        (x_KBD - model.likelihood.mean(decoded_KBE)).square().sum(dim=2),
-        likely.z_KBZ,
-    )
+    sampled_KB = model.likelihood.negative_log(sampled_KBE, x_KBD).sum(dim=2)
+    likely = _likely if condition_KBC is None else _likely_label
+    return sampled_KB, drawn.rate_KBR.sum(dim=2), *likely(model, x_KBD, condition_KBC)
+
+
+def _likely(model: Family, x_KBD: Tensor, condition_KBC: Tensor | None) -> tuple[Tensor, ...]:
+    """Reconstruction (K, B), rate (K, B, R), squared error (K, B) and code (K, B, Z) at the most likely code."""
+    code = model.code(x_KBD, condition_KBC, None)
+    decoded_KBE = model.decode(code.z_KBZ, condition_KBC)
+    reconstruction_KB = model.likelihood.negative_log(decoded_KBE, x_KBD).sum(dim=2)
+    error_KB = (x_KBD - model.likelihood.mean(decoded_KBE)).square().sum(dim=2)
+    return reconstruction_KB, code.rate_KBR, error_KB, code.z_KBZ
+
+
+def _likely_label(model: Family, x_KBD: Tensor, condition_KBC: Tensor | None) -> tuple[Tensor, ...]:
+    """The same under the label that explains each example best.
+
+    Scores must not see an example's own label: where labels say what is anomalous, it would give the anomalies away.
+    """
+    labels_CC = torch.eye(model.shape.classes, dtype=x_KBD.dtype, device=x_KBD.device)
+    every = [_likely(model, x_KBD, label_C.expand(*x_KBD.shape[:2], -1)) for label_C in labels_CC]
+    best_KB = torch.stack([one[0] + one[1].sum(dim=2) for one in every]).argmin(dim=0)
+    return tuple(_picked(torch.stack(parts), best_KB) for parts in zip(*every, strict=True))
+
+
+def _picked(parts_CKB: Tensor, best_KB: Tensor) -> Tensor:
+    """Of C versions of (K, B) or (K, B, ...), each example's own."""
+    index = best_KB.view(1, *best_KB.shape, *[1] * (parts_CKB.dim() - 3))
+    return torch.gather(parts_CKB, 0, index.expand(1, *parts_CKB.shape[1:]))[0]
 
 
 def metrics_of(measured: Measurement, prefix: str, score: str) -> dict[str, float]:

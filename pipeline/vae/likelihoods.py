@@ -35,6 +35,15 @@ class Likelihood(nn.Module):
         """What a decoder would have to give for E[x|z] = x, any shape."""
         return x
 
+    def without_code(self, train_ND: Tensor, x_ND: Tensor) -> Tensor:
+        """-log p(x) of the best decoder for `train_ND` that ignores its code, nats, (N, D); of one member."""
+        mean_1D = self.inverse_mean(train_ND.mean(dim=0, keepdim=True))
+        return self.negative_log(mean_1D.expand(1, *x_ND.shape), x_ND)[0]
+
+    def perfect(self, x_ND: Tensor) -> Tensor:
+        """-log p(x) of a decoder that gives x itself, nats, (N, D); no decoder is better."""
+        return self.negative_log(self.inverse_mean(x_ND)[None], x_ND)[0]
+
 
 class Bernoulli(Likelihood):
     """The decoder gives logits; x in [0, 1]. The negative log likelihood is the binary cross-entropy."""
@@ -80,6 +89,16 @@ class LearnedGaussian(Gaussian):
         start_K11 = torch.tensor(sigma_K).sub(SMALLEST_SIGMA).clamp(min=SMALLEST_SIGMA).expm1().log().view(-1, 1, 1)
         self.raw_sigma_K1F = nn.Parameter(start_K11.repeat(1, 1, features))
 
+    def without_code(self, train_ND: Tensor, x_ND: Tensor) -> Tensor:
+        """With the sigma that suits `train_ND` best."""
+        variance_D = train_ND.var(dim=0, correction=0)
+        variance = variance_D.mean() if self.raw_sigma_K1F.shape[2] == 1 else variance_D
+        return gaussian_negative_log(train_ND.mean(dim=0), _log_bounded(variance), x_ND)
+
+    def perfect(self, x_ND: Tensor) -> Tensor:
+        """With the smallest sigma."""
+        return gaussian_negative_log(x_ND, torch.full_like(x_ND, SMALLEST_SIGMA).log(), x_ND)
+
     def sigma(self) -> Tensor:
         """The standard deviation, shape (K, 1, features or 1)."""
         return bounded_sigma(self.raw_sigma_K1F)
@@ -107,10 +126,19 @@ class DecodedGaussian(Likelihood):
         """The mean itself, with the smallest sigma behind it."""
         return torch.cat([x, torch.full_like(x, -20.0)], dim=-1)
 
+    def without_code(self, train_ND: Tensor, x_ND: Tensor) -> Tensor:
+        """With the sigma of each feature that suits `train_ND` best."""
+        variance_D = train_ND.var(dim=0, correction=0)
+        return gaussian_negative_log(train_ND.mean(dim=0), _log_bounded(variance_D), x_ND)
+
 
 def bounded_sigma(raw: Tensor) -> Tensor:
     """A positive standard deviation from any number: SMALLEST_SIGMA + softplus(raw)."""
     return SMALLEST_SIGMA + functional.softplus(raw)
+
+
+def _log_bounded(variance: Tensor) -> Tensor:
+    return variance.sqrt().clamp(min=SMALLEST_SIGMA).log()
 
 
 def gaussian_negative_log(mean: Tensor, log_sigma: Tensor, x: Tensor) -> Tensor:

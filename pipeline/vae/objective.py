@@ -47,8 +47,10 @@ class Objective:
         self.delta_K = numbers([member.delta_nats for member in members])
         self.gamma_K = numbers([member.gamma for member in members])
         self.capacity_K = numbers([member.capacity_nats for member in members])
-        self.floors_total_K = flags([member.free_bits.kind == "total" for member in members])
-        self.floors_each_K = flags([member.free_bits.kind == "per_dimension" for member in members])
+        # A constraint or a capacity says itself how much KL is free.
+        free = [member.free_bits.kind if member.kind == "beta" else "none" for member in members]
+        self.floors_total_K = flags([kind == "total" for kind in free])
+        self.floors_each_K = flags([kind == "per_dimension" for kind in free])
         self.is_constrained_K = flags([member.kind == "constrained" for member in members])
         self.is_capacity_K = flags([member.kind == "capacity" for member in members])
         self.multiplier_K = torch.zeros_like(self.beta_K)

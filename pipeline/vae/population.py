@@ -96,7 +96,8 @@ class Population:
 
         Returns:
             The epoch's metrics of each member: `train/...` averaged over the epoch's batches, `val/...` after it, all
-            in nats per example; `time/epoch_seconds`. A member that diverged has values that are not finite.
+            in nats per example; `time/epoch_seconds`, its share of the pack's time.
+            A member that diverged has values that are not finite.
         """
         started = time.perf_counter()
         self.model.train()
@@ -111,7 +112,7 @@ class Population:
         self.epoch += 1
         means_4K = (sums_4K / self.steps_per_epoch).double().cpu().numpy()
         measured = [metrics_of(measurement, "val", self.score) for measurement in self.measure("validation")]
-        seconds = time.perf_counter() - started
+        seconds = (time.perf_counter() - started) / len(self.members)
         return [self._epoch_metrics(means_4K[:, k], measured[k], seconds) for k in range(len(self.members))]
 
     def _permutation(self, generator: torch.Generator) -> Tensor:

@@ -30,11 +30,10 @@ def trade_off_reference(data: Dataset, models: Sequence[ModelSpec]) -> dict[str,
     }
 
 
+@torch.no_grad()
 def _box(data: Dataset, model: ModelSpec) -> tuple[float, float]:
     likelihood = make_likelihood([model], len(data.feature_names)).double()
-    x_1ND = torch.as_tensor(data.splits["validation"].normal_ND).double()[None]
-    mean_D = torch.as_tensor(data.splits["train"].x_ND).double().mean(dim=0)
-    ignoring = likelihood.negative_log(likelihood.inverse_mean(mean_D).expand_as(x_1ND), x_1ND)
-    perfect = likelihood.negative_log(likelihood.inverse_mean(x_1ND), x_1ND)
-    reconstruction = float(ignoring.sum(dim=2).mean())
-    return reconstruction, reconstruction - float(perfect.sum(dim=2).mean())
+    train_ND = torch.as_tensor(data.splits["train"].x_ND).double()
+    x_ND = torch.as_tensor(data.splits["validation"].normal_ND).double()
+    reconstruction = float(likelihood.without_code(train_ND, x_ND).sum(dim=1).mean())
+    return reconstruction, reconstruction - float(likelihood.perfect(x_ND).sum(dim=1).mean())

@@ -135,3 +135,26 @@ def test_a_spec_cannot_be_changed():
         load_spec(DIGITS).trials = 3
     with pytest.raises(UserError):
         load_spec({})
+
+
+def test_a_resolved_spec_can_be_read_again_as_it_is_kept():
+    spec = load_spec(DIGITS)
+    again = load_spec(spec.plain())
+    assert again == spec or again.plain() == spec.plain()
+    assert again.sha256() == spec.sha256()
+
+
+@pytest.mark.parametrize("family", ["vector_quantized", "adversarial", "autoencoder"])
+def test_a_target_for_the_kl_is_refused_where_no_kl_trains(family):
+    settings = [f"model.family={family}", "objective.kind=constrained"]
+    settings += ["objectives=[{metric: val/reconstruction, direction: minimize}]"]
+    with pytest.raises(UserError, match=rf"objective\.kind: came 'constrained', expected 'beta' for {family}"):
+        load_spec(DIGITS, settings)
+
+
+def test_a_target_for_the_kl_may_hang_on_the_family_that_it_suits():
+    settings = ["model.family=null", "search.family={choices: [vae, vector_quantized]}"]
+    kinds = "search.objective.kind={choices: [beta, constrained], when: {family: vae}}"
+    assert load_spec(DIGITS, [*settings, kinds]).search["objective.kind"].when == {"family": ("vae",)}
+    with pytest.raises(UserError, match="expected 'beta' for vector_quantized"):
+        load_spec(DIGITS, [*settings, "search.objective.kind={choices: [beta, constrained]}"])

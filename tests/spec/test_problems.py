@@ -5,7 +5,11 @@ from pipeline.spec import load_spec
 
 from .files import DIGITS, edited, line_of
 
-BETA, CYCLES = "{low: 0.05, high: 20, log: true}", "when: {kl_annealing.schedule: [cyclical]}"
+ROW, BETA, CYCLES = (
+    "  beta:                  ",
+    "{low: 0.05, high: 20, log: true}",
+    "when: {kl_annealing.schedule: [cyclical]}",
+)
 WARMUP = "  kl_annealing.warmup:   {low: 0.1, high: 0.5, when: {kl_annealing.schedule: [linear, sigmoid]}}\n"
 KINDS = "choices: [none, total, per_dimension]"
 
@@ -26,6 +30,7 @@ WRONG = {
     "word for a list": ("[8]", "eight", None, ["data.anomaly_labels: came 'eight', expected a list"]),
     "no number": ("low: 0.05", "low: .nan", None, ["search.beta.low: came nan", "finite number"]),
     "range upside down": ("low: 0.05", "low: 30", None, ["search.beta.low: came 30", "below high (20)"]),
+    "full name": (f"{ROW}{BETA}", "  objective.beta: {low: 30, high: 20}", None, ["search.beta.low: came 30"]),
     "empty range": ("low: 0.05", "low: 20", None, ["search.beta.low: came 20", "below high (20)"]),
     "logarithm of zero": ("low: 0.05", "low: 0", None, ["search.beta.low: came 0", "above 0, as log is true"]),
     "fraction of an int": ("{low: 2, high: 32", "{low: 2.5, high: 32", None, ["latent_dim.low: came 2.5", "whole"]),
@@ -45,7 +50,7 @@ WRONG = {
         KINDS, f"{KINDS}, when: {{free_bits.kind: total}}", "search:", ["search: the conditions of free_bits.kind"]
     ),
     "searched and fixed": (
-        "training:", "objective: {beta: 1}\ntraining:", f"  beta:                  {BETA}",
+        "training:", "objective: {beta: 1}\ntraining:", f"{ROW}{BETA}",
         ["search.beta: is searched, and also fixed at objective.beta", "search.beta=null"],
     ),
     "fixed warm-up of the whole budget": (
@@ -60,7 +65,7 @@ WRONG = {
     "bernoulli unscaled": ("scale: unit", "scale: standard", None, ["data.scale: came 'standard'", "bernoulli"]),
     "choice without labels": ("[8]", "[]", "champion:", ["champion.by: came 'val/auroc'", "data.anomaly_labels"]),
     "unknown metric": ("metric: val/kl", "metric: val/kll", None, ["objectives.1.metric: came 'val/kll'", "'val/kl'?"]),
-    "rate of a point code": ("family: vae", "family: autoencoder", "metric: val/kl", ["metric: came 'val/kl'", "point"]),
+    "rate of a point code": ("family: vae", "family: autoencoder", "metric: val/kl", ["came 'val/kl'", "point code"]),
     "metric twice": (
         "metric: val/kl, ", "metric: val/reconstruction,  ", None, ["objectives.1.metric: came", "each metric once"]
     ),

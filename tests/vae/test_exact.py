@@ -81,7 +81,7 @@ def test_the_kl_ends_where_it_was_asked_to(digits, kind):
         "training__learning_rate_schedule": "cosine",
     }
     targets = (2.0, 5.0, 10.0, 20.0)
-    _, metrics = trained(digits, *[member(1, kind=kind, **{key: target}, **common) for target in targets])
+    _, metrics = trained(digits, *[member(1, objective__kind=kind, **{key: target}, **common) for target in targets])
     for target, one in zip(targets, metrics, strict=True):
         assert one["train/kl"] == pytest.approx(target, rel=0.02)
 

@@ -12,6 +12,7 @@ from pipeline.spec.trial import ModelSpec
 from pipeline.vae.families import FAMILIES
 from pipeline.vae.outcome import outcome_of
 from pipeline.vae.population import Population
+from pipeline.vae.reference import trade_off_reference
 from pipeline.vae.schedules import SCHEDULES
 from tests.vae.builders import member
 
@@ -29,8 +30,8 @@ VARIANTS = {name: {"family": name} for name in FAMILIES} | {
     "batch-norm": {"network__batch_norm": True},
     "conv-batch-norm": {"network__kind": "conv", "network__channels": (4, 8), "network__batch_norm": True},
     "linear": {"network__hidden": ()},
-    "constrained": {"kind": "constrained", "delta_nats": 2.0},
-    "capacity": {"kind": "capacity", "capacity_nats": 3.0, "kl_annealing__schedule": "linear"},
+    "constrained": {"objective__kind": "constrained", "delta_nats": 2.0},
+    "capacity": {"objective__kind": "capacity", "capacity_nats": 3.0, "kl_annealing__schedule": "linear"},
     "decayed-and-clipped": {
         "training__weight_decay": 0.01,
         "training__gradient_clip": 5.0,
@@ -133,3 +134,27 @@ def test_an_outcome_has_finite_metrics_scores_and_pictures(digits, variant):
     if has_rate:
         assert outcome.metrics["test/iwae"] >= outcome.metrics["test/elbo"] - 0.2
     assert 0.1 < outcome.metrics["test/probe_accuracy"] <= 1
+
+
+def test_a_conditional_model_cannot_tell_anomalies_by_their_labels(digits):
+    """Scores are taken under the label that explains an example best, so that shuffled labels change none of them."""
+    population, _ = trained([member(0, family="conditional", training__epochs=4)], digits, epochs=4)
+    own = population.measure("test")[0].scores()["elbo"]
+    examples = population.examples["test"]
+    shuffled = examples.condition_NC[
+        torch.randperm(len(examples.condition_NC), generator=torch.Generator().manual_seed(0))
+    ]
+    population.examples["test"] = examples._replace(condition_NC=shuffled)
+    assert (population.measure("test")[0].scores()["elbo"] == own).all()
+
+
+@pytest.mark.parametrize("kind", ["shared", "per_feature", "per_example"])
+def test_a_trained_model_with_a_learned_sigma_lies_inside_the_reference(digits, kind):
+    sigma = {"likelihood": "gaussian_learned", "learned_sigma": kind, "sigma": 0.2}
+    spec = member(0, **sigma, training__epochs=80, training__learning_rate=5e-3, network__hidden=(128,))
+    _, epochs = trained([spec], digits, epochs=80)
+    reference = trade_off_reference(digits, [spec.spec.model])
+    last = epochs[-1][0]
+    assert -last["val/elbo"] < reference["val/reconstruction"]
+    assert last["val/reconstruction"] < reference["val/reconstruction"]
+    assert last["val/kl"] < reference["val/kl"]

@@ -6,14 +6,16 @@ from typing import TypeVar
 
 from matplotlib.figure import Figure
 
-from pipeline.report import captions
-from pipeline.report.captions import Words
+from pipeline.report import captions, captions_model
+from pipeline.report.figures.codes import draw_latent_map, draw_latent_use
+from pipeline.report.figures.confirmation import draw_confirmation
 from pipeline.report.figures.detection import draw_auroc, draw_curves, draw_scores
-from pipeline.report.figures.examples import draw_reconstructions, draw_samples
+from pipeline.report.figures.examples import draw_reconstructions, draw_samples, draw_strips
 from pipeline.report.figures.style import png
-from pipeline.report.figures.trade_off import draw_hypervolume, draw_plane
+from pipeline.report.figures.trade_off import draw_hypervolume, draw_plane, draw_strip
 from pipeline.report.figures.training import draw_training
-from pipeline.report.tables import AurocSlice, Missing, StudyTables
+from pipeline.report.tables import AurocSlice, Missing, Plane, Strip, StudyTables
+from pipeline.report.words import Words
 
 Table = TypeVar("Table")
 
@@ -37,17 +39,39 @@ class Panel:
 
 def panels(tables: StudyTables) -> dict[str, Panel]:
     """All figures of a report by name."""
-    drawn = (
-        _panel("plane", tables.plane, draw_plane, captions.plane),
+    drawn = (*_of_search(tables), *_of_model(tables))
+    return {panel.name: panel for panel in drawn}
+
+
+def _of_search(tables: StudyTables) -> tuple[Panel, ...]:
+    champion = tables.summary.champion_trial
+    return (
+        _plane(tables.plane),
         _panel("hypervolume", tables.hypervolume, draw_hypervolume, captions.hypervolume),
         _panel("auroc", _known(tables.auroc), draw_auroc, captions.auroc),
+        _panel("confirmation", tables.confirmation, lambda t: draw_confirmation(t, champion), captions.confirmation),
         _panel("training", tables.training, draw_training, captions.training),
-        _panel("scores", tables.scores, draw_scores, captions.scores),
-        _panel("curves", tables.curves, draw_curves, captions.curves),
-        _panel("reconstructions", tables.reconstructions, draw_reconstructions, captions.reconstructions),
-        _panel("samples", tables.samples, draw_samples, captions.samples),
     )
-    return {panel.name: panel for panel in drawn}
+
+
+def _of_model(tables: StudyTables) -> tuple[Panel, ...]:
+    say = captions_model
+    return (
+        _panel("scores", tables.scores, draw_scores, say.scores),
+        _panel("curves", tables.curves, draw_curves, say.curves),
+        _panel("reconstructions", tables.reconstructions, draw_reconstructions, say.reconstructions),
+        _panel("latent_map", tables.latent_map, draw_latent_map, say.latent_map),
+        _panel("latent_use", tables.latent_use, draw_latent_use, say.latent_use),
+        _panel("traversals", tables.traversals, draw_strips, say.traversals),
+        _panel("interpolations", tables.interpolations, draw_strips, say.interpolations),
+        _panel("samples", tables.samples, draw_samples, say.samples),
+    )
+
+
+def _plane(table: Plane | Strip | Missing) -> Panel:
+    if isinstance(table, Strip):
+        return _panel("plane", table, draw_strip, captions.strip)
+    return _panel("plane", table, draw_plane, captions.plane)
 
 
 def _panel(name: str, table: Table | Missing, draw: Callable[[Table], Figure], say: Callable[[Table], Words]) -> Panel:

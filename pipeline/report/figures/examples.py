@@ -1,12 +1,13 @@
-"""Pictures of examples: inputs above their reconstructions, and draws from the prior."""
+"""Pictures of examples: inputs above their reconstructions, draws from the prior, walks through the code."""
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipeline.report.figures.images import grey_limits, mosaic, padded, show
 from pipeline.report.figures.style import ANOMALY, FAINT, INK, NORMAL, WIDTH, figure
-from pipeline.report.tables import Reconstructions, Samples
-from pipeline.report.tables.examples import Images
+from pipeline.report.tables import Reconstructions, Samples, Strips
+from pipeline.report.tables.images import Images
 from pipeline.report.words import number
 
 COLUMNS = 10
@@ -25,12 +26,12 @@ def _classes(table: Reconstructions) -> list[tuple[str, str, Images, Images]]:
 
 def _pairs(table: Reconstructions) -> Figure:
     classes = _classes(table)
-    limits = float(table.inputs.min()), float(table.inputs.max())
+    limits = grey_limits(table.inputs)
     side = WIDTH / (COLUMNS + 1.6)
     drawn = figure((2 * side + 0.55) * len(classes))
     panels = drawn.subplots(len(classes), 1, squeeze=False)[:, 0]
     for axes, (name, colour, inputs, outputs) in zip(panels, classes, strict=True):
-        _show(axes, mosaic(np.concatenate([padded(inputs), padded(outputs)]), COLUMNS), limits)
+        show(axes, mosaic(np.concatenate([padded(inputs, COLUMNS), padded(outputs, COLUMNS)]), COLUMNS), limits)
         high, wide = inputs.shape[1] + 1, inputs.shape[2] + 1
         axes.set_yticks([high / 2, 1.5 * high], ["input", "recon-\nstruction"])
         axes.set_title(f"{'Normal' if name == 'normal' else 'Anomalous'} test examples", color=colour)
@@ -44,36 +45,20 @@ def draw_samples(table: Samples) -> Figure:
     """Decoded draws from the prior."""
     rows = -(-len(table.images) // COLUMNS)
     drawn = figure(rows * WIDTH / COLUMNS + 0.1)
-    _show(drawn.add_subplot(), mosaic(table.images, COLUMNS), (float(table.images.min()), float(table.images.max())))
+    show(drawn.add_subplot(), mosaic(table.images, COLUMNS), grey_limits(table.images))
     return drawn
 
 
-def padded(images: Images) -> Images:
-    """A full row of COLUMNS images; NaN, which is not drawn, where there is none."""
-    empty = np.full((COLUMNS - len(images), *images.shape[1:]), np.nan, np.float32)
-    return np.concatenate([images[:COLUMNS], empty])
-
-
-def mosaic(images: Images, columns: int) -> Images:
-    """Images of shape (N, H, W) or (N, H, W, 3) as one, row by row, one pixel apart and around (NaN, not drawn)."""
-    rows = -(-len(images) // columns)
-    _, high, wide, *channels = images.shape
-    canvas = np.full((rows * (high + 1) + 1, columns * (wide + 1) + 1, *channels), np.nan, np.float32)
-    for i, image in enumerate(images):
-        top, left = i // columns * (high + 1) + 1, i % columns * (wide + 1) + 1
-        canvas[top : top + high, left : left + wide] = image
-    return canvas
-
-
-def _show(axes: Axes, canvas: Images, limits: tuple[float, float]) -> None:
-    low, high = limits
-    if canvas.ndim == 3:
-        canvas = np.nan_to_num(np.clip((canvas - low) / (high - low or 1), 0, 1), nan=1.0)
-    axes.imshow(canvas, cmap="gray", vmin=low, vmax=high if high > low else low + 1, interpolation="nearest")
-    axes.grid(False)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
+def draw_strips(table: Strips) -> Figure:
+    """A row a walk, with its name where it has one."""
+    walks, steps, high, wide = table.images.shape[:4]
+    drawn = figure(walks * high * (WIDTH - 0.7 * bool(table.names)) / (steps * wide) + 0.1)
+    axes = drawn.add_subplot()
+    flat = table.images.reshape(walks * steps, *table.images.shape[2:])
+    show(axes, mosaic(flat, steps), grey_limits(flat))
+    if table.names:
+        axes.set_yticks((np.arange(walks) + 0.5) * (high + 1), table.names)
+    return drawn
 
 
 def _rows(table: Reconstructions) -> Figure:

@@ -15,6 +15,11 @@ WIDTH = 6.0
 INK, GREY, FAINT, PAPER = "#1f2933", "#66707a", "#c3c9d0", "#ffffff"
 # Blue against vermilion is the pair of Okabe and Ito's colours that every kind of colour-blindness keeps apart.
 NORMAL, ANOMALY, CHOSEN = "#2a6f97", "#c8502d", "#c8502d"
+# Of kinds of normal examples; none is near ANOMALY. Labels are also named where they lie.
+LABELS = (
+    "#332288", "#88ccee", "#44aa99", "#117733", "#999933", "#ddcc77", "#aa4499", "#6699cc", "#4d4d4d", "#e3a6d6",
+    "#8c6bb1", "#a0703c",
+)  # fmt: skip
 
 STYLE = {
     "font.family": "DejaVu Sans",

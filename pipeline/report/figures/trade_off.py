@@ -1,4 +1,4 @@
-"""Pictures of the trade-off: the reconstruction/KL plane and the hypervolume."""
+"""Pictures of the trade-off: where the trials lie, and the hypervolume."""
 
 import numpy as np
 import pandas as pd
@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.report.figures.style import CHOSEN, FAINT, GREY, INK, NORMAL, PAPER, figure, scale
-from pipeline.report.tables import HypervolumeHistory, Plane
+from pipeline.report.tables import HypervolumeHistory, Plane, Strip
 from pipeline.report.tables.frames import Floats
-from pipeline.report.words import number
+from pipeline.report.words import axis_label, hypervolume_unit, number
 
 # Parts of the axes where the legend may be, so that no line is named under it.
 LEGEND = [(x, y) for x in (0.7, 0.8, 0.9, 1.0) for y in (0.84, 0.92, 1.0)]
@@ -17,28 +17,51 @@ LINE = "#dbe0e5"
 
 
 def draw_plane(table: Plane) -> Figure:
-    """Reconstruction against KL, every trial, over lines of equal ELBO."""
+    """Every trial in the plane of two metrics, over lines of equal ELBO where there are such."""
     drawn = figure(4.9)
     axes = drawn.add_subplot()
     points = table.points
     axes.set(xlim=table.x, ylim=table.y, autoscale_on=False)
-    axes.set(xlabel="validation reconstruction (nats per example)", ylabel="validation KL (nats per example)")
-    axes.grid(False)
-    _equal_elbo(axes, table)
+    axes.set(xlabel=axis_label(table.metrics[0]), ylabel=axis_label(table.metrics[1]))
+    axes.grid(not table.has_elbo)
+    if table.has_elbo:
+        _equal_elbo(axes, table)
     _trials(axes, points)
     if table.objectives_are_the_axes and points["frontier"].any():
-        line = points[points["frontier"]].sort_values(["reconstruction", "kl"])
-        axes.plot(line["reconstruction"], line["kl"], color=INK, linewidth=1.1, zorder=3, label="frontier")
+        line = points[points["frontier"]].sort_values(["x", "y"])
+        axes.plot(line["x"], line["y"], color=INK, linewidth=1.1, zorder=3, label="frontier")
     _champion(axes, points[points["champion"]])
-    if axes.get_legend_handles_labels()[0]:
+    if table.has_elbo and axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper right")
+    elif axes.get_legend_handles_labels()[0]:
+        _legend_above(drawn)
     return drawn
+
+
+def draw_strip(table: Strip) -> Figure:
+    """The objective over the trials' numbers, with the best so far."""
+    drawn = figure(3.6)
+    axes = drawn.add_subplot()
+    axes.set(ylim=table.y, xlabel="trial number", ylabel=axis_label(table.metric))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+    axes.margins(x=0.04)
+    if len(table.best) > 1:
+        axes.step(table.best["x"], table.best["y"], where="post", color=GREY, linewidth=1.1, label="best so far")
+    _trials(axes, table.points)
+    _champion(axes, table.points[table.points["champion"]])
+    if axes.get_legend_handles_labels()[0]:
+        _legend_above(drawn)
+    return drawn
+
+
+def _legend_above(drawn: Figure) -> None:
+    drawn.legend(loc="outside upper left", ncols=5, handletextpad=0.3, columnspacing=1.2)
 
 
 def _equal_elbo(axes: Axes, table: Plane) -> None:
     """ELBO = -(reconstruction + KL), so equal ELBO is a straight line; each is named where there is most room."""
     (left, right), (bottom, top) = table.x, table.y
-    taken = np.column_stack([table.points["reconstruction"], table.points["kl"]])
+    taken = np.column_stack([table.points["x"], table.points["y"]])
     taken = np.vstack([(taken - [left, bottom]) / [right - left, top - bottom], LEGEND])
     along = np.linspace(0.03, 0.97, 48)
     for total in MaxNLocator(6).tick_values(left + bottom, right + top):
@@ -68,15 +91,13 @@ def _trials(axes: Axes, points: pd.DataFrame) -> None:
     for state, marker, colour in (("stopped", "x", FAINT), ("running", "+", GREY)):
         some = points[points["state"].eq(state)]
         if len(some):
-            axes.scatter(some["reconstruction"], some["kl"], s=20, marker=marker, color=colour, linewidths=1, zorder=2,
+            axes.scatter(some["x"], some["y"], s=20, marker=marker, color=colour, linewidths=1, zorder=2,
                          label=state)  # fmt: skip
     finished = points[points["state"].eq("finished")]
     known = np.isfinite(finished["auroc"])
     for on_frontier, size in ((False, 30), (True, 58)):
         some = finished[~known & finished["frontier"].eq(on_frontier)]
-        axes.scatter(
-            some["reconstruction"], some["kl"], s=size, color=NORMAL, edgecolors=PAPER, linewidths=0.6, zorder=4
-        )
+        axes.scatter(some["x"], some["y"], s=size, color=NORMAL, edgecolors=PAPER, linewidths=0.6, zorder=4)
     if known.any():
         _coloured(axes, finished[known])
 
@@ -84,7 +105,7 @@ def _trials(axes: Axes, points: pd.DataFrame) -> None:
 def _coloured(axes: Axes, points: pd.DataFrame) -> None:
     sizes = np.where(points["frontier"], 58, 30)
     edges = np.where(points["frontier"], INK, PAPER)
-    dots = axes.scatter(points["reconstruction"], points["kl"], s=sizes, c=points["auroc"], cmap=scale(),
+    dots = axes.scatter(points["x"], points["y"], s=sizes, c=points["auroc"], cmap=scale(),
                         edgecolors=list(edges), linewidths=0.7, zorder=4)  # fmt: skip
     bar = axes.figure.colorbar(dots, ax=axes, pad=0.02, aspect=32, label="validation AUROC")
     bar.outline.set_visible(False)
@@ -93,7 +114,7 @@ def _coloured(axes: Axes, points: pd.DataFrame) -> None:
 def _champion(axes: Axes, points: pd.DataFrame) -> None:
     if points.empty:
         return
-    axes.scatter(points["reconstruction"], points["kl"], s=190, facecolors="none", edgecolors=CHOSEN, linewidths=1.8,
+    axes.scatter(points["x"], points["y"], s=190, facecolors="none", edgecolors=CHOSEN, linewidths=1.8,
                  zorder=5, label=f"chosen: trial {points['trial'].iloc[0]}")  # fmt: skip
 
 
@@ -104,8 +125,8 @@ def draw_hypervolume(table: HypervolumeHistory) -> Figure:
     axes.step(table.trial_N, table.hypervolume_N, where="post", color=NORMAL)
     axes.fill_between(table.trial_N, table.hypervolume_N, step="post", color=NORMAL, alpha=0.10, linewidth=0)
     axes.plot(table.trial_N[-1:], table.hypervolume_N[-1:], "o", color=NORMAL, markersize=5)
-    unit = " (nats²)" if all(name.endswith(("reconstruction", "kl")) for name in table.reference) else ""
-    axes.set(xlabel="trial number", ylabel=f"hypervolume{unit}")
+    unit = hypervolume_unit(table.reference)
+    axes.set(xlabel="trial number", ylabel=f"hypervolume ({unit})" if unit else "hypervolume")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_formatter(lambda value, _: number(value, 0 if table.hypervolume_N.max() >= 5 else 2))

@@ -5,10 +5,22 @@ from dataclasses import dataclass
 import pandas as pd
 
 from pipeline.report.tables.choice import Choice, Collapse, Edge, choices, collapse, edges
-from pipeline.report.tables.detection import AurocSlice, Curves, Scores, auroc_slice, curves, scores
-from pipeline.report.tables.examples import Reconstructions, Samples, reconstructions, samples
+from pipeline.report.tables.codes import CodeFacts, LatentMap, LatentUse, code_facts, latent_map, latent_use
+from pipeline.report.tables.confirmation import Confirmation, confirmation
+from pipeline.report.tables.detection import Curves, Scores, curves, scores
+from pipeline.report.tables.examples import (
+    Reconstructions,
+    Samples,
+    Strips,
+    interpolations,
+    reconstructions,
+    samples,
+    traversals,
+)
 from pipeline.report.tables.frames import FIRST_PARAMETERS, Interval, Missing, searched_parameters, tidy, with_state
-from pipeline.report.tables.frontier import HypervolumeHistory, Plane, frontier, hypervolume_history, plane
+from pipeline.report.tables.frontier import HypervolumeHistory, frontier, hypervolume_history
+from pipeline.report.tables.plane import Plane, Strip, plane
+from pipeline.report.tables.slices import AurocSlice, auroc_slice
 from pipeline.report.tables.summary import StudySummary, summary
 from pipeline.report.tables.training import TrainingCurves, training_curves
 from pipeline.tracking.record import StudyRecord
@@ -16,16 +28,22 @@ from pipeline.tracking.record import StudyRecord
 __all__ = [
     "AurocSlice",
     "Choice",
+    "CodeFacts",
     "Collapse",
+    "Confirmation",
     "Curves",
     "Edge",
     "HypervolumeHistory",
     "Interval",
+    "LatentMap",
+    "LatentUse",
     "Missing",
     "Plane",
     "Reconstructions",
     "Samples",
     "Scores",
+    "Strip",
+    "Strips",
     "StudySummary",
     "StudyTables",
     "TrainingCurves",
@@ -51,7 +69,7 @@ class StudyTables:
     parameters: tuple[str, ...]
     frontier: pd.DataFrame
     trials: pd.DataFrame
-    plane: Plane | Missing
+    plane: Plane | Strip | Missing
     hypervolume: HypervolumeHistory | Missing
     auroc: tuple[AurocSlice | Missing, ...]
     training: TrainingCurves | Missing
@@ -59,6 +77,12 @@ class StudyTables:
     curves: Curves | Missing
     reconstructions: Reconstructions | Missing
     samples: Samples | Missing
+    latent_map: LatentMap | Missing
+    latent_use: LatentUse | Missing
+    traversals: Strips | Missing
+    interpolations: Strips | Missing
+    confirmation: Confirmation | Missing
+    code: CodeFacts
     choices: tuple[Choice, ...]
     collapse: Collapse
     edges: tuple[Edge, ...]
@@ -82,6 +106,12 @@ def study_tables(record: StudyRecord) -> StudyTables:
         curves=curves(record),
         reconstructions=reconstructions(record),
         samples=samples(record),
+        latent_map=latent_map(record),
+        latent_use=latent_use(record),
+        traversals=traversals(record),
+        interpolations=interpolations(record),
+        confirmation=confirmation(record),
+        code=code_facts(record),
         choices=choices(record),
         collapse=collapse(record),
         edges=edges(record),

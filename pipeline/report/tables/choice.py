@@ -20,7 +20,7 @@ from pipeline.tracking.record import StudyRecord
 RULES = ("val/auroc", "val/elbo")
 COLLAPSED_KL_NATS = 0.05
 EDGE_SHARE = 0.05
-LARGER_IS_BETTER = ("auroc", "auroc_low", "auprc", "elbo", "active_units")
+LARGER_IS_BETTER = ("auroc", "auroc_low", "auprc", "elbo", "active_units", "probe_accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,17 +63,19 @@ class Edge:
 
 @dataclass(frozen=True, kw_only=True)
 class Collapse:
-    """Finished trials whose posterior fell back to the prior: no active unit, or a validation KL below 0.05 nats.
+    """Finished trials whose code says nothing: as they stored it, else no active unit or a KL below 0.05 nats.
 
     Attributes:
         trials: Their numbers.
-        known: Finished trials that measured either.
+        known: Finished trials of which it is known.
         smallest_beta: The smallest beta among them, NaN where there is none.
+        with_kl: Whether any finished trial has a KL.
     """
 
     trials: tuple[int, ...]
     known: int
     smallest_beta: float
+    with_kl: bool
 
 
 def best(trials: pd.DataFrame, metric: str) -> int | None:
@@ -108,15 +110,17 @@ def _choice(record: StudyRecord, rule: str, trial: int) -> Choice:
 
 
 def collapse(record: StudyRecord) -> Collapse:
-    """The finished trials with a collapsed posterior."""
+    """The finished trials with a collapsed code."""
     finished = with_state(record, "finished")
-    units, kl_nats = numbers(finished, "val/active_units"), numbers(finished, "val/kl")
-    collapsed = finished[(units < 1) | (kl_nats < COLLAPSED_KL_NATS)]
+    stored, units, kl_nats = (numbers(finished, f"val/{name}") for name in ("collapsed", "active_units", "kl"))
+    derived = (units < 1) | (kl_nats < COLLAPSED_KL_NATS)
+    collapsed = finished[np.where(np.isfinite(stored), stored >= 0.5, derived)]
     betas = numbers(collapsed, "beta")
     return Collapse(
         trials=trial_numbers(collapsed),
-        known=int((np.isfinite(units) | np.isfinite(kl_nats)).sum()),
+        known=int(np.isfinite([stored, units, kl_nats]).any(axis=0).sum()),
         smallest_beta=float(np.nanmin(betas)) if np.isfinite(betas).any() else float("nan"),
+        with_kl=bool(np.isfinite(kl_nats).any()),
     )
 
 

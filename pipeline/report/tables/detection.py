@@ -1,4 +1,4 @@
-"""How well anomalies are told from normals: over the search, and by the chosen model."""
+"""How well the chosen model tells anomalies from normals."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,7 @@ import pandas as pd
 
 from pipeline import anomaly
 from pipeline.report.tables.choice import stored_auroc
-from pipeline.report.tables.frames import Floats, Interval, Missing, numbers, row_of, search_range, with_state
-from pipeline.report.tables.frontier import frontier
+from pipeline.report.tables.frames import Floats, Interval, Missing, has_rate, numbers, row_of
 from pipeline.tracking.record import ChampionRecord, StudyRecord
 
 NO_CHAMPION = "No model has been chosen yet."
@@ -16,28 +15,11 @@ NOT_SCORES = ("split", "row", "label", "anomaly")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AurocSlice:
-    """Validation AUROC of the finished trials against one parameter.
-
-    Attributes:
-        parameter: Its name.
-        log: Whether it was searched on a log scale.
-        points: A row a trial: `trial`, `value`, `auroc`, `frontier`, `champion`.
-        trend: A row a bin of neighbouring trials: the medians `value` and `auroc`.
-    """
-
-    parameter: str
-    log: bool
-    points: pd.DataFrame
-    trend: pd.DataFrame
-
-
-@dataclass(frozen=True, kw_only=True)
 class Scores:
     """The chosen model's anomaly scores on the test split; higher is more anomalous.
 
     Attributes:
-        score: Which score, such as "elbo".
+        score: Which score, such as "elbo"; for a code without rate, that is the reconstruction.
         normal_N, anomaly_N: Scores of the normal and of the anomalous test examples.
         thresholds: Columns `percentile`, `threshold`, `precision`, `recall`, `false_alarm_rate`; the percentiles are
             of the scores of normal validation examples. No row where there are none.
@@ -69,38 +51,16 @@ class Curves:
     prevalence: float
 
 
-def auroc_slice(record: StudyRecord, parameter: str) -> AurocSlice | Missing:
-    """Validation AUROC against a parameter, over the finished trials that have both."""
-    finished = with_state(record, "finished")
-    points = pd.DataFrame(
-        {
-            "trial": finished["trial"],
-            "value": numbers(finished, parameter),
-            "auroc": numbers(finished, "val/auroc"),
-            "frontier": finished["trial"].isin(frontier(record)["trial"]),
-            "champion": finished["trial"] == (record.champion.trial if record.champion else -1),
-        }
-    )
-    known = np.isfinite(points[["value", "auroc"]].to_numpy()).all(axis=1)
-    points = points.loc[known].reset_index(drop=True)
-    if points.empty:
-        return Missing(f"No finished trial has both a validation AUROC and a value of {parameter}.")
-    log = bool(search_range(record, parameter).get("log")) and bool((points["value"] > 0).all())
-    return AurocSlice(parameter=parameter, log=log, points=points, trend=_trend(points))
-
-
-def _trend(points: pd.DataFrame, trials_per_bin: int = 6, most_bins: int = 8) -> pd.DataFrame:
-    """Medians over bins of equally many trials, for equal values always in one bin."""
-    bins = int(np.clip(len(points) // trials_per_bin, 1, most_bins))
-    places = (points["value"].rank(method="average") - 0.5) / len(points) * bins
-    return points.groupby(places.astype(int))[["value", "auroc"]].median().reset_index(drop=True)
-
-
 def score_name(record: StudyRecord, champion: ChampionRecord) -> str | None:
     """The anomaly score that the spec asks for, else the first that was stored."""
     stored = [name for name in champion.scores.columns if name not in NOT_SCORES]
     asked = record.spec.get("anomaly", {}).get("score")
     return asked if asked in stored else next(iter(stored), None)
+
+
+def _meaning(record: StudyRecord, champion: ChampionRecord) -> str:
+    name = str(score_name(record, champion))
+    return "reconstruction" if name == "elbo" and not has_rate(record, champion.trial) else name
 
 
 def _split(record: StudyRecord, champion: ChampionRecord, split: str) -> pd.DataFrame:
@@ -124,7 +84,7 @@ def scores(record: StudyRecord) -> Scores | Missing:
     is_anomaly, score = test["anomaly"].to_numpy(), test["score"].to_numpy()
     thresholds = anomaly.threshold_table(normal, is_anomaly, score) if len(normal) else pd.DataFrame()
     return Scores(
-        score=str(score_name(record, champion)),
+        score=_meaning(record, champion),
         normal_N=score[~is_anomaly],
         anomaly_N=score[is_anomaly],
         thresholds=thresholds,

@@ -7,10 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.report.tables.detection import NO_CHAMPION
-from pipeline.report.tables.frames import Missing
+from pipeline.report.tables.frames import Floats, Missing, has_rate
+from pipeline.report.tables.images import Images, image_shape, shaped
 from pipeline.tracking.record import StudyRecord
 
-Images = NDArray[np.float32]
+NO_SAMPLES = "The chosen model stored no samples from its prior."
+NO_PRIOR = "A code without a rate has no prior, so there is nothing to draw samples from."
+NO_IMAGES = "The examples are rows of a table and not images, so {} are not drawn."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,19 @@ class Samples:
     images: Images
 
 
+@dataclass(frozen=True, kw_only=True)
+class Strips:
+    """Rows of images, each a walk through the code.
+
+    Attributes:
+        images: Shape (L, S, H, W) or (L, S, H, W, 3): L walks of S steps.
+        names: One for each walk; none where they have no names.
+    """
+
+    images: Images
+    names: tuple[str, ...] = ()
+
+
 def reconstructions(record: StudyRecord, most_images: int = 10, most_rows: int = 3) -> Reconstructions | Missing:
     """At most so many examples of each class."""
     champion = record.champion
@@ -50,8 +66,8 @@ def reconstructions(record: StudyRecord, most_images: int = 10, most_rows: int =
     most = most_images if shape else most_rows
     kept = np.concatenate([np.flatnonzero(~is_anomaly)[:most], np.flatnonzero(is_anomaly)[:most]])
     return Reconstructions(
-        inputs=_shaped(inputs[kept], shape),
-        reconstructions=_shaped(outputs[kept], shape),
+        inputs=shaped(inputs[kept], shape),
+        reconstructions=shaped(outputs[kept], shape),
         is_anomaly_N=is_anomaly[kept],
         feature_names=() if shape else _feature_names(record.data, inputs[0].size),
     )
@@ -64,30 +80,47 @@ def samples(record: StudyRecord, most: int = 40) -> Samples | Missing:
         return Missing(NO_CHAMPION)
     drawn = np.asarray(champion.samples_MD, np.float32)
     if drawn.size == 0:
-        return Missing("The chosen model stored no samples from its prior.")
+        return Missing(NO_SAMPLES if has_rate(record, champion.trial) else NO_PRIOR)
     shape = image_shape(record.data, drawn[0].size)
     if shape is None:
-        return Missing("The examples are rows of a table and not images, so samples from the prior are not drawn.")
-    return Samples(images=_shaped(drawn[:most], shape))
+        return Missing(NO_IMAGES.format("samples from the prior"))
+    return Samples(images=shaped(drawn[:most], shape))
 
 
-def image_shape(data: Any, features: int) -> tuple[int, ...] | None:
-    """The data summary's image shape, None where it has none or does not hold this many features."""
-    shape = tuple(int(side) for side in data.get("image_shape") or ())
-    return shape if len(shape) in (2, 3) and int(np.prod(shape)) == features else None
+def traversals(record: StudyRecord) -> Strips | Missing:
+    """One example with one latent dimension moved, a row a dimension."""
+    champion = record.champion
+    if champion is None:
+        return Missing(NO_CHAMPION)
+    found = _strips(record, champion.traversals_LSD, "latent traversals")
+    if isinstance(found, Missing):
+        return found
+    return Strips(images=found.images, names=_moved(champion.latent_variance_Z, len(found.images)))
 
 
-def _shaped(flat: Images, shape: tuple[int, ...] | None) -> Images:
-    """Images with the channels last (and no axis for a single one), or rows as they are."""
-    flat = flat.reshape(len(flat), -1)
+def interpolations(record: StudyRecord) -> Strips | Missing:
+    """Straight lines between the codes of two examples."""
+    champion = record.champion
+    return Missing(NO_CHAMPION) if champion is None else _strips(record, champion.interpolations_PSD, "interpolations")
+
+
+def _strips(record: StudyRecord, stored: Images | None, what: str) -> Strips | Missing:
+    if not record.data.get("image_shape"):
+        return Missing(NO_IMAGES.format(what))
+    flat = np.asarray(() if stored is None else stored, np.float32)
+    shape = image_shape(record.data, flat.shape[-1]) if flat.ndim == 3 and flat.size else None
     if shape is None:
-        return flat
-    images = flat.reshape(len(flat), *shape)
-    if len(shape) == 3 and shape[0] in (1, 3):
-        images = np.moveaxis(images, 1, -1)
-    if images.ndim == 4 and images.shape[-1] != 3:
-        images = images[..., 0]
-    return images
+        return Missing(f"The chosen model stored no {what}.")
+    images = shaped(flat.reshape(-1, flat.shape[-1]), shape)
+    return Strips(images=images.reshape(*flat.shape[:2], *images.shape[1:]))
+
+
+def _moved(variance_Z: Floats | None, size: int) -> tuple[str, ...]:
+    """Names of the dimensions that were moved: those whose means vary most, which is how traversals are made."""
+    if variance_Z is None or len(variance_Z) < size:
+        return ()
+    order = np.argsort(-np.asarray(variance_Z, np.float64), kind="stable")[:size]
+    return tuple(f"dim {dimension + 1}" for dimension in order)
 
 
 def _feature_names(data: Any, features: int) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """A record's frames, read so that a missing column, value or whole frame is no special case elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,7 +52,15 @@ def tidy(record: StudyRecord) -> StudyRecord:
         record,
         trials=trials[list(dict.fromkeys(names))],
         history=history.sort_values(["trial", "epoch"], ignore_index=True),
+        confirmations=_confirmations(record.confirmations),
     )
+
+
+def _confirmations(rows: pd.DataFrame) -> pd.DataFrame:
+    """By trial and seed, each pair once: the last, where a seed was trained again."""
+    rows = rows.reindex(columns=list(dict.fromkeys(["trial", "seed", *sorted(rows.columns)])))
+    rows = rows.drop_duplicates(["trial", "seed"], keep="last")
+    return rows.sort_values(["trial", "seed"], ignore_index=True)
 
 
 def numbers(frame: pd.DataFrame, name: str) -> Floats:
@@ -100,3 +108,22 @@ def search_range(record: StudyRecord, column: str) -> dict[str, Any]:
     """What the spec says about a searched parameter: low, high, log, type or choices; empty where it is fixed."""
     search = record.spec.get("search", {})
     return next((dict(rule) for name, rule in search.items() if short_name(name, [column]) == column), {})
+
+
+def setting(record: StudyRecord, trial: int, name: str) -> Any:
+    """A trial's value of a model setting such as "codebook.size": searched, else fixed in the spec, else None."""
+    row = row_of(record, trial)
+    column = short_name(name, list(row.columns))
+    if column is not None and len(row) and pd.notna(row[column].iloc[0]):
+        return row[column].iloc[0]
+    part: Any = record.spec.get("model", {})
+    for key in name.split("."):
+        part = part.get(key) if isinstance(part, Mapping) else None
+    return part
+
+
+def has_rate(record: StudyRecord, trial: int) -> bool:
+    """Whether a trial's code costs nats. One that measured its reconstruction but no KL has a point code."""
+    row = row_of(record, trial)
+    known = [np.isfinite(scalar(row, name)) for name in ("val/reconstruction", "val/kl", "test/kl")]
+    return bool(not known[0] or known[1] or known[2])

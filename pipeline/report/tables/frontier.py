@@ -1,4 +1,4 @@
-"""The reconstruction/KL trade-off: the frontier, the plane it lies in, and the hypervolume it gained trial by trial."""
+"""The trade-off between the objectives: the frontier, and the hypervolume it gained trial by trial."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,30 +12,8 @@ from pipeline.report.tables.frames import Floats, Missing, numbers, with_state
 from pipeline.search.pareto import hypervolume, non_dominated
 from pipeline.tracking.record import StudyRecord
 
-Limits = tuple[float, float]
-
 PLANE = ("val/reconstruction", "val/kl")
 DEFAULT_OBJECTIVES = tuple({"metric": metric, "direction": "minimize"} for metric in PLANE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plane:
-    """Trials by their last validation reconstruction and KL.
-
-    Attributes:
-        points: A row a trial that measured both: `trial`, `state`, `reconstruction` and `kl` (nats per example),
-            `auroc` (validation; NaN where unknown), `frontier`, `champion`.
-        off_plane: Trials that are not in `points`, counted by state.
-        x, y: Limits of reconstruction and KL that hold the frontier and the bulk of the finished trials, so that a few
-            that went far off do not squeeze the rest.
-        objectives_are_the_axes: Whether the frontier is the lower left border of this plane.
-    """
-
-    points: pd.DataFrame
-    off_plane: Mapping[str, int]
-    x: Limits
-    y: Limits
-    objectives_are_the_axes: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +22,8 @@ class HypervolumeHistory:
 
     Attributes:
         trial_N: Numbers of the finished trials.
-        hypervolume_N: In the product of the objectives' units (nats squared for reconstruction and KL).
+        hypervolume_N: In the product of the objectives' units (nats squared for reconstruction and KL); with one
+            objective, how far the best trial lies beyond the reference.
         reference: The fixed reference point, by objective metric.
     """
 
@@ -74,46 +53,6 @@ def frontier(record: StudyRecord) -> pd.DataFrame:
     chosen = finished[non_dominated(values)]
     order = np.argsort(values[chosen.index, 0], kind="stable")
     return chosen.iloc[order].reset_index(drop=True)
-
-
-def plane(record: StudyRecord) -> Plane | Missing:
-    """Every trial that measured reconstruction and KL."""
-    trials = record.trials
-    points = pd.DataFrame(
-        {
-            "trial": trials["trial"],
-            "state": trials["state"],
-            "reconstruction": numbers(trials, PLANE[0]),
-            "kl": numbers(trials, PLANE[1]),
-            "auroc": numbers(trials, "val/auroc"),
-            "frontier": trials["trial"].isin(frontier(record)["trial"]),
-            "champion": trials["trial"] == (record.champion.trial if record.champion else -1),
-        }
-    )
-    finite = np.isfinite(points[["reconstruction", "kl"]].to_numpy()).all(axis=1)
-    measured = points["state"].ne("failed") & finite
-    off_plane = points[~measured]["state"].value_counts(sort=False)
-    if not measured.any():
-        return Missing("No trial has measured both reconstruction and KL on the validation split.")
-    points = points[measured].reset_index(drop=True)
-    return Plane(
-        points=points,
-        off_plane={str(state): int(count) for state, count in off_plane.items()},
-        x=_limits(points, "reconstruction"),
-        y=_limits(points, "kl"),
-        objectives_are_the_axes=objective_signs(record.spec) == dict.fromkeys(PLANE, 1.0),
-    )
-
-
-def _limits(points: pd.DataFrame, name: str) -> Limits:
-    finished = points[points["state"].eq("finished")]
-    values = (finished if len(finished) else points)[name].to_numpy()
-    first, third = np.quantile(values, [0.25, 0.75])
-    bulk = values[np.abs(values - (first + third) / 2) <= 4.5 * (third - first)]
-    kept = np.concatenate([bulk, points.loc[points["frontier"] | points["champion"], name].to_numpy()])
-    kept = kept if len(kept) else values
-    margin = 0.06 * (kept.max() - kept.min()) or 1.0
-    return float(kept.min() - margin), float(kept.max() + margin)
 
 
 def hypervolume_history(record: StudyRecord) -> HypervolumeHistory | Missing:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pipeline.report.tables.frames import Missing, numbers, trial_numbers
-from pipeline.report.tables.frontier import frontier
+from pipeline.report.tables.frames import Missing, numbers, trial_numbers, with_state
+from pipeline.report.tables.frontier import frontier, minimized_objectives, objective_signs
 from pipeline.tracking.record import StudyRecord
 
 TERMS = ("val/reconstruction", "val/kl", "train/kl_weight")
+TERMS_WITHOUT_RATE = ("val/reconstruction", "val/squared_error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,32 +20,62 @@ class TrainingCurves:
     Attributes:
         trials: Their numbers, from the frontier's one end to the other.
         beta_by_trial: NaN where unknown.
-        curves: Columns `trial`, `epoch` and TERMS (nats per example; the weight without unit).
+        terms: Which metrics the curves have: TERMS, or TERMS_WITHOUT_RATE where no trial here has a KL; those that no
+            trial measured are left out.
+        order: The objective that the trials are ordered by, the best first.
+        curves: Columns `trial`, `epoch` and the terms (nats per example; the weight without unit).
         frontier_size: How many trials the frontier has; those left out lie between those here.
+        is_frontier: False where there is a single objective, so that the frontier says little: then the best trials.
     """
 
     trials: tuple[int, ...]
     beta_by_trial: dict[int, float]
+    terms: tuple[str, ...]
+    order: str
     curves: pd.DataFrame
     frontier_size: int
+    is_frontier: bool
 
 
 def training_curves(record: StudyRecord, most: int = 7) -> TrainingCurves | Missing:
-    """The histories of at most `most` frontier trials, spread evenly over it, its ends and the chosen one included."""
-    members = frontier(record)
+    """The histories of at most `most` frontier trials, spread evenly over it, its ends and the chosen one included.
+
+    With a single objective, those of the best trials.
+    """
+    objectives = objective_signs(record.spec)
+    members = frontier(record) if len(objectives) > 1 else _best(record, most)
     members = members[members["trial"].isin(record.history["trial"])].reset_index(drop=True)
     if members.empty:
         return Missing("No trial of the frontier has a history of its epochs.")
     shown = members.iloc[_spread(len(members), most, _champion_place(record, members))]
     trials = trial_numbers(shown)
     history = record.history[record.history["trial"].isin(trials)]
-    curves = pd.DataFrame({name: numbers(history, name) for name in ("trial", "epoch", *TERMS)})
+    terms = _terms(history)
+    if not terms:
+        return Missing("The histories of the frontier's trials hold none of the metrics that are drawn here.")
+    curves = pd.DataFrame({name: numbers(history, name) for name in ("trial", "epoch", *terms)})
     return TrainingCurves(
         trials=trials,
         beta_by_trial=dict(zip(trials, numbers(shown, "beta").tolist(), strict=True)),
+        terms=terms,
+        order=next(iter(objectives)),
+        is_frontier=len(objectives) > 1,
         curves=curves.astype({"trial": int}),
         frontier_size=len(frontier(record)),
     )
+
+
+def _best(record: StudyRecord, most: int) -> pd.DataFrame:
+    """The best finished trials by a single objective, the best first."""
+    finished = with_state(record, "finished")
+    values = minimized_objectives(finished, record.spec)[:, 0]
+    order = np.argsort(values, kind="stable")[: min(most, int(np.isfinite(values).sum()))]
+    return finished.iloc[order].reset_index(drop=True)
+
+
+def _terms(history: pd.DataFrame) -> tuple[str, ...]:
+    known = [name for name in (*TERMS, *TERMS_WITHOUT_RATE) if np.isfinite(numbers(history, name)).any()]
+    return tuple(name for name in (TERMS if "val/kl" in known else TERMS_WITHOUT_RATE) if name in known)
 
 
 def _champion_place(record: StudyRecord, members: pd.DataFrame) -> int | None:

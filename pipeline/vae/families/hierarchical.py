@@ -50,7 +50,7 @@ class NormalHead(torch.nn.Module):
 
 
 class Hierarchical(Family):
-    """The latent size is shared out: half of it, rounded up, for z1, the rest for z2. The rate is the sum over both."""
+    """The latent size is shared out: half, rounded up, for z1, the rest (at least 1) for z2; rates add up."""
 
     order_K1Z: Tensor
 

@@ -1,0 +1,86 @@
+"""The report's warnings, each computed from the tables."""
+
+import math
+from collections.abc import Iterator
+
+from pipeline.report.tables import Confirmation, Edge, Interval, Missing, StudyTables
+from pipeline.report.tables.frames import with_state
+from pipeline.report.words import count, digits_of, metric_name, number, parameter_name, significant, trial_list
+
+WIDE_INTERVAL = 0.1
+
+
+def cautions(tables: StudyTables) -> list[str]:
+    """What should make a reader doubt the numbers above."""
+    return [
+        *_unfinished(tables),
+        *_collapsed(tables),
+        *(_edge(tables, edge) for edge in tables.edges),
+        *_width(tables.summary.test_auroc),
+        *_one_seed(tables),
+        *_not_the_best_on_average(tables),
+    ]
+
+
+def _unfinished(tables: StudyTables) -> Iterator[str]:
+    running, failed = tables.summary.states["running"], tables.summary.states["failed"]
+    total = sum(tables.summary.states.values())
+    if running:
+        yield f"The study is not over: {count(running, 'trial')} still running."
+    if failed >= 0.1 * max(total, 1):
+        yield f"{failed:,} of {count(total, 'trial')} failed."
+
+
+def _collapsed(tables: StudyTables) -> Iterator[str]:
+    found = tables.collapse
+    if found.trials:
+        where = f", all at beta {significant(found.smallest_beta)} or more" * math.isfinite(found.smallest_beta)
+        rule = "no active unit, or a validation KL below 0.05 nats" if found.with_kl else "no active unit"
+        what = count(found.known, "posterior" if found.with_kl else "code")
+        yield f"{len(found.trials):,} of {what} collapsed ({rule}){where}: {trial_list(found.trials)}."
+
+
+def _edge(tables: StudyTables, edge: Edge) -> str:
+    rules = {choice.trial: choice.rule for choice in reversed(tables.choices)}
+    chosen = edge.trial == tables.summary.champion_trial
+    who = "the chosen trial" if chosen else f"the best by {metric_name(rules[edge.trial])}"
+    return (
+        f"Trial {edge.trial}, {who}, has {parameter_name(edge.parameter)} {significant(edge.value)}, at the "
+        f"{edge.end} end of its range ({significant(edge.limit)}): better values may lie beyond."
+    )
+
+
+def _width(auroc: Interval) -> Iterator[str]:
+    if math.isfinite(auroc.low) and auroc.high - auroc.low > WIDE_INTERVAL:
+        width = number(auroc.high - auroc.low, 2)
+        yield f"The interval of the test AUROC is {width} wide: too few test examples to tell close models apart."
+
+
+def _one_seed(tables: StudyTables) -> Iterator[str]:
+    if isinstance(tables.confirmation, Confirmation):
+        return
+    finished = with_state(tables.record, "finished")
+    searched = [name for name in tables.parameters if name in finished.columns]
+    if len(finished) > 1 and searched and not finished[searched].astype(str).duplicated().any():
+        yield (
+            "Each configuration was trained once: intervals tell the luck of the test examples, not that of the "
+            "training seed."
+        )
+
+
+def _not_the_best_on_average(tables: StudyTables) -> Iterator[str]:
+    """Another trial may do better over its seeds than the chosen one."""
+    if isinstance(tables.confirmation, Missing):
+        return
+    metric = tables.confirmation.metric
+    spread = tables.confirmation.spreads[metric].dropna(subset="mean")
+    means = dict(zip(spread["trial"].tolist(), spread["mean"].tolist(), strict=True))
+    chosen = tables.summary.champion_trial
+    rounded = {trial: round(mean, digits_of(metric)) for trial, mean in means.items()}
+    top = max(rounded, key=lambda trial: rounded[trial] * (-1 if metric == "val/reconstruction" else 1), default=None)
+    if top is not None and chosen in rounded and rounded[top] != rounded[chosen]:
+        better, own = (number(rounded[trial], digits_of(metric)) for trial in (top, chosen))
+        yield (
+            f"Over its seeds trial {top} has the better mean {metric_name(metric)}, {better} against {own} of the "
+            "chosen trial."
+        )

@@ -1,0 +1,54 @@
+"""How well anomalies are told from normals over the search, against one parameter."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pipeline.report.tables.frames import Missing, numbers, search_range, with_state
+from pipeline.report.tables.frontier import frontier
+from pipeline.tracking.record import StudyRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class AurocSlice:
+    """Validation AUROC of the finished trials against one parameter.
+
+    Attributes:
+        parameter: Its name.
+        log: Whether it was searched on a log scale.
+        points: A row a trial: `trial`, `value`, `auroc`, `frontier`, `champion`.
+        trend: A row a bin of neighbouring trials: the medians `value` and `auroc`.
+    """
+
+    parameter: str
+    log: bool
+    points: pd.DataFrame
+    trend: pd.DataFrame
+
+
+def auroc_slice(record: StudyRecord, parameter: str) -> AurocSlice | Missing:
+    """Validation AUROC against a parameter, over the finished trials that have both."""
+    finished = with_state(record, "finished")
+    points = pd.DataFrame(
+        {
+            "trial": finished["trial"],
+            "value": numbers(finished, parameter),
+            "auroc": numbers(finished, "val/auroc"),
+            "frontier": finished["trial"].isin(frontier(record)["trial"]),
+            "champion": finished["trial"] == (record.champion.trial if record.champion else -1),
+        }
+    )
+    known = np.isfinite(points[["value", "auroc"]].to_numpy()).all(axis=1)
+    points = points.loc[known].reset_index(drop=True)
+    if points.empty:
+        return Missing(f"No finished trial has both a validation AUROC and a value of {parameter}.")
+    log = bool(search_range(record, parameter).get("log")) and bool((points["value"] > 0).all())
+    return AurocSlice(parameter=parameter, log=log, points=points, trend=_trend(points))
+
+
+def _trend(points: pd.DataFrame, trials_per_bin: int = 6, most_bins: int = 8) -> pd.DataFrame:
+    """Medians over bins of equally many trials, for equal values always in one bin."""
+    bins = int(np.clip(len(points) // trials_per_bin, 1, most_bins))
+    places = (points["value"].rank(method="average") - 0.5) / len(points) * bins
+    return points.groupby(places.astype(int))[["value", "auroc"]].median().reset_index(drop=True)
