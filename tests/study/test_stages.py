@@ -47,7 +47,8 @@ def test_more_can_be_confirmed_later(confirmed):
 
 
 FAMILIES = ["search.family={choices: [vae, autoencoder, vector_quantized, hierarchical]}", "model.family=null"]
-POINTS = "objectives=[{metric: val/squared_error, direction: minimize}, {metric: val/active_units, direction: minimize}]"
+AXES = ("val/squared_error", "val/active_units")
+POINTS = "objectives=[" + ", ".join(f"{{metric: {metric}, direction: minimize}}" for metric in AXES) + "]"
 
 
 def test_families_with_and_without_a_rate_can_be_searched_together(ray_session, tmp_path):
