@@ -7,13 +7,14 @@ import pytest
 from pipeline.report import write_report
 from pipeline.tracking.record import StudyRecord
 
+from .families import confirmed, looked_into
 from .studies import study, table_study
 
 
 @pytest.fixture(scope="session")
 def digits() -> StudyRecord:
-    """A study of images with labelled anomalies."""
-    return study()
+    """A study of images with labelled anomalies, further seeds and a look into the code."""
+    return confirmed(looked_into(study()))
 
 
 @pytest.fixture(scope="session")

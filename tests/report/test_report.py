@@ -16,9 +16,12 @@ import pytest
 from pipeline.report import summary, write_report
 from pipeline.tracking.record import StudyRecord
 
+from .families import confirmed, discrete, looked_into, mixed_families, without_rate
 from .studies import SPEC, study
 
-FIGURES = {"plane", "hypervolume", "auroc", "training", "scores", "curves", "reconstructions", "samples"}
+PLAIN = {"plane", "hypervolume", "auroc", "training", "scores", "curves", "reconstructions", "samples"}
+OF_CODE = {"latent_map", "latent_use", "traversals", "interpolations"}
+FIGURES = PLAIN | OF_CODE | {"confirmation"}
 NASTY = 'λ <script>alert(1)</script> | `x` "q" & $\\frac{1}$ 数'
 
 
@@ -225,6 +228,37 @@ def one_class(anomaly: bool) -> StudyRecord:
     return replace(record, champion=replace(record.champion, scores=scores))
 
 
+def cut() -> StudyRecord:
+    """Arrays of one row less than there are test examples, and walks that are no images of this size."""
+    record = looked_into(study(trials=4, epochs=3))
+    assert record.champion is not None
+    assert record.champion.latent_map_N2 is not None
+    assert record.champion.traversals_LSD is not None
+    walks = record.champion.traversals_LSD[:, :, :5]
+    place = record.champion.latent_map_N2[1:]
+    champion = replace(record.champion, latent_map_N2=place, traversals_LSD=walks, interpolations_PSD=walks[0],
+                       latent_variance_Z=np.ones(3))  # fmt: skip
+    return replace(record, champion=champion)
+
+
+def unknown() -> StudyRecord:
+    record = looked_into(study(trials=4, epochs=3))
+    assert record.champion is not None
+    lost = {"latent_map_N2": np.full((411, 2), np.nan), "kl_per_dimension_R": np.full(8, np.nan),
+            "traversals_LSD": np.full((2, 3, 64), np.nan, np.float32)}  # fmt: skip
+    trials = record.trials.assign(**{"test/probe_accuracy": np.nan})
+    return replace(record, trials=trials, champion=replace(record.champion, **lost))
+
+
+def lost_seeds(all_of_them: bool) -> StudyRecord:
+    """The chosen trial has lost one of its seeds, or all seeds of all trials have no values."""
+    record = confirmed(study(trials=10, epochs=6))
+    rows = record.confirmations.copy()
+    metrics = [name for name in rows if "/" in str(name)]
+    rows.loc[rows.index if all_of_them else rows.index[:1], metrics] = np.nan
+    return replace(record, confirmations=rows)
+
+
 ODD: dict[str, tuple[Callable[[], StudyRecord], str]] = {
     "one trial": (lambda: study(trials=1, epochs=4), "1 of 1 finished trial is on the frontier"),
     "none finished": (lambda: in_state("stopped"), "No trial is on the frontier yet"),
@@ -232,13 +266,28 @@ ODD: dict[str, tuple[Callable[[], StudyRecord], str]] = {
     "running": (lambda: in_state("running"), "10 trials still running"),
     "no labels": (lambda: study(trials=10, epochs=6, labels=False), "labelled anomalies are needed"),
     "collapsed": (collapsed, "collapsed (no active unit"),
-    "missing metrics": (without_metrics, "No trial has measured both reconstruction and KL"),
+    "missing metrics": (without_metrics, "No trial has measured val/reconstruction and val/kl"),
     "nasty names": (nasty, "λ <script>alert(1)</script>"),
     "mixed parameters": (mixed, "finished"),
     "constant": (constant, "finished"),
     "bare": (bare, "no reference point"),
     "empty": (empty, "No trial has begun yet."),
     "infinite": (infinite, "finished"),
+    "point code": (lambda: without_rate(trials=10, epochs=6), "of an autoencoder on digits"),
+    "one objective": (lambda: without_rate(("val/squared_error",), trials=10, epochs=6), "has one objective"),
+    "one objective and no labels": (
+        lambda: without_rate(("val/reconstruction",), trials=10, epochs=6, labels=False),
+        "the chosen trial’s validation reconstruction is",
+    ),
+    "discrete": (lambda: discrete(trials=10, epochs=6), "37.2 of 64 entries"),
+    "families": (lambda: mixed_families(trials=10, epochs=6), "2 model families (a variational autoencoder and an"),
+    "one latent dimension": (lambda: looked_into(study(trials=4, epochs=3), dimensions=1), "1 of 1 is active"),
+    "one label": (lambda: looked_into(study(trials=4, epochs=3), labels=1), "Where the examples lie"),
+    "arrays of other sizes": (cut, "stored no map of its code"),
+    "nothing finite in the code": (unknown, "stored no KL of its latent dimensions"),
+    "one further seed": (lambda: confirmed(study(trials=10, epochs=6), top=2, seeds=1), "Over 2 seeds"),
+    "seeds without values": (lambda: lost_seeds(all_of_them=True), "trained once"),
+    "seeds with a value lost": (lambda: lost_seeds(all_of_them=False), "Over 3 seeds"),
     "only normals": (lambda: one_class(False), "No anomaly is labelled in the test split."),
     "only anomalies": (lambda: one_class(True), "scores of both normal and anomalous test examples"),
 }
@@ -259,6 +308,25 @@ def test_odd_studies_are_told_in_clear_words(name: str, tmp_path: Path) -> None:
     pd.read_parquet(folder / "trials.parquet")
 
 
+@pytest.mark.parametrize("name", ["point code", "one objective", "one objective and no labels"])
+def test_nothing_is_said_of_an_elbo_that_there_is_not(name: str, tmp_path: Path) -> None:
+    text = page_of(write_report(odd(name), tmp_path / "report").parent).text.split("How to get it again")[0]
+    assert "ELBO" not in text
+    assert "posterior collapsed" not in text
+    assert "has no prior" in text
+    assert "A point code has no rate" in text
+
+
+def test_further_seeds_are_told_only_where_there_are_any(report: Path, tmp_path: Path) -> None:
+    with_seeds = page_of(report).text
+    without = page_of(write_report(study(trials=10, epochs=6), tmp_path / "report").parent)
+    assert "trained once" not in with_seeds
+    assert "Over 4 seeds the chosen trial’s test AUROC is" in with_seeds
+    assert "trained once" in without.text
+    assert "seeds" not in without.text
+    assert not [a for a in without.all("a") if a["href"] == "#confirmation"]
+
+
 def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     folder = write_report(odd("nasty names"), tmp_path / "report").parent
     page = page_of(folder)
@@ -270,20 +338,21 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
 
 def test_a_table_s_rows_are_drawn_and_its_samples_are_not(table: StudyRecord, tmp_path: Path) -> None:
     folder = write_report(table, tmp_path / "report").parent
-    assert {path.stem for path in (folder / "figures").iterdir()} == FIGURES - {"samples"}
+    assert {path.stem for path in (folder / "figures").iterdir()} == PLAIN - {"samples"}
     assert "rows of a table and not images" in page_of(folder).text
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (8, 8, 1), (3, 4, 4), (4, 4, 3)])
 def test_images_of_any_layout_are_drawn(shape: tuple[int, ...], tmp_path: Path) -> None:
-    record = study(trials=3, epochs=2)
+    record = looked_into(study(trials=3, epochs=2))
     assert record.champion is not None
     size = int(np.prod(shape))
-    flat = {key: getattr(record.champion, key)[:, :size] for key in ("inputs_ND", "reconstructions_ND", "samples_MD")}
+    names = ("inputs_ND", "reconstructions_ND", "samples_MD", "traversals_LSD", "interpolations_PSD")
+    flat = {key: getattr(record.champion, key)[..., :size] for key in names}
     record = replace(record, champion=replace(record.champion, **flat), data={**record.data, "image_shape": shape})
     folder = write_report(record, tmp_path / "report").parent
-    assert (folder / "figures" / "reconstructions.png").exists()
-    assert (folder / "figures" / "samples.png").exists()
+    for name in ("reconstructions", "samples", "traversals", "interpolations"):
+        assert (folder / "figures" / f"{name}.png").exists()
 
 
 def test_the_report_imports_no_engine() -> None:

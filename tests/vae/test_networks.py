@@ -1,0 +1,87 @@
+"""Stacked layers and the stacked optimizer against torch's own, member by member."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pipeline.spec.trial import NetworkSpec, TrainingSpec
+from pipeline.vae.convolutions import ConvDecoder, ConvEncoder, StackedConv
+from pipeline.vae.networks import StackedBatchNorm, StackedLinear
+from pipeline.vae.optimizer import StackedAdam
+
+MEMBERS, ROWS = 3, 5
+
+
+def generators(seed=0):
+    return [torch.Generator().manual_seed(seed + k) for k in range(MEMBERS)]
+
+
+def test_a_stacked_linear_layer_is_each_members_own():
+    layer = StackedLinear([4] * MEMBERS, [6] * MEMBERS, generators())
+    x = torch.randn(MEMBERS, ROWS, 4)
+    for k in range(MEMBERS):
+        expected = functional.linear(x[k], layer.weight_KIO[k].T, layer.bias_K1O[k, 0])
+        assert torch.allclose(layer(x)[k], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "stride"), [(1, 8, 2), (8, 1, 1), (3, 4, 1), (6, 6, 1), (4, 3, 2)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("size", [(8, 8), (7, 5)])
+def test_a_stacked_convolution_is_each_members_own(inputs, outputs, stride, bias, size):
+    layer = StackedConv(inputs, outputs, generators(), stride, bias).double()
+    x = torch.randn(ROWS, MEMBERS, inputs, *size, dtype=torch.float64)
+    for k in range(MEMBERS):
+        own_bias = layer.bias_KO[k] if bias else None
+        expected = functional.conv2d(x[:, k], layer.weight_KOI33[k], own_bias, stride=stride, padding=1)
+        assert torch.allclose(layer(x)[:, k], expected, atol=1e-12)
+
+
+def test_a_stacked_batch_norm_is_each_members_own_in_training_and_after():
+    stacked, own = StackedBatchNorm(MEMBERS, 4), [nn.BatchNorm1d(4) for _ in range(MEMBERS)]
+    for _ in range(3):
+        x = torch.randn(ROWS, MEMBERS, 4) * 3 + 1
+        trained = stacked(x)
+        for k in range(MEMBERS):
+            assert torch.allclose(trained[:, k], own[k](x[:, k]), atol=1e-5)
+    stacked.eval()
+    for k in range(MEMBERS):
+        assert torch.allclose(stacked(x)[:, k], own[k].eval()(x[:, k]), atol=1e-5)
+
+
+@pytest.mark.parametrize("image", [(1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 7, 9)])
+@pytest.mark.parametrize("extra", [0, 2])
+def test_a_convolutional_pair_gives_back_the_shape_of_its_images(image, extra):
+    network = NetworkSpec(kind="conv", channels=(4, 6), hidden=(10,))
+    pixels = image[0] * image[1] * image[2]
+    encoder = ConvEncoder(image, extra, network, generators())
+    decoder = ConvDecoder([2, 5, 3], image, 2, network, generators())
+    assert encoder(torch.rand(MEMBERS, ROWS, pixels + extra)).shape == (MEMBERS, ROWS, 10)
+    assert decoder(torch.rand(MEMBERS, ROWS, 5)).shape == (MEMBERS, ROWS, 2 * pixels)
+
+
+def test_stacked_adam_is_torchs_with_each_members_own_settings():
+    rates, decays, clips = (1e-2, 3e-3, 1e-3), (0.0, 0.1, 0.01), (0.5, 0.0, 0.05)
+    settings = [
+        TrainingSpec(learning_rate=rate, weight_decay=decay, gradient_clip=clip)
+        for rate, decay, clip in zip(rates, decays, clips, strict=True)
+    ]
+    layer = StackedLinear([4] * MEMBERS, [2] * MEMBERS, generators()).double()
+    own = [[nn.Parameter(p[k].detach().clone()) for p in layer.parameters()] for k in range(MEMBERS)]
+    theirs = [
+        torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+        for parameters, rate, decay in zip(own, rates, decays, strict=True)
+    ]
+    ours = StackedAdam(layer, settings, steps=20)
+    for _ in range(20):
+        x = torch.randn(MEMBERS, ROWS, 4, dtype=torch.float64)
+        ours.minimize(layer(x).square().sum())
+        for k in range(MEMBERS):
+            theirs[k].zero_grad()
+            torch.baddbmm(own[k][1][None], x[k][None], own[k][0][None]).square().sum().backward()
+            if clips[k]:
+                nn.utils.clip_grad_norm_(own[k], clips[k])
+            theirs[k].step()
+    for k in range(MEMBERS):
+        for stacked, single in zip(layer.parameters(), own[k], strict=True):
+            assert torch.allclose(stacked[k], single, atol=1e-7)
