@@ -14,7 +14,8 @@ from pipeline.anomaly import auroc, scores_of
 from pipeline.vae.families import Family
 
 Floats = NDArray[np.float64]
-ROWS_PER_PASS = 512
+# More rows a pass fall out of the cache of a CPU when a pack of convolutional members is measured.
+ROWS_PER_PASS = 256
 # Burda et al. 2016, section 5: a dimension is used if its posterior mean varies over the data by more than this.
 ACTIVE_VARIANCE = 0.01
 # Nats per example; below this a code says nothing.
