@@ -1,0 +1,163 @@
+"""Studies that have just begun, went wrong, or lack something; and what the report says of each."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.tracking.record import StudyRecord
+
+from .families import confirmed, discrete, looked_into, mixed_families, without_rate
+from .studies import SPEC, study
+
+NASTY = 'λ <script>alert(1)</script> | `x` "q" & $\\frac{1}$ 数'
+
+
+def changed(**changes: Any) -> StudyRecord:
+    return replace(study(trials=10, epochs=6), **changes)
+
+
+def in_state(state: str, failure: str | None = None) -> StudyRecord:
+    record = study(trials=10, epochs=6)
+    trials = record.trials.assign(state=state, failure=failure)
+    return replace(record, trials=trials, champion=None)
+
+
+def collapsed() -> StudyRecord:
+    record = study(trials=10, epochs=6)
+    return replace(record, trials=record.trials.assign(**{"val/kl": 0.0, "val/active_units": 0.0, "val/auroc": 0.5}))
+
+
+def without_metrics() -> StudyRecord:
+    record = study(trials=10, epochs=6)
+    lost = ["val/kl", "val/active_units", "val/auroc", "time/epoch_seconds", "train/kl_weight"]
+    return replace(record, trials=record.trials.drop(columns=lost), history=record.history.drop(columns=lost))
+
+
+def nasty() -> StudyRecord:
+    record = study(trials=10, epochs=6)
+    assert record.champion is not None
+    inputs = record.champion.inputs_ND[:, :3]
+    champion = replace(record.champion, inputs_ND=inputs, reconstructions_ND=inputs, samples_MD=inputs)
+    champion = replace(champion, scores=champion.scores.rename(columns={"elbo": NASTY}), rule=NASTY)
+    trials = record.trials.assign(**{"free_bits.kind": NASTY, "failure": NASTY, "state": "failed", NASTY: 1.0})
+    trials.loc[:4, "state"] = "finished"
+    spec = {**SPEC, "study": NASTY, "search": {**SPEC["search"], NASTY: {"low": 1, "high": 2}}}
+    data = {**record.data, "source": NASTY, "image_shape": None, "feature_names": [NASTY] * 3}
+    return replace(
+        record, name=NASTY, spec=spec, data=data, trials=trials, champion=champion, environment={NASTY: NASTY}
+    )
+
+
+def mixed() -> StudyRecord:
+    record = study(trials=4, epochs=3)
+    return replace(record, trials=record.trials.assign(a=[[1, 2], "x", None, 3], b=[True, "auto", 2.5, None]))
+
+
+def constant() -> StudyRecord:
+    record = study(trials=6, epochs=3)
+    assert record.champion is not None
+    flat = np.zeros_like(record.champion.inputs_ND)
+    scores = record.champion.scores.assign(elbo=1.0)
+    champion = replace(record.champion, inputs_ND=flat, reconstructions_ND=flat, samples_MD=flat, scores=scores)
+    same = {"val/reconstruction": 3.0, "val/kl": 2.0, "beta": 1.0, "latent_dim": 4}
+    return replace(record, trials=record.trials.assign(**same), champion=champion)
+
+
+def bare() -> StudyRecord:
+    record = study(trials=3, epochs=3)
+    assert record.champion is not None
+    none = np.empty((0, 0), np.float32)
+    champion = replace(record.champion, scores=record.champion.scores.head(0), inputs_ND=none, reconstructions_ND=none,
+                       input_is_anomaly_N=np.empty(0, bool), samples_MD=none)  # fmt: skip
+    return replace(record, champion=champion, spec={}, data={}, environment={}, reference={})
+
+
+def empty() -> StudyRecord:
+    return changed(trials=pd.DataFrame(), history=pd.DataFrame(), champion=None)
+
+
+def infinite() -> StudyRecord:
+    record = study(trials=10, epochs=6)
+    trials = record.trials.copy()
+    trials.loc[trials.index[:5], ["val/reconstruction", "val/elbo", "val/auroc"]] = [np.inf, -np.inf, np.nan]
+    return replace(record, trials=trials)
+
+
+def one_class(anomaly: bool) -> StudyRecord:
+    record = study(trials=6, epochs=3)
+    assert record.champion is not None
+    scores = record.champion.scores.assign(anomaly=anomaly)
+    return replace(record, champion=replace(record.champion, scores=scores))
+
+
+def cut() -> StudyRecord:
+    """Arrays of one row less than there are test examples, and walks that are no images of this size."""
+    record = looked_into(study(trials=4, epochs=3))
+    assert record.champion is not None
+    assert record.champion.latent_map_N2 is not None
+    assert record.champion.traversals_LSD is not None
+    walks = record.champion.traversals_LSD[:, :, :5]
+    place = record.champion.latent_map_N2[1:]
+    champion = replace(record.champion, latent_map_N2=place, traversals_LSD=walks, interpolations_PSD=walks[0],
+                       latent_variance_Z=np.ones(3))  # fmt: skip
+    return replace(record, champion=champion)
+
+
+def unknown() -> StudyRecord:
+    record = looked_into(study(trials=4, epochs=3))
+    assert record.champion is not None
+    lost = {"latent_map_N2": np.full((411, 2), np.nan), "kl_per_dimension_R": np.full(8, np.nan),
+            "traversals_LSD": np.full((2, 3, 64), np.nan, np.float32)}  # fmt: skip
+    trials = record.trials.assign(**{"test/probe_accuracy": np.nan})
+    return replace(record, trials=trials, champion=replace(record.champion, **lost))
+
+
+def lost_seeds(all_of_them: bool) -> StudyRecord:
+    """The chosen trial has lost one of its seeds, or all seeds of all trials have no values."""
+    record = confirmed(study(trials=10, epochs=6))
+    rows = record.confirmations.copy()
+    metrics = [name for name in rows if "/" in str(name)]
+    rows.loc[rows.index if all_of_them else rows.index[:1], metrics] = np.nan
+    return replace(record, confirmations=rows)
+
+
+ODD: dict[str, tuple[Callable[[], StudyRecord], str]] = {
+    "one trial": (lambda: study(trials=1, epochs=4), "1 of 1 finished trial is on the frontier"),
+    "none finished": (lambda: in_state("stopped"), "No trial is on the frontier yet"),
+    "all failed": (lambda: in_state("failed", "diverged"), "10 of 10 trials failed"),
+    "running": (lambda: in_state("running"), "10 trials still running"),
+    "no labels": (lambda: study(trials=10, epochs=6, labels=False), "labelled anomalies are needed"),
+    "collapsed": (collapsed, "collapsed (no active unit"),
+    "missing metrics": (without_metrics, "No trial has measured val/reconstruction and val/kl"),
+    "nasty names": (nasty, "λ <script>alert(1)</script>"),
+    "mixed parameters": (mixed, "finished"),
+    "constant": (constant, "finished"),
+    "bare": (bare, "no reference point"),
+    "empty": (empty, "No trial has begun yet."),
+    "infinite": (infinite, "finished"),
+    "point code": (lambda: without_rate(trials=10, epochs=6), "of an autoencoder on digits"),
+    "one objective and no labels": (
+        lambda: without_rate(("val/reconstruction",), trials=10, epochs=6, labels=False),
+        "the chosen trial’s validation reconstruction is",
+    ),
+    "discrete": (lambda: discrete(trials=10, epochs=6), "37.2 of 64 entries"),
+    "families": (lambda: mixed_families(trials=10, epochs=6), "2 model families (a variational autoencoder and an"),
+    "one dimension and one label": (
+        lambda: looked_into(study(trials=4, epochs=3), labels=1, dimensions=1),
+        "1 of 1 is active",
+    ),
+    "arrays of other sizes": (cut, "stored no map of its code"),
+    "nothing finite in the code": (unknown, "stored no KL of its latent dimensions"),
+    "one further seed": (lambda: confirmed(study(trials=10, epochs=6), top=2, seeds=1), "Over 2 seeds"),
+    "seeds without values": (lambda: lost_seeds(all_of_them=True), "trained once"),
+    "seeds with a value lost": (lambda: lost_seeds(all_of_them=False), "Over 3 seeds"),
+    "only normals": (lambda: one_class(False), "No anomaly is labelled in the test split."),
+    "only anomalies": (lambda: one_class(True), "scores of both normal and anomalous test examples"),
+}
+
+
+def odd(name: str) -> StudyRecord:
+    return ODD[name][0]()
