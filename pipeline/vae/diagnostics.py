@@ -51,7 +51,7 @@ def flat_map(mean_NZ: Floats, kind: str) -> Floats:
     return np.asarray(PCA(n_components=2, svd_solver="full").fit_transform(mean_NZ), np.float64)
 
 
-class Decoder:
+class Illustrator:
     """Decodes codes of one member of a population, with the labels of examples for a conditional family."""
 
     def __init__(self, population: Population, member: int, split: str):
@@ -143,5 +143,5 @@ def finalist_arrays(
     population: Population, member: int, measured: Measurement, latent_map: str
 ) -> dict[str, NDArray[Any]]:
     """All arrays that a finalist leaves for its report, measured on test."""
-    pictures: dict[str, NDArray[Any]] = Decoder(population, member, "test").arrays(measured)
+    pictures: dict[str, NDArray[Any]] = Illustrator(population, member, "test").arrays(measured)
     return {**code_arrays(measured, latent_map), **pictures}

@@ -7,7 +7,7 @@ from pipeline.api import run_study
 from pipeline.tracking.record import StudyRecord
 
 SPEC = Path(__file__).parents[2] / "search_spaces" / "digits.yaml"
-SHORT = ["training.epochs=4", "model.network.hidden=[32, 16]"]
+SHORT = ["training.epochs=4", "model.network.hidden=[32, 16]", "confirm=null"]
 
 
 @dataclass
