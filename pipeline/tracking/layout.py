@@ -7,7 +7,7 @@ KIND, STUDY, TRIAL, STATE = "vae_study.kind", "vae_study.study", "vae_study.tria
 SEED = "vae_study.seed"
 FAILURE, UID, CHAMPION, CHAMPION_RULE = "vae_study.failure", "vae_study.uid", "vae_study.champion", "vae_study.rule"
 SPEC_SHA, DATA_SHA, COMMIT = "vae_study.spec_sha256", "vae_study.data_sha256", "mlflow.source.git.commit"
-PARENT, RUN_NAME, NOTE = "mlflow.parentRunId", "mlflow.runName", "mlflow.note.content"
+PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 
 SPEC_FILE, DATA_FILE, ENVIRONMENT_FILE, REFERENCE_FILE = "spec.json", "data.json", "environment.json", "reference.json"
 TRIALS_FILE, HISTORY_FILE, SCORES_FILE, EXAMPLES_FILE = (
