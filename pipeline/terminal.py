@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.spec import Choices, Range
+from pipeline.spec import Choices, Range, StudySpec
 from pipeline.study.plan import Plan
 from pipeline.tracking.layout import trial_name
 from pipeline.tracking.record import StudyRecord
@@ -24,16 +24,23 @@ def plan_text(plan: Plan) -> str:
     hidden = ", ".join(map(str, spec.model.network.hidden))
     lines = [
         f"study      {plan.name}, in {plan.folder}",
-        f"data       {data['source']}, {data['features']} features: {splits}",
+        f"data       {spec.data.path or data['source']}, {data['features']} features: {splits}",
+        *(f"{'':10} {note}" for note in data["notes"]),
         f"model      {spec.model.family}, {spec.model.network.kind} [{hidden}], likelihood {spec.model.likelihood}",
         *_search_lines(plan),
         f"objectives {', '.join(f'{o.direction} {o.metric}' for o in spec.objectives)}",
         f"reference  {', '.join(f'{name} {value:.4g}' for name, value in plan.reference.items())} (hypervolume)",
-        f"budget     {spec.trials} trials of {spec.training.epochs} epochs, sampler {spec.sampler.kind}",
+        f"budget     {spec.trials} trials of {_epochs(spec)} epochs, sampler {spec.sampler.kind}",
         f"resources  {spec.resources.cpu:g} CPU and {spec.resources.gpu:g} GPU a trial",
-        f"champion   by {plan.rule}, score {spec.anomaly.score}",
+        f"champion   by {plan.rule}, score {spec.anomaly.score or 'by the rule'}",
     ]
     return "\n".join(lines)
+
+
+def _epochs(spec: StudySpec) -> str:
+    searched = spec.search.get("training.epochs")
+    ends = sorted(map(str, searched.ends()), key=float) if searched else [str(spec.training.epochs)]
+    return " to ".join(dict.fromkeys((ends[0], ends[-1])))
 
 
 def _search_lines(plan: Plan) -> Iterator[str]:
@@ -81,7 +88,7 @@ def _facts(facts: "StudySummary") -> Iterator[str]:
     if facts.best_elbo_trial is not None:
         yield f"best ELBO  {facts.best_elbo_nats:.2f} nats (validation), {trial_name(facts.best_elbo_trial)}"
     if facts.champion_trial is not None:
-        yield f"champion   {trial_name(facts.champion_trial)}, chosen by {facts.champion_rule}"
+        yield f"champion   {trial_name(facts.champion_trial)}, chosen by {facts.champion_rule}, scored by {facts.champion_score}"
     area = facts.test_auroc
     if not math.isnan(area.value):
         yield f"test AUROC {area.value:.3f}, 95 % interval {area.low:.3f} to {area.high:.3f}"

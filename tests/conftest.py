@@ -1,4 +1,5 @@
 import os
+import tempfile
 
 import pytest
 from hypothesis import settings
@@ -10,6 +11,10 @@ settings.load_profile("shared")
 # Before anything imports Ray or MLflow: no test may reach a store or a cluster of the person who runs it.
 for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
     os.environ.pop(name, None)
+
+# Nor prepare its data among theirs. Ray's workers inherit it.
+_cache = tempfile.TemporaryDirectory(prefix="vae-study-tests-")
+os.environ["VAE_STUDY_CACHE"] = _cache.name
 
 
 @pytest.fixture(scope="session")

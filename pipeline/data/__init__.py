@@ -1,119 +1,65 @@
 """Examples in, three leak-free splits out."""
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from pipeline.data.cache import shared
+from pipeline.data.dataset import Dataset, Split
+from pipeline.data.draft import Draft, draft_of
+from pipeline.data.fingerprint import fingerprint
+from pipeline.data.places import resolved
+from pipeline.data.preprocessing import Preprocessing
+from pipeline.data.sources import read_table
+from pipeline.data.splits import SPLIT_NAMES
+from pipeline.data.table import Table
+from pipeline.errors import StudyError
+from pipeline.spec.data import DataSpec
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.data.scaling import SCALES
-from pipeline.data.sources import SOURCES, Table
-from pipeline.data.splits import SPLIT_NAMES, Split, split_rows
-from pipeline.errors import UserError
-from pipeline.spec.schema import DataSpec
-
-__all__ = ["SPLIT_NAMES", "Dataset", "Split", "prepare"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """A data set ready for training, and what to remember of it.
-
-    Attributes:
-        splits: `train` (normal rows only), `validation` and `test`, all scaled by what train showed.
-        feature_names: D names.
-        image_shape: Height and width, with the channels before them if there are any, where the features are pixels;
-            else None.
-        classes: The labels that occur among the training rows, as text.
-        sha256: Fingerprint of the source's values, labels and feature names.
-    """
-
-    source: str
-    splits: Mapping[str, Split]
-    feature_names: tuple[str, ...]
-    image_shape: tuple[int, ...] | None
-    classes: tuple[str, ...]
-    sha256: str
-
-    def condition(self, name: str) -> NDArray[np.float32]:
-        """The labels of a split as indicators of `classes`, (N, C); a label unseen in training has none."""
-        label_N = self.splits[name].label_N
-        indicator_NC: NDArray[np.float32] = (label_N[:, None] == np.array(self.classes)).astype(np.float32)
-        return indicator_NC
-
-    def summary(self) -> dict[str, Any]:
-        """What the tracking store keeps of the data: plain values only."""
-        counts = {
-            name: {"rows": len(split.row_N), "anomalies": int(split.is_anomaly_N.sum())}
-            for name, split in self.splits.items()
-        }
-        return {
-            "source": self.source,
-            "sha256": self.sha256,
-            "features": len(self.feature_names),
-            "feature_names": list(self.feature_names),
-            "image_shape": list(self.image_shape) if self.image_shape else None,
-            "splits": counts,
-        }
+__all__ = [
+    "SPLIT_NAMES",
+    "Dataset",
+    "Preprocessing",
+    "Split",
+    "Table",
+    "dataset_of",
+    "prepare",
+    "read_table",
+    "resolved",
+]
 
 
-@lru_cache(maxsize=2)
-def _prepare(spec_json: str) -> Dataset:
-    spec = DataSpec.model_validate_json(spec_json)
-    table = SOURCES[spec.source]()
-    is_anomaly_N = _anomalies(spec, table)
-    rows = split_rows(is_anomaly_N, spec.split)
-    for name in SPLIT_NAMES:
-        if is_anomaly_N[rows[name]].all():
-            raise UserError(f"data.split.{name}: came {getattr(spec.split, name):g}, which leaves it no normal row")
-    scale = SCALES[spec.scale](table.x_ND[rows["train"]], table.image_shape is not None)
-    splits = {
-        name: Split(
-            x_ND=scale(table.x_ND[rows[name]]),
-            is_anomaly_N=is_anomaly_N[rows[name]],
-            row_N=rows[name],
-            label_N=table.label_N[rows[name]].astype(str),
-        )
-        for name in SPLIT_NAMES
-    }
-    return Dataset(
-        source=spec.source,
-        splits=splits,
-        feature_names=table.feature_names,
-        image_shape=table.image_shape,
-        classes=tuple(np.unique(splits["train"].label_N).tolist()),
-        sha256=_fingerprint(table),
-    )
+def prepare(spec: DataSpec, sha256: str | None = None) -> Dataset:
+    """A data set, read, split and preprocessed once a node; the same spec and content give the same rows.
 
-
-def prepare(spec: DataSpec) -> Dataset:
-    """Load, split and scale a data set; the same spec gives the same rows, and a process loads it once.
+    Args:
+        spec: Which data, and what to do with them.
+        sha256: The fingerprint that the content must have, as a study's workers know it: what the node has prepared
+            already is then taken without reading the source. None reads the source, whatever it holds.
 
     Raises:
-        UserError: An anomaly label does not occur, or a split would have no normal row.
+        UserError: The source cannot be read, or not be prepared as the spec says.
+        StudyError: The content has another fingerprint.
     """
-    return _prepare(spec.model_dump_json())
+    spec = resolved(spec)
+    if sha256 is not None:
+        return shared(spec, sha256, lambda: _expected(spec, sha256))
+    table = read_table(spec)
+    found = fingerprint(table)
+    return shared(spec, found, lambda: draft_of(table, spec, found))
 
 
-def _anomalies(spec: DataSpec, table: Table) -> NDArray[np.bool_]:
-    known = np.unique(table.label_N).tolist()
-    for label in spec.anomaly_labels:
-        if label not in known:
-            raise UserError(
-                f"data.anomaly_labels: came {label!r}, which does not occur in {spec.source}; "
-                f"expected some of {', '.join(map(str, known))}"
-            )
-    is_anomaly_N: NDArray[np.bool_] = np.isin(table.label_N, np.array(spec.anomaly_labels))
-    if is_anomaly_N.all():
-        raise UserError(f"data.anomaly_labels: all {len(is_anomaly_N)} rows of {spec.source} are anomalous")
-    return is_anomaly_N
+def dataset_of(table: Table, spec: DataSpec) -> Dataset:
+    """A data set from a table that is already there, all in memory, without the node's cache.
+
+    Raises:
+        UserError: The table cannot be prepared as the spec says.
+    """
+    return draft_of(table, spec, fingerprint(table)).dataset()
 
 
-def _fingerprint(table: Table) -> str:
-    digest = hashlib.sha256("\n".join(table.feature_names).encode())
-    digest.update(np.ascontiguousarray(table.x_ND).tobytes())
-    digest.update("\n".join(map(str, table.label_N.tolist())).encode())
-    return digest.hexdigest()
+def _expected(spec: DataSpec, sha256: str) -> Draft:
+    table = read_table(spec)
+    found = fingerprint(table)
+    if found != sha256:
+        raise StudyError(
+            f"{table.where}: the data changed since the study began, or are other data on this node: "
+            f"came sha256 {found[:12]}, expected {sha256[:12]}"
+        )
+    return draft_of(table, spec, sha256)

@@ -5,24 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from pipeline.report.names import axis_label, digits_of, metric_name, parameter_name
 from pipeline.report.tables import AurocSlice, Confirmation, HypervolumeHistory, Plane, Strip, TrainingCurves
-from pipeline.report.words import (
-    Words,
-    axis_label,
-    count,
-    digits_of,
-    listing,
-    metric_name,
-    number,
-    parameter_name,
-    significant,
-    trial_list,
-)
+from pipeline.report.words import Words, count, listing, number, significant, trial_list
 
 
 def plane(table: Plane) -> Words:
     """Names what is drawn how, and counts what is not on the plane."""
-    points, parts = table.points, [_axes(table), *_marks(table.points, table.off_plane)]
+    points, parts = table.points, [_axes(table), *_marks(table.points, table.auroc_metric, table.off_plane)]
     inside = points["x"].between(*table.x) & points["y"].between(*table.y)
     parts.extend(_outside(inside))
     x, y = map(metric_name, table.metrics)
@@ -50,7 +40,7 @@ def strip(table: Strip) -> Words:
     """The same along one objective."""
     where = "lower" if table.smaller_is_better else "higher"
     parts = [f"The study has one objective, so trials are in the order of their numbers; {where} is better."]
-    parts.extend(_marks(table.points, table.off_plane))
+    parts.extend(_marks(table.points, table.auroc_metric, table.off_plane))
     if len(table.best) > 1:
         parts.append("The line is the best so far.")
     parts.extend(_outside(table.points["y"].between(*table.y)))
@@ -60,11 +50,12 @@ def strip(table: Strip) -> Words:
     return Words(" ".join(parts), f"{alt}.")
 
 
-def _marks(points: pd.DataFrame, off_plane: Mapping[str, int]) -> list[str]:
+def _marks(points: pd.DataFrame, auroc: str, off_plane: Mapping[str, int]) -> list[str]:
     drawn, parts = points["state"].value_counts(sort=False), []
     if drawn.get("finished", 0):
         parts.append("Each dot is a finished trial; the larger ones form the frontier.")
-        parts.append("Darker is a higher validation AUROC." if points["auroc"].notna().any() else "No AUROC is known.")
+        known = points["auroc"].notna().any()
+        parts.append(f"Darker is a higher {metric_name(auroc)}." if known else "No AUROC is known.")
     if drawn.get("stopped", 0):
         parts.append(f"Crosses: {count(int(drawn['stopped']), 'trial')} stopped early, at the last value before that.")
     if drawn.get("running", 0):
@@ -105,7 +96,7 @@ def auroc(tables: Sequence[AurocSlice]) -> Words:
     where = [f"{parameter_name(t.parameter)} {significant(top['value'])}" for t, top in zip(tables, tops, strict=True)]
     highest = f"The highest, {number(tops[0]['auroc'], 3)}, is at {listing(where)}."
     caption = "Finished trials. The line joins medians of neighbouring trials, the ring marks the chosen one."
-    alt = f"Scatter plots of validation AUROC against {names}. {highest}"
+    alt = f"Scatter plots of {metric_name(tables[0].metric)} against {names}. {highest}"
     return Words(caption, alt)
 
 

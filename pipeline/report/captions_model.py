@@ -1,44 +1,10 @@
-"""What is said under the figures of the chosen model, and in their place to those who do not see them. No markup."""
+"""What is said under the figures of the chosen model’s code and of its pictures, and in their place. No markup."""
 
-import numpy as np
-
-from pipeline.report.tables import Curves, LatentMap, LatentUse, Reconstructions, Samples, Scores, Strips
-from pipeline.report.words import Words, count, interval, listing, number, score_label
+from pipeline.report.tables import LatentMap, LatentUse, Reconstructions, Samples, Strips
+from pipeline.report.words import Words, count, number
 
 MOST_BARS = 40
 METHODS = {"pca": "principal components", "tsne": "t-SNE, where distances between groups mean little"}
-
-
-def scores(table: Scores) -> Words:
-    """Says what the thresholds are made of."""
-    parts = [
-        f"Score: {score_label(table.score)}; higher is more anomalous. The last bar holds all that lies beyond it."
-    ]
-    if len(table.thresholds):
-        parts.append("Dashed: percentiles of the scores of normal validation examples.")
-    if not len(table.anomaly_N):
-        parts.append("No anomaly is labelled in the test split.")
-    if table.without_score:
-        parts.append(f"{count(table.without_score, 'test example')} without a finite score left out.")
-    means = [
-        f"{len(values):,} {name} with median {number(float(np.median(values)))}"
-        for values, name in ((table.normal_N, "normal"), (table.anomaly_N, "anomalous"))
-        if len(values)
-    ]
-    return Words(" ".join(parts), f"Histogram of anomaly scores of test examples: {listing(means)}.")
-
-
-def curves(table: Curves) -> Words:
-    """Puts the prevalence beside the average precision."""
-    caption = (
-        "On the test split, with 95 % bootstrap intervals in brackets. AP is the average precision; a score that "
-        f"knows nothing would reach the prevalence, {number(table.prevalence, 3)} (dashed)."
-    )
-    alt = (
-        f"ROC curve with AUROC {interval(table.auroc)} and precision-recall curve with average precision "
-        f"{interval(table.average_precision)}."
-    )
-    return Words(caption, alt)
 
 
 def reconstructions(table: Reconstructions) -> Words:

@@ -3,9 +3,11 @@
 import math
 from collections.abc import Iterator
 
+from pipeline.report.names import detector_name, digits_of, metric_name, parameter_name
+from pipeline.report.prose_detection import drift
 from pipeline.report.tables import Confirmation, Edge, Interval, Missing, StudyTables
 from pipeline.report.tables.frames import with_state
-from pipeline.report.words import count, digits_of, metric_name, number, parameter_name, significant, trial_list
+from pipeline.report.words import count, number, significant, trial_list
 
 WIDE_INTERVAL = 0.1
 
@@ -16,6 +18,7 @@ def cautions(tables: StudyTables) -> list[str]:
         *_unfinished(tables),
         *_collapsed(tables),
         *(_edge(tables, edge) for edge in tables.edges),
+        *drift(tables),
         *_width(tables.summary.test_auroc),
         *_one_seed(tables),
         *_not_the_best_on_average(tables),
@@ -41,9 +44,9 @@ def _collapsed(tables: StudyTables) -> Iterator[str]:
 
 
 def _edge(tables: StudyTables, edge: Edge) -> str:
-    rules = {choice.trial: choice.rule for choice in reversed(tables.choices)}
+    rules = {trial: choice.name for choice in reversed(tables.choices) for trial in choice.trials}
     chosen = edge.trial == tables.summary.champion_trial
-    who = "the chosen trial" if chosen else f"the best by {metric_name(rules[edge.trial])}"
+    who = "the chosen trial" if chosen else f"the best by {detector_name(rules[edge.trial])}"
     return (
         f"Trial {edge.trial}, {who}, has {parameter_name(edge.parameter)} {significant(edge.value)}, at the "
         f"{edge.end} end of its range ({significant(edge.limit)}): better values may lie beyond."

@@ -1,10 +1,11 @@
 """The numbers to see at once."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from pipeline.report import words
+from pipeline.report import names, words
 from pipeline.report.tables import StudyTables
 from pipeline.report.tables.frames import scalar
 from pipeline.report.tables.frontier import objective_signs
@@ -23,21 +24,33 @@ def facts(tables: StudyTables) -> tuple[Fact, ...]:
     """The study's main numbers, and those of the chosen model's code where it has such."""
     s = tables.summary
     chosen = words.NONE if s.champion_trial is None else str(s.champion_trial)
-    rule = f"by {words.metric_name(s.champion_rule)}" if s.champion_rule else ""
+    rule = f"by {names.detector_name(s.champion_rule)}" if s.champion_rule else ""
     others = [f"{n:,} {state}" for state, n in s.states.items() if n and state != "finished"]
-    sure = f"95 % interval {words.number(s.test_auroc.low, 3)} to {words.number(s.test_auroc.high, 3)}"
-    unit = words.hypervolume_unit(objective_signs(tables.record.spec)) * math.isfinite(s.hypervolume)
+    unit = names.hypervolume_unit(objective_signs(tables.record.spec)) * math.isfinite(s.hypervolume)
     return (
         Fact(name="Trials finished", value=f"{s.states['finished']:,}", remark=", ".join(others)),
         Fact(name="On the frontier", value=f"{s.frontier_size:,}", remark="not dominated by any finished trial"),
         _best(tables),
         Fact(name="Chosen trial", value=chosen, remark=rule),
-        Fact(
-            name="Test AUROC", value=words.number(s.test_auroc.value, 3), remark=sure * math.isfinite(s.test_auroc.low)
-        ),
+        Fact(name="Test AUROC", value=words.number(s.test_auroc.value, 3), remark=_detection(tables)),
         Fact(name="Hypervolume", value=words.number(s.hypervolume), remark=unit),
         *_code(tables),
     )
+
+
+def data_notes(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """What was done to the data: columns left out, rows moved, values that stand in."""
+    notes = data.get("notes") or ()
+    return (notes,) if isinstance(notes, str) else tuple(str(note) for note in notes)
+
+
+def _detection(tables: StudyTables) -> str:
+    """Which score the AUROC is of, and how sure it is; or why there is none."""
+    s = tables.summary
+    if s.why_no_auroc or s.champion_score is None:
+        return s.why_no_auroc
+    sure = f", 95 % interval {words.number(s.test_auroc.low, 3)} to {words.number(s.test_auroc.high, 3)}"
+    return f"of {names.score_name(s.champion_score)}{sure * math.isfinite(s.test_auroc.low)}"
 
 
 def _best(tables: StudyTables) -> Fact:
@@ -47,10 +60,10 @@ def _best(tables: StudyTables) -> Fact:
         remark = f"nats, trial {trial}" if trial is not None else ""
         return Fact(name="Best validation ELBO", value=words.number(elbo), remark=remark)
     metric = next(iter(objective_signs(tables.record.spec)))
-    value = words.number(scalar(tables.frontier, metric), words.digits_of(metric))
+    value = words.number(scalar(tables.frontier, metric), names.digits_of(metric))
     where = f"trial {int(tables.frontier['trial'].iloc[0])}"
-    unit = words.metric_unit(metric)
-    return Fact(name=f"Best {words.metric_name(metric)}", value=value, remark=f"{unit}, {where}" if unit else where)
+    unit = names.metric_unit(metric)
+    return Fact(name=f"Best {names.metric_name(metric)}", value=value, remark=f"{unit}, {where}" if unit else where)
 
 
 def _code(tables: StudyTables) -> Iterator[Fact]:

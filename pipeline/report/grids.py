@@ -7,12 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.report import words
+from pipeline.report import names, words
 from pipeline.report.tables import Interval, Missing, StudyTables
 from pipeline.report.tables.frontier import objective_signs
+from pipeline.report.tables.scored import followed_score, meant, trial_auroc
+from pipeline.tracking.record import StudyRecord
 
-TRIAL_METRICS = ("val/reconstruction", "val/kl", "val/elbo", "val/auroc", "test/auroc")
-FRONTIER_METRICS = (*TRIAL_METRICS, "test/probe_accuracy", "val/perplexity", "val/active_units")
+OF_TRIALS = ("val/reconstruction", "val/kl", "val/elbo", "val/auroc", "test/auroc")
+OF_FRONTIER = ("test/probe_accuracy", "val/perplexity", "val/active_units")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,54 +22,68 @@ class Grid:
     """A table as it is printed: headings, and rows of cells that are text already.
 
     Attributes:
-        marked: The first cell of the chosen trial's row; empty where there is none.
+        marked: The first cell of what was chosen; empty where there is none.
+        heat: How dark each cell but the first of a row is shaded, 0 to 1; empty where none is.
     """
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     marked: str = ""
+    heat: tuple[tuple[float, ...], ...] = ()
 
 
-def trial_grid(tables: StudyTables, trials: pd.DataFrame, metrics: tuple[str, ...], states: bool = False) -> Grid:
+def frontier_grid(tables: StudyTables) -> Grid:
+    """The frontier's trials, their AUROC that of the chosen model's score."""
+    record = tables.record
+    areas = {f"{split}/auroc": trial_auroc(record, split) for split in ("val", "test")}
+    metrics = tuple(areas.get(metric, metric) for metric in OF_TRIALS)
+    return _trial_grid(tables, tables.frontier, (*metrics, *OF_FRONTIER), ())
+
+
+def trial_grid(tables: StudyTables, trials: pd.DataFrame) -> Grid:
+    """Trials in any state, which have the AUROC of the followed score only."""
+    return _trial_grid(tables, trials, OF_TRIALS, ("state",))
+
+
+def _trial_grid(tables: StudyTables, trials: pd.DataFrame, metrics: tuple[str, ...], about: tuple[str, ...]) -> Grid:
     """A row a trial: number, state, searched parameters, metrics and objectives; empty columns are left out."""
     metrics = tuple(dict.fromkeys((*metrics, *objective_signs(tables.record.spec))))
     metrics = tuple(metric for metric in metrics if metric in trials.columns and trials[metric].notna().any())
-    columns = (*(("state",) if states else ()), *tables.parameters, *metrics)
-    rows = (_trial_cells(row, columns) for row in trials.to_dict("records"))
+    columns = (*about, *tables.parameters, *metrics)
+    rows = (_trial_cells(tables, row, columns) for row in trials.to_dict("records"))
     champion = tables.summary.champion_trial
     marked = "" if champion is None else str(champion)
-    return Grid(head=("trial", *map(_heading, columns)), rows=tuple(rows), marked=marked)
+    return Grid(head=("trial", *(_heading(tables, column) for column in columns)), rows=tuple(rows), marked=marked)
 
 
-def _heading(column: str) -> str:
-    unit = words.metric_unit(column)
-    name = words.metric_name(column) if "/" in column else column
+def _heading(tables: StudyTables, column: str) -> str:
+    if column in ("val/auroc", "test/auroc"):
+        return named_auroc(tables.record, column)
+    unit = names.metric_unit(column)
+    name = names.metric_name(column) if "/" in column else column
     return f"{name} ({unit})" if unit else name
 
 
-def _trial_cells(row: Mapping[Any, Any], columns: tuple[str, ...]) -> tuple[str, ...]:
-    return (str(int(row["trial"])), *(_trial_cell(row, column) for column in columns))
+def named_auroc(record: StudyRecord, metric: str) -> str:
+    """An AUROC of the followed score; named so where a page speaks of more scores than that one."""
+    name = names.metric_name(metric)
+    if record.champion is None or record.champion.score is None:
+        return name
+    return f"{name} of {names.score_name(meant(record, record.champion.trial, followed_score(record)))}"
 
 
-def _trial_cell(row: Mapping[Any, Any], column: str) -> str:
+def _trial_cells(tables: StudyTables, row: Mapping[Any, Any], columns: tuple[str, ...]) -> tuple[str, ...]:
+    return (str(int(row["trial"])), *(_trial_cell(tables, row, column) for column in columns))
+
+
+def _trial_cell(tables: StudyTables, row: Mapping[Any, Any], column: str) -> str:
+    """With its interval where one is known: every trial has that of the followed score, the chosen one its own."""
+    if column.startswith("test_auroc/") and row["trial"] == tables.summary.champion_trial:
+        return words.interval(tables.summary.test_auroc)
     if column != "test/auroc":
         return words.cell(column, row[column])
     value, low, high = (float(row.get(f"test/{name}", math.nan)) for name in ("auroc", "auroc_low", "auroc_high"))
     return words.interval(Interval(value=value, low=low, high=high))
-
-
-def choice_grid(tables: StudyTables) -> Grid:
-    """What each rule would take."""
-    rows = (
-        (
-            words.metric_name(c.rule) + (" (the study’s rule)" if c.chosen else ""),
-            str(c.trial),
-            words.cell(c.rule, c.value),
-            words.interval(c.test_auroc),
-        )
-        for c in tables.choices
-    )
-    return Grid(head=("rule", "trial", "its value", "test AUROC (95 % interval)"), rows=tuple(rows))
 
 
 def confirmation_grids(tables: StudyTables) -> tuple[tuple[str, Grid], ...]:
@@ -76,7 +92,7 @@ def confirmation_grids(tables: StudyTables) -> tuple[tuple[str, Grid], ...]:
     if isinstance(found, Missing):
         return ()
     return tuple(
-        (_heading(metric), _spread_grid(metric, spread, tables.summary.champion_trial))
+        (_heading(tables, metric), _spread_grid(metric, spread, tables.summary.champion_trial))
         for metric, spread in found.spreads.items()
     )
 
@@ -84,23 +100,11 @@ def confirmation_grids(tables: StudyTables) -> tuple[tuple[str, Grid], ...]:
 def _spread_grid(metric: str, spread: pd.DataFrame, champion: int | None) -> Grid:
     kinds = ("original", "mean", "deviation", "low", "high")
     rows = (
-        (str(row["trial"]), str(row["seeds"]), *(words.number(row[kind], words.digits_of(metric)) for kind in kinds))
+        (str(row["trial"]), str(row["seeds"]), *(words.number(row[kind], names.digits_of(metric)) for kind in kinds))
         for row in spread.to_dict("records")
     )
     head = ("trial", "seeds", "original", "mean", "standard deviation", "lowest", "highest")
     return Grid(head=head, rows=tuple(rows), marked="" if champion is None else str(champion))
-
-
-def threshold_grid(tables: StudyTables) -> Grid:
-    """What flagging above each threshold does on the test split."""
-    names = ("percentile", "threshold", "precision", "recall", "false_alarm_rate")
-    head = ("percentile of normal validation scores", "threshold", "precision", "recall", "false-alarm rate")
-    table = pd.DataFrame() if isinstance(tables.scores, Missing) else tables.scores.thresholds
-    rows = (
-        (words.significant(row["percentile"]), *(words.number(row[name], 3) for name in names[1:]))
-        for row in table.to_dict("records")
-    )
-    return Grid(head=head, rows=tuple(rows))
 
 
 def failure_grid(tables: StudyTables) -> Grid:

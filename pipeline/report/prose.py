@@ -5,20 +5,12 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from pipeline.report.tables import Choice, Interval, Missing, StudyTables
+from pipeline.report.names import detector_name, digits_of, metric_name, metric_unit, parameter_name, score_name
+from pipeline.report.prose_detection import comparison, detects
+from pipeline.report.tables import Missing, StudyTables
 from pipeline.report.tables.frames import row_of, scalar, search_range
 from pipeline.report.tables.frontier import objective_signs
-from pipeline.report.words import (
-    count,
-    digits_of,
-    hours,
-    listing,
-    metric_name,
-    metric_unit,
-    number,
-    parameter_name,
-    significant,
-)
+from pipeline.report.words import count, hours, listing, number, significant
 
 STATES = {"finished": "finished", "stopped": "stopped early", "failed": "failed", "running": "still running"}
 FAMILIES = {
@@ -33,8 +25,8 @@ FAMILIES = {
 
 
 def overview(tables: StudyTables) -> list[str]:
-    """The summary's paragraphs: what was searched, the trade-off, the chosen model."""
-    parts = (_searched(tables), (*_trade_off(tables), *_best_elbo(tables)), _chosen(tables))
+    """The summary's paragraphs: what was searched, the trade-off, the chosen model, and what else there was."""
+    parts = (_searched(tables), (*_trade_off(tables), *_best_elbo(tables)), _chosen(tables), comparison(tables))
     return [paragraph for part in parts if (paragraph := " ".join(part))]
 
 
@@ -96,23 +88,14 @@ def _settings(tables: StudyTables, trial: int) -> str:
 
 
 def _chosen(tables: StudyTables) -> Iterator[str]:
-    trial, rule = tables.summary.champion_trial, tables.summary.champion_rule
+    trial, rule, score = tables.summary.champion_trial, tables.summary.champion_rule, tables.summary.champion_score
     if trial is None or rule is None:
         yield "No model has been chosen yet."
         return
-    detects = _detects(tables.summary.test_auroc)
-    yield f"Trial {trial}{_settings(tables, trial)} was chosen by {metric_name(rule)}{detects}."
+    scored = f", scored by {score_name(score)}" if score else ""
+    yield f"Trial {trial}{_settings(tables, trial)} was chosen by {detector_name(rule)}{scored}{detects(tables)}."
     yield from _over_seeds(tables, trial)
     yield from _code(tables)
-    yield from (_other(tables, other) for other in tables.choices if not other.chosen)
-
-
-def _detects(auroc: Interval) -> str:
-    if not math.isfinite(auroc.value):
-        return ""
-    known = math.isfinite(auroc.low)
-    sure = f", with a 95 % interval from {number(auroc.low, 3)} to {number(auroc.high, 3)}" if known else ""
-    return f"; on test examples, which no choice has seen, its AUROC is {number(auroc.value, 3)}{sure}"
 
 
 def _over_seeds(tables: StudyTables, trial: int) -> Iterator[str]:
@@ -140,15 +123,3 @@ def _code(tables: StudyTables) -> Iterator[str]:
     if math.isfinite(code.perplexity):
         size = f" of {code.codebook_size:,}" * bool(code.codebook_size)
         yield f"Its codes use the codebook as if {number(code.perplexity, 1)}{size} entries were equally frequent."
-
-
-def _other(tables: StudyTables, other: Choice) -> str:
-    if other.trial == tables.summary.champion_trial:
-        return f"Choosing by {metric_name(other.rule)} would have taken the same trial."
-    # Of the rounded values, so that the sentence agrees with a reader's own subtraction.
-    gap = round(other.test_auroc.value, 3) - round(tables.summary.test_auroc.value, 3)
-    outcome = ""
-    if math.isfinite(gap):
-        difference = f"{number(abs(gap), 3)} {'more' if gap > 0 else 'less'}" if gap else "just as much"
-        outcome = f", whose test AUROC is {number(other.test_auroc.value, 3)}, {difference}"
-    return f"Choosing by {metric_name(other.rule)} would have taken trial {other.trial}{outcome}."

@@ -12,9 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from ruamel.yaml import YAML
 
-from pipeline.report import cautions, facts, grids, prose, words
+from pipeline.report import cautions, facts, grids, grids_detection, names, prose, prose_detection
 from pipeline.report.figures import Panel
-from pipeline.report.tables import StudyTables
+from pipeline.report.tables import StudyTables, Top
 from pipeline.report.tables.frontier import objective_signs
 
 MOST_ROWS = 1000
@@ -62,14 +62,22 @@ def _context(tables: StudyTables, panels: Mapping[str, Panel]) -> dict[str, Any]
         "overview": prose.overview(tables),
         "cautions": cautions.cautions(tables),
         "facts": facts.facts(tables),
-        "first_objective": words.metric_name(next(iter(objective_signs(tables.record.spec)))),
-        "frontier": grids.trial_grid(tables, tables.frontier, grids.FRONTIER_METRICS),
-        "trials": grids.trial_grid(tables, tables.trials.head(MOST_ROWS), grids.TRIAL_METRICS, states=True),
+        "first_objective": names.metric_name(next(iter(objective_signs(tables.record.spec)))),
+        "frontier": grids.frontier_grid(tables),
+        "trials": grids.trial_grid(tables, tables.trials.head(MOST_ROWS)),
         "trials_left_out": max(0, len(tables.trials) - MOST_ROWS),
-        "choices": grids.choice_grid(tables),
+        "choices": grids_detection.choice_grid(tables),
+        "score_table": grids_detection.score_grid(tables),
+        "score_words": list(prose_detection.score_matters(tables.score_table)),
+        "measures": grids_detection.measure_grid(tables),
+        "top_score": names.score_label(tables.top.score) if isinstance(tables.top, Top) else "",
+        "top": grids_detection.top_grid(tables),
+        "top_words": list(prose_detection.top_rows(tables)),
         "confirmations": grids.confirmation_grids(tables),
-        "thresholds": grids.threshold_grid(tables),
+        "thresholds": grids_detection.threshold_grid(tables),
+        "drift": list(prose_detection.drift(tables)),
         "failures": grids.failure_grid(tables),
+        "notes": facts.data_notes(tables.record.data),
         "splits": grids.split_grid(tables.record.data),
         "versions": grids.version_grid(tables.record.environment),
         "spec": yaml_text(tables.record.spec),

@@ -1,4 +1,4 @@
-"""How numbers, metrics and parameters are written for a reader. Plain text; escaping is the templates' task."""
+"""How numbers and lists are written for a reader. Plain text; escaping is the templates' task."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,33 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.report.names import METRICS, digits_of, last_part
 from pipeline.report.tables.frames import Interval
 
 NONE = "–"
-SPLITS = {"val": "validation", "test": "test", "train": "training"}
-METRICS = {
-    "reconstruction": "reconstruction",
-    "kl": "KL",
-    "elbo": "ELBO",
-    "iwae": "importance-weighted bound",
-    "squared_error": "squared error",
-    "active_units": "active units",
-    "auroc": "AUROC",
-    "auprc": "average precision",
-    "kl_weight": "KL weight",
-    "probe_accuracy": "probe accuracy",
-    "perplexity": "codebook perplexity",
-}
-NATS = ("reconstruction", "kl", "elbo", "iwae", "loss")
-PARAMETERS = {"latent_dim": "latent size"}
-SCORES = {
-    "elbo": "negative ELBO",
-    "reconstruction": "reconstruction",
-    "kl": "KL",
-    "reconstruction_probability": "reconstruction probability",
-    "squared_error": "squared error",
-}
-SCORES_IN_NATS = ("elbo", "reconstruction", "kl", "reconstruction_probability")
+# From here on a number is easier to read by its power of ten.
+LONGEST = 1e9
 
 
 @dataclass(frozen=True)
@@ -44,56 +23,34 @@ class Words:
     alt: str = ""
 
 
-def metric_name(metric: str) -> str:
-    """Such as "validation KL" for val/kl."""
-    split, _, name = metric.rpartition("/")
-    return f"{SPLITS.get(split, split)} {METRICS.get(name, name.replace('_', ' '))}".strip()
-
-
-def metric_unit(metric: str) -> str:
-    """Such as "nats" for val/kl; empty for a metric without unit."""
-    return "nats" if metric.rpartition("/")[2] in NATS else ""
-
-
-def axis_label(metric: str) -> str:
-    """A metric's name, with its unit where it has one."""
-    unit = metric_unit(metric)
-    return f"{metric_name(metric)} ({unit} per example)" if unit else metric_name(metric)
-
-
-def digits_of(metric: str) -> int:
-    """Decimals that a metric deserves."""
-    kind = metric.rpartition("/")[2]
-    return 3 if kind.startswith(("auroc", "auprc", "probe")) else 0 if kind == "active_units" else 2
-
-
-def hypervolume_unit(metrics: Iterable[str]) -> str:
-    """Such as "nats²" for two metrics in nats; empty where a metric is in something else."""
-    units = [metric_unit(metric) for metric in metrics]
-    return units[0] + ("", "²", "³")[len(units) - 1] if all(units) and 0 < len(units) < 4 else ""
-
-
-def parameter_name(name: str) -> str:
-    """Such as "latent size" for latent_dim."""
-    return PARAMETERS.get(name, name)
-
-
-def score_label(score: str) -> str:
-    """An anomaly score's name, with its unit where it has one."""
-    name = SCORES.get(score, score.replace("_", " "))
-    return f"{name} (nats per example)" if score in SCORES_IN_NATS else name
-
-
 def number(value: float, digits: int = 2) -> str:
     """A number with a true minus sign and thousands apart, a dash where it is unknown."""
     if not math.isfinite(value):
         return NONE if math.isnan(value) else ("∞" if value > 0 else "−∞")
+    if abs(value) >= LONGEST:
+        return significant(value)
     return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−")
 
 
 def significant(value: float, digits: int = 3) -> str:
     """A parameter's value, to so many significant digits, without trailing zeros."""
     return f"{value:.{digits}g}".replace("-", "−") if math.isfinite(value) else number(value)
+
+
+def quantity(value: float) -> str:
+    """A value in a user's unit: four significant digits, but never fewer than it has before the point."""
+    if not math.isfinite(value) or value == 0 or abs(value) >= LONGEST:
+        return number(value, 0)
+    decimals = 3 - math.floor(math.log10(abs(value)))
+    if decimals > 7:
+        return significant(value)
+    text = number(value, max(decimals, 0))
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def percent(share: float) -> str:
+    """Such as "12.5 %"; a dash where it is unknown."""
+    return f"{number(100 * share, 1)} %" if math.isfinite(share) else NONE
 
 
 def interval(auroc: Interval, digits: int = 3) -> str:
@@ -109,8 +66,7 @@ def cell(column: str, value: Any) -> str:
         return NONE
     if isinstance(value, bool | str) or not isinstance(value, int | float):
         return str(value)
-    kind = column.rpartition("/")[2]
-    if "/" not in column or kind not in METRICS:
+    if "/" not in column or last_part(column) not in METRICS:
         return significant(value) if isinstance(value, float) else str(value)
     return number(float(value), digits_of(column))
 

@@ -1,7 +1,8 @@
 """What the user asked for, checked once: a study file becomes a frozen StudySpec."""
 
+from pipeline.spec.data import DataSpec
 from pipeline.spec.reading import load_spec
-from pipeline.spec.schema import DataSpec, StudySpec
+from pipeline.spec.schema import StudySpec
 from pipeline.spec.searching import Choices, Range
 from pipeline.spec.trial import KlAnnealing, ModelSpec, ObjectiveSpec, TrainingSpec, TrialSpec
 

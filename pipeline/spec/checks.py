@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pipeline.spec.data import CLASS_SOURCES, DataSpec, SplitSpec
 from pipeline.spec.problems import Path, Problem, from_validation
 from pipeline.spec.schema import StudySpec
 from pipeline.spec.searching import (
@@ -120,14 +121,39 @@ def _data(spec: StudySpec) -> Iterator[Problem]:
     total = split.train + split.validation + split.test
     if abs(total - 1) > 1e-6:
         yield Problem(("data", "split"), f"train, validation and test add up to {total:g}, expected 1")
+    yield from _split_column(split)
+    if spec.data.scale == "quantile" and spec.data.clip is not None:
+        yield Problem(("data", "clip"), f"came {spec.data.clip:g}, expected none, as scale quantile stays in [0, 1]")
     likelihoods = spec.search.get("likelihood")
     used = likelihoods.choices if isinstance(likelihoods, Choices) else (spec.model.likelihood,)
-    if "bernoulli" in used and spec.data.scale != "unit":
-        yield Problem(("data", "scale"), f"came {spec.data.scale!r}, expected 'unit', as likelihood bernoulli needs it")
+    if "bernoulli" in used:
+        yield from _beyond_unit(spec.data)
+
+
+def _split_column(split: SplitSpec) -> Iterator[Problem]:
+    path: Path = ("data", "split", "column")
+    needs_column = split.by in ("group", "time")
+    if needs_column and split.column is None:
+        yield Problem(path, f"is missing; split.by {split.by} needs the column with the {split.by}s")
+    if not needs_column and split.column is not None:
+        yield Problem(path, f"came {split.column!r}, which only split.by group and time use; expected none")
+
+
+def _beyond_unit(data: DataSpec) -> Iterator[Problem]:
+    """A Bernoulli's values are shares."""
+    needs = "as likelihood bernoulli needs values in [0, 1]"
+    if data.scale not in ("unit", "quantile"):
+        yield Problem(("data", "scale"), f"came {data.scale!r}, expected 'unit' or 'quantile', {needs}")
+    elif data.scale == "unit" and data.clip is not None:
+        yield Problem(
+            ("data", "clip"), f"came {data.clip:g}, which lets negative values through, expected none, {needs}"
+        )
 
 
 def _labels(spec: StudySpec) -> Iterator[Problem]:
-    if spec.data.anomaly_labels:
+    """What can be said before the data are read: the labels of some files may turn out to be 0 and 1."""
+    labels = spec.data.anomaly_labels
+    if labels or (labels is None and spec.data.source not in CLASS_SOURCES):
         return
     expected = "expected a rule that needs no labels, or data.anomaly_labels"
     if spec.champion.by == "val/auroc":

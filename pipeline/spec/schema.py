@@ -10,37 +10,14 @@ from pydantic import Field
 
 from pipeline.errors import UserError
 from pipeline.spec.base import Count, Fraction, FromList, NotNegative, Seed, SpecPart
-from pipeline.spec.searching import PARAMETER_PATHS, Parameter, Value, reachable, with_values
+from pipeline.spec.data import DataSpec
+from pipeline.spec.searching import PARAMETER_PATHS, Parameter, reachable, with_values
 from pipeline.spec.trial import ModelSpec, ObjectiveSpec, TrainingSpec, TrialSpec
 
 Metric = Literal["val/reconstruction", "val/kl", "val/elbo", "val/squared_error", "val/auroc", "val/active_units"]
 # What the tracking store keeps beside the studies' folders.
 RESERVED_NAMES = ("artifacts", "mlflow.db")
 STUDY_NAME = r"[^\W_][\w.-]*"
-
-
-class SplitSpec(SpecPart):
-    """Fractions of the normal rows; anomalies go to validation and test only, in the same proportion."""
-
-    train: Fraction = 0.6
-    validation: Fraction = 0.2
-    test: Fraction = 0.2
-    seed: Seed = 0
-
-
-class DataSpec(SpecPart):
-    """Which examples, which of them are anomalies, and how they are scaled and split.
-
-    Attributes:
-        source: A bundled data set.
-        anomaly_labels: The labels that count as anomalous; all other rows are normal.
-        scale: `unit` maps train's range to [0, 1], `standard` to mean 0 and variance 1, `none` leaves the values.
-    """
-
-    source: Literal["digits", "breast_cancer"]
-    anomaly_labels: Annotated[tuple[Value, ...], FromList] = ()
-    scale: Literal["unit", "standard", "none"] = "unit"
-    split: SplitSpec = SplitSpec()
 
 
 class ObjectiveMetric(SpecPart):
@@ -69,21 +46,54 @@ class ResourcesSpec(SpecPart):
     gpu: NotNegative = 0
 
 
-class AnomalySpec(SpecPart):
-    """The score whose AUROC is reported; higher is more anomalous."""
+AnomalyScore = Literal[
+    "elbo",
+    "reconstruction",
+    "kl",
+    "reconstruction_probability",
+    "squared_error",
+    "residual_mahalanobis",
+    "latent_mahalanobis",
+    "latent_knn",
+]
 
-    score: Literal["elbo", "reconstruction", "kl", "squared_error"] = "elbo"
+
+class AnomalySpec(SpecPart):
+    """How examples are scored; higher is more anomalous. Every score is kept for every trial, whichever is named here.
+
+    Attributes:
+        score: The score of `val/auroc` and `test/auroc`, which the chosen model is then used with; by default `elbo`
+            in those metrics, and the rule of choice picks the score of the chosen model.
+    """
+
+    score: AnomalyScore | None = None
+
+    @property
+    def followed(self) -> AnomalyScore:
+        """The score of `val/auroc` and `test/auroc`."""
+        return self.score or "elbo"
 
 
 class ChampionSpec(SpecPart):
-    """The rule that chooses one finished trial.
+    """The rule that chooses one finished trial, and its score.
 
     Attributes:
-        by: The validation metric whose best value is taken; by default `val/auroc` where there are labels, else
-            `val/elbo`, or `val/reconstruction` where a point code has no ELBO.
+        by: `val/auroc`, the best pair of trial and score on labelled validation rows; `val/elbo`; `val/reconstruction`;
+            or `pseudo`, which tells normal rows best from spoiled ones. By default `val/auroc` where there are labels,
+            else `val/elbo`, or `val/reconstruction` where a point code has no ELBO.
     """
 
-    by: Literal["val/auroc", "val/elbo", "val/reconstruction"] | None = None
+    by: Literal["val/auroc", "val/elbo", "val/reconstruction", "pseudo"] | None = None
+
+
+class EnsembleSpec(SpecPart):
+    """Several of the best trials as one detector.
+
+    Attributes:
+        members: How many of the best trials; beside it stands one of the whole frontier.
+    """
+
+    members: Count = 5
 
 
 class DiagnosticsSpec(SpecPart):
@@ -92,10 +102,12 @@ class DiagnosticsSpec(SpecPart):
     Attributes:
         latent_map: How the codes of the test examples are laid flat: `pca` or `tsne`.
         probe_labels: Share of the training labels that the linear classifier of `test/probe_accuracy` is shown.
+        iwae_draws: Draws of the importance-weighted bound `test/iwae`; 0 to leave it out.
     """
 
     latent_map: Literal["pca", "tsne"] = "pca"
     probe_labels: Fraction = 0.1
+    iwae_draws: Annotated[int, Field(ge=0)] = 64
 
 
 class ConfirmSpec(SpecPart):
@@ -132,6 +144,7 @@ class StudySpec(SpecPart):
     resources: ResourcesSpec = ResourcesSpec()
     anomaly: AnomalySpec = AnomalySpec()
     champion: ChampionSpec = ChampionSpec()
+    ensemble: EnsembleSpec = EnsembleSpec()
     diagnostics: DiagnosticsSpec = DiagnosticsSpec()
     confirm: ConfirmSpec = ConfirmSpec()
 
@@ -163,8 +176,11 @@ class StudySpec(SpecPart):
         return plain
 
     def sha256(self) -> str:
-        """The identity of what every trial is made from; budgets are no part of it, so that they can be raised."""
-        plain = {key: value for key, value in self.plain().items() if key not in ("trials", "confirm")}
+        """The identity of what every trial is made from; budgets and choices are no part of it and may change."""
+        after = ("trials", "confirm", "champion", "ensemble")
+        plain = {key: value for key, value in self.plain().items() if key not in after}
+        # Where the data lie may change; what they hold has a fingerprint of its own.
+        plain["data"].pop("path")
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 

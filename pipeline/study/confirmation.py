@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.champion import ranked
+from pipeline.choosing import ranked
 from pipeline.search.store import Proposal, StudyStore
 from pipeline.study.messages import TrialReport
 from pipeline.study.plan import Plan
@@ -71,7 +71,8 @@ def repeats_of(plan: Plan, store: StudyStore, writer: TrackingWriter) -> list[Re
     confirm = plan.spec.confirm
     if not confirm.top:
         return []
-    best = ranked(trials_so_far(writer), plan.rule)[: confirm.top]
+    picks = ranked(trials_so_far(writer), plan.rule, plan.spec.anomaly.score)
+    best = [pick.trial for pick in picks[: confirm.top]]
     done = set(confirmed_so_far(writer)[["trial", "seed"]].itertuples(index=False, name=None))
     wanted = [(number, seed) for number in best for seed in range(1, confirm.seeds + 1)]
     return [Repeat(number, seed, store.parameters(number)) for number, seed in wanted if (number, seed) not in done]

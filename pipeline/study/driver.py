@@ -47,7 +47,7 @@ def drive(plan: Plan, places: Places, concurrency: int | None, console: Console)
     (plan.folder / SPEC_FILE).write_text(plan.spec.model_dump_json(indent=2), encoding="utf-8")
     with local_ray.connected(places.ray_address):
         at_once = concurrency or local_ray.slots(plan.spec.resources)
-        writer = open_study(client, plan.spec, plan.name, plan.data.summary(), plan.reference)
+        writer = open_study(client, plan.spec, plan.name, plan.data, plan.reference)
         try:
             error = _run(plan, store, writer, at_once, console)
             finish_study(plan, writer, is_complete=store.remaining() <= 0)

@@ -15,6 +15,7 @@ class Assignment:
         parameters: Its searched parameters, by canonical names.
         repeat: Which further seed it is trained with again; 0 for the trial itself.
         spec: The resolved study spec, as plain values.
+        data_sha256: Fingerprint of the data that the study is about.
         folder: Where the trial leaves its files.
         workers_folder: Where the workers of this run sign in.
         workers: How many are to be up before the first trial may end.
@@ -23,6 +24,7 @@ class Assignment:
     number: int
     parameters: dict[str, Any]
     spec: dict[str, Any]
+    data_sha256: str
     folder: str
     workers_folder: str
     workers: int

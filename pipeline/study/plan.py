@@ -1,12 +1,14 @@
 """A study before it starts: its spec, data and places, all checked, nothing made."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.data import Dataset, prepare
+from pipeline.data import Dataset, prepare, resolved
 from pipeline.errors import UserError
 from pipeline.spec import Choices, Range, StudySpec
 from pipeline.spec.schema import require_study_name
+from pipeline.spec.searching import reachable
 from pipeline.spec.trial import ModelSpec
 
 # Hypervolume reference of metrics that have a natural worst value.
@@ -40,13 +42,14 @@ class Plan:
         return [1.0 if objective.direction == "minimize" else -1.0 for objective in self.spec.objectives]
 
     @property
-    def rule(self) -> str:
-        """The metric that chooses the champion."""
-        if self.spec.champion.by:
-            return self.spec.champion.by
-        if self.spec.data.anomaly_labels:
-            return "val/auroc"
+    def label_free_rule(self) -> str:
+        """The rule that ranks trials where no label may be looked at."""
         return "val/elbo" if self.spec.always_has_rate() else "val/reconstruction"
+
+    @property
+    def rule(self) -> str:
+        """The rule that chooses the champion."""
+        return self.spec.champion.by or ("val/auroc" if self.data.has_anomalies else self.label_free_rule)
 
 
 def make_plan(spec: StudySpec, name: str | None, home: Path) -> Plan:
@@ -56,10 +59,34 @@ def make_plan(spec: StudySpec, name: str | None, home: Path) -> Plan:
         UserError: The name, the data or an objective's reference will not do.
     """
     name = require_study_name(name or spec.study)
+    # Workers have another working folder.
+    spec = spec.model_copy(update={"data": resolved(spec.data)})
     data = prepare(spec.data)
+    _check_labels(spec, data)
+    _check_conditions(spec, data)
     _check_batch(spec, data)
     reference = _reference(spec, data)
     return Plan(spec=spec, name=name, folder=home.resolve() / name, data=data, reference=reference)
+
+
+def _check_labels(spec: StudySpec, data: Dataset) -> None:
+    wanted = {"champion.by": spec.champion.by, "objectives": next(_with_labels(spec), None)}
+    for key, metric in wanted.items():
+        if metric == "val/auroc" and not data.has_anomalies:
+            raise UserError(
+                f"{key}: came 'val/auroc', but {data.source} has no labelled anomaly in validation or none in test; "
+                "expected a rule that needs no labels, or data.anomaly_labels"
+            )
+
+
+def _check_conditions(spec: StudySpec, data: Dataset) -> None:
+    families = {spec.trial(values).model.family for values in reachable(spec.search, ("family",))}
+    if "conditional" in families and not data.classes:
+        raise UserError(f"model.family: came 'conditional', which needs labels, and {data.source} came without any")
+
+
+def _with_labels(spec: StudySpec) -> Iterator[str]:
+    return (objective.metric for objective in spec.objectives if objective.metric == "val/auroc")
 
 
 def _check_batch(spec: StudySpec, data: Dataset) -> None:

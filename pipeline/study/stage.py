@@ -51,6 +51,7 @@ def run_stage(
             parameters=task.parameters,
             repeat=task.repeat,
             spec=plan.spec.plain(),
+            data_sha256=plan.data.sha256,
             folder=str(plan.folder / TRIALS_FOLDER / task.name),
             workers_folder=workers_folder,
             workers=workers,

@@ -17,7 +17,7 @@ from pipeline.spec import StudySpec
 from pipeline.study.files import write_outcome
 from pipeline.study.messages import Assignment, TrialReport
 from pipeline.tracking.record import EpochRecord
-from pipeline.vae.outcome import outcome_of
+from pipeline.vae.outcome import outcomes_of
 from pipeline.vae.population import Member, Population
 
 # A report costs the driver some milliseconds, a small epoch less than that.
@@ -31,11 +31,12 @@ def trial_seed(study_seed: int, number: int, repeat: int = 0) -> int:
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
 
-def make_population(spec: StudySpec, number: int, parameters: dict[str, Any], repeat: int = 0) -> Population:
-    """The one-member population that a trial trains."""
-    member = Member(spec=spec.trial(parameters), seed=trial_seed(spec.seed, number, repeat))
+def make_population(spec: StudySpec, assignment: Assignment) -> Population:
+    """The one-member population that a trial trains, on the data that its node has prepared once for all trials."""
+    seed = trial_seed(spec.seed, assignment.number, assignment.repeat)
+    member = Member(spec=spec.trial(assignment.parameters), seed=seed)
     device = "cuda" if spec.resources.gpu and torch.cuda.is_available() else "cpu"
-    return Population([member], prepare(spec.data), spec.anomaly.score, device)
+    return Population([member], prepare(spec.data, assignment.data_sha256), spec.anomaly.followed, device)
 
 
 class VaeTrial(tune.Trainable):
@@ -70,7 +71,7 @@ class VaeTrial(tune.Trainable):
             self._train(self.population, epochs)
             if self.population.epoch < self.population.training.epochs:
                 return TrialReport(epochs=epochs)
-            outcome = outcome_of(self.population, self.spec.diagnostics)
+            outcome = outcomes_of(self.population, self.spec.diagnostics)[0]
             write_outcome(Path(self.assignment.folder), outcome)
             self._wait_for_workers()
             return TrialReport(epochs=epochs, state="finished", metrics=outcome.metrics)
@@ -81,8 +82,7 @@ class VaeTrial(tune.Trainable):
 
     def _start(self) -> Population:
         self.spec = StudySpec.model_validate(self.assignment.spec)
-        one = self.assignment
-        return make_population(self.spec, one.number, one.parameters, one.repeat)
+        return make_population(self.spec, self.assignment)
 
     def _train(self, population: Population, epochs: list[EpochRecord]) -> None:
         started = time.monotonic()

@@ -5,7 +5,8 @@ from typing import Any
 
 KIND, STUDY, TRIAL, STATE = "vae_study.kind", "vae_study.study", "vae_study.trial", "vae_study.state"
 SEED = "vae_study.seed"
-FAILURE, UID, CHAMPION, CHAMPION_RULE = "vae_study.failure", "vae_study.uid", "vae_study.champion", "vae_study.rule"
+FAILURE, UID, CHAMPION = "vae_study.failure", "vae_study.uid", "vae_study.champion"
+CHAMPION_RULE, CHAMPION_SCORE = "vae_study.rule", "vae_study.score"
 SPEC_SHA, DATA_SHA, COMMIT = "vae_study.spec_sha256", "vae_study.data_sha256", "mlflow.source.git.commit"
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 
@@ -16,6 +17,10 @@ TRIALS_FILE, HISTORY_FILE, SCORES_FILE, EXAMPLES_FILE = (
     "scores.parquet",
     "examples.npz",
 )
+
+PREPROCESSING_FILE = "preprocessing.json"
+# What each rule, ensemble and baseline detects, and their scores of each example.
+CHOICES_FILE, DETECTORS_FILE = "choices.parquet", "detectors.parquet"
 
 # A prefix of few letters: about 14 characters of a run's name show in MLflow's table.
 SHORT_NAMES = {"beta": "b", "latent_dim": "z"}

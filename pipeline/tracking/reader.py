@@ -25,6 +25,10 @@ OPTIONAL_ARRAYS = {
     "latent_map_N2": "latent_map",
     "traversals_LSD": "traversals",
     "interpolations_PSD": "interpolations",
+    "top_place_T": "top_place",
+    "top_inputs_TD": "top_inputs",
+    "top_reconstructions_TD": "top_reconstructions",
+    "top_contributions_TD": "top_contributions",
 }
 
 
@@ -41,7 +45,7 @@ def read_study(client: MlflowClient, name: str) -> StudyRecord:
         return StudyRecord(
             name=name,
             spec=files.json(parent, layout.SPEC_FILE),
-            data=files.json(parent, layout.DATA_FILE),
+            data=_data(parent, files),
             environment=files.json(parent, layout.ENVIRONMENT_FILE),
             trials=trials,
             history=history,
@@ -51,6 +55,7 @@ def read_study(client: MlflowClient, name: str) -> StudyRecord:
             experiment_id=parent.info.experiment_id,
             run_id=parent.info.run_id,
             confirmations=confirmations_frame(find_children(client, parent, "confirmation")),
+            **_comparison(parent, files),
         )
 
 
@@ -128,6 +133,22 @@ def history_of_children(client: MlflowClient, children: Sequence[Run]) -> pd.Dat
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["trial", "epoch"])
 
 
+def _data(parent: Run, files: _Artifacts) -> dict[str, Any]:
+    """The data summary, and how columns became features; a study of an earlier version has no `columns`."""
+    summary: dict[str, Any] = files.json(parent, layout.DATA_FILE)
+    if "columns" in summary:
+        summary["preprocessing"] = files.json(parent, layout.PREPROCESSING_FILE)
+    return summary
+
+
+def _comparison(parent: Run, files: _Artifacts) -> dict[str, pd.DataFrame]:
+    """The detectors of a study that has chosen; nothing for one of an earlier version, which has no such files."""
+    if layout.CHAMPION_SCORE not in parent.data.tags:
+        return {}
+    names = {"choices": layout.CHOICES_FILE, "detectors": layout.DETECTORS_FILE}
+    return {field: pd.read_parquet(files.path(parent.info.run_id, name)) for field, name in names.items()}
+
+
 def _champion(client: MlflowClient, parent: Run, trials: pd.DataFrame, files: _Artifacts) -> ChampionRecord | None:
     number = parent.data.tags.get(layout.CHAMPION)
     if number is None:
@@ -137,6 +158,7 @@ def _champion(client: MlflowClient, parent: Run, trials: pd.DataFrame, files: _A
         return ChampionRecord(
             trial=int(number),
             rule=parent.data.tags[layout.CHAMPION_RULE],
+            score=parent.data.tags.get(layout.CHAMPION_SCORE),
             scores=pd.read_parquet(files.path(run_id, layout.SCORES_FILE)),
             inputs_ND=arrays["inputs"],
             reconstructions_ND=arrays["reconstructions"],

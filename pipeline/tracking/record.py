@@ -25,6 +25,7 @@ class ChampionRecord:
     Attributes:
         trial: The trial's number.
         rule: How it was chosen, such as "val/auroc".
+        score: The anomaly score that it was chosen with; None in a study of an earlier version.
         scores: A row an example of the validation and test splits: `split` ("validation" or "test"),
             `row` (in the source), `label`, `anomaly` (bool) and a column for each anomaly score
             (higher is more anomalous).
@@ -37,6 +38,9 @@ class ChampionRecord:
         latent_map_N2: The posterior means of the test rows, in the order of `scores`, laid flat.
         traversals_LSD: For images, one example with one latent dimension moved in S steps, for L dimensions.
         interpolations_PSD: For images, P straight lines of S steps between the codes of two examples.
+        top_place_T: Places among the test rows, in the order of `scores`, of the ten highest rows of each score.
+        top_inputs_TD, top_reconstructions_TD: Those rows as the network sees them, and their reconstructions.
+        top_contributions_TD: What each feature costs in their reconstruction term, nats above its mean in train.
     """
 
     trial: int
@@ -52,6 +56,11 @@ class ChampionRecord:
     latent_map_N2: NDArray[np.float64] | None = None
     traversals_LSD: NDArray[np.float32] | None = None
     interpolations_PSD: NDArray[np.float32] | None = None
+    score: str | None = None
+    top_place_T: NDArray[np.int64] | None = None
+    top_inputs_TD: NDArray[np.float32] | None = None
+    top_reconstructions_TD: NDArray[np.float32] | None = None
+    top_contributions_TD: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +70,9 @@ class StudyRecord:
     Attributes:
         name: The study's name.
         spec: The resolved spec, as plain dictionaries and lists.
-        data: The data summary: `source`, `sha256`, `features`, `image_shape` (or None), `feature_names`, and
-            `splits`, a mapping from split name to {"rows", "anomalies"}.
+        data: The data summary: `source`, `sha256`, `features`, `image_shape` (or None), `feature_names`, `splits`, a
+            mapping from split name to {"rows", "anomalies"}, `columns`, `notes`, and `preprocessing`, from which
+            `pipeline.data.Preprocessing.from_plain` makes the way back to the user's units.
         environment: Package versions and the like, by name.
         trials: A row a trial: `trial`, `state` (finished, stopped, failed, running), `failure`, `run_id`, the dotted
             parameters (missing where a branch does not have one), the slashed metrics at their last value.
@@ -71,6 +81,10 @@ class StudyRecord:
         champion: The chosen trial, None while there is none.
         confirmations: A row a trial and further seed that the best trials were trained with again: `trial`, `seed` and
             the slashed metrics; no rows where that was not asked for.
+        choices: A row a detector: each rule's choice, the ensembles and the raw nearest neighbours, as
+            `pipeline.choosing.comparison.compare` gives them; no rows in a study of an earlier version.
+        detectors: Their scores: a row a validation or test example, with `split`, `row`, `label`, `anomaly` and a
+            column for each detector.
         tracking_uri, experiment_id, run_id: Where the parent run lives.
     """
 
@@ -86,3 +100,5 @@ class StudyRecord:
     experiment_id: str
     run_id: str
     confirmations: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["trial", "seed"]))
+    choices: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["rule"]))
+    detectors: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["split", "row", "label", "anomaly"]))

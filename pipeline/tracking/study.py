@@ -4,13 +4,15 @@ import importlib.metadata
 import platform
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from pipeline.data import Dataset
+from pipeline.errors import UserError
 from pipeline.spec import StudySpec
 from pipeline.tracking import layout
 from pipeline.tracking.reader import children_frame, confirmations_frame, history_of_children
@@ -21,7 +23,7 @@ PACKAGES = ("vae-study", "ray", "torch", "optuna", "mlflow", "pandas", "pyarrow"
 
 
 def open_study(
-    client: MlflowClient, spec: StudySpec, name: str, data: Mapping[str, Any], reference: Mapping[str, float]
+    client: MlflowClient, spec: StudySpec, name: str, data: Dataset, reference: Mapping[str, float]
 ) -> TrackingWriter:
     """Make a study's parent run, or take up the one that it has, and start writing beneath it.
 
@@ -29,22 +31,36 @@ def open_study(
         client: Of the tracking store.
         spec: The resolved spec.
         name: The study's name.
-        data: The data summary.
+        data: What the study is about.
         reference: The hypervolume's reference point, by metric.
+
+    Raises:
+        UserError: The study has begun with other data.
     """
     parent = find_parent(client, name)
     if parent is not None:
+        _require_same_data(parent, name, data)
         client.update_run(parent.info.run_id, status="RUNNING")
         client.set_tag(parent.info.run_id, layout.STATE, "running")
         children = run_ids(client, parent)
     else:
-        parent, children = _create_parent(client, spec, name, str(data["sha256"])), {}
+        parent, children = _create_parent(client, spec, name, data.sha256), {}
     writer = TrackingWriter(client, parent, children)
     writer.log_json(spec.plain(), layout.SPEC_FILE)
-    writer.log_json(dict(data), layout.DATA_FILE)
+    writer.log_json(data.summary(), layout.DATA_FILE)
+    writer.log_json(data.preprocessing.plain(), layout.PREPROCESSING_FILE)
     writer.log_json(dict(reference), layout.REFERENCE_FILE)
     writer.log_json(environment(), layout.ENVIRONMENT_FILE)
     return writer
+
+
+def _require_same_data(parent: Run, name: str, data: Dataset) -> None:
+    begun, found = parent.data.tags.get(layout.DATA_SHA), data.sha256
+    if begun not in (None, found):
+        raise UserError(
+            f"the data of the study {name!r} changed since it began: {data.source} has sha256 {found[:12]}, "
+            f"expected {str(begun)[:12]}; expected the same data, or another --name"
+        )
 
 
 def _create_parent(client: MlflowClient, spec: StudySpec, name: str, data_sha256: str) -> Run:
@@ -74,16 +90,25 @@ def confirmed_so_far(writer: TrackingWriter) -> pd.DataFrame:
     return confirmations_frame(find_children(writer.client, writer.client.get_run(writer.parent_id), "confirmation"))
 
 
-def close_study(writer: TrackingWriter, state: str, note: str, champion: int | None, rule: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The rule, and what it chose: a trial and its score, None where there was nothing to choose from."""
+
+    rule: str
+    trial: int | None
+    score: str | None
+
+
+def close_study(writer: TrackingWriter, state: str, note: str, choice: Choice) -> None:
     """End the parent run: its frames, its description, the champion, its state."""
     writer.drain()
     client, parent = writer.client, writer.client.get_run(writer.parent_id)
     children = find_children(client, parent)
     writer.log_frame(children_frame(children), layout.TRIALS_FILE, writer.parent_id)
     writer.log_frame(history_of_children(client, children), layout.HISTORY_FILE, writer.parent_id)
-    tags = {layout.STATE: state, layout.NOTE: note, layout.CHAMPION_RULE: rule}
-    if champion is not None:
-        tags[layout.CHAMPION] = str(champion)
+    tags = {layout.STATE: state, layout.NOTE: note, layout.CHAMPION_RULE: choice.rule}
+    if choice.trial is not None:
+        tags |= {layout.CHAMPION: str(choice.trial), layout.CHAMPION_SCORE: str(choice.score)}
     for key, value in tags.items():
         client.set_tag(writer.parent_id, key, value)
     client.set_terminated(writer.parent_id, "FINISHED" if state == "finished" else "KILLED")

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.anomaly import auroc, scores_of
+from pipeline.anomaly import SIMPLE_SCORES, auroc
+from pipeline.anomaly.scores import simple_scores
 from pipeline.vae.families import Family
 
 Floats = NDArray[np.float64]
@@ -31,6 +32,15 @@ class Examples(NamedTuple):
     def at(self, rows_KB: Tensor) -> tuple[Tensor, Tensor | None]:
         """Each member's own rows: (K, B, D) and (K, B, C)."""
         return self.x_ND[rows_KB], None if self.condition_NC is None else self.condition_NC[rows_KB]
+
+    def rows(self, rows_N: Tensor) -> "Examples":
+        """Some of the rows."""
+        return Examples(self.x_ND[rows_N], None if self.condition_NC is None else self.condition_NC[rows_N])
+
+    def cut(self, start: int, rows: int) -> "Examples":
+        """So many rows from one on, without a copy."""
+        part = slice(start, start + rows)
+        return Examples(self.x_ND[part], None if self.condition_NC is None else self.condition_NC[part])
 
     def passes(self, members: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """All rows in order, some at a time and the same for each of K members, without a copy."""
@@ -70,8 +80,10 @@ class Measurement:
         return np.zeros_like(self.reconstruction_N) if self.kl_NR is None else self.kl_NR.sum(axis=1)
 
     def scores(self) -> dict[str, Floats]:
-        """Every anomaly score, by name; higher is more anomalous."""
-        return scores_of(reconstruction_N=self.reconstruction_N, kl_N=self.kl_N, squared_error_N=self.squared_error_N)
+        """The anomaly scores that need nothing but these parts, by name; higher is more anomalous."""
+        return simple_scores(
+            reconstruction_N=self.reconstruction_N, kl_N=self.kl_N, squared_error_N=self.squared_error_N
+        )
 
 
 @torch.no_grad()
@@ -108,38 +120,73 @@ def _parts(
     drawn = model.code(x_KBD, condition_KBC, model.noise(1, x_KBD.shape[1], generators_K)[0])
     sampled_KBE = model.decode(drawn.z_KBZ, condition_KBC)
     sampled_KB = model.likelihood.negative_log(sampled_KBE, x_KBD).sum(dim=2)
-    likely = _likely if condition_KBC is None else _likely_label
-    return sampled_KB, drawn.rate_KBR.sum(dim=2), *likely(model, x_KBD, condition_KBC)
+    likely = likely_parts(model, x_KBD, condition_KBC)
+    reconstruction_KB = likely.negative_log_KBD.sum(dim=2)
+    error_KB = likely.residual_KBD.square().sum(dim=2)
+    return sampled_KB, drawn.rate_KBR.sum(dim=2), reconstruction_KB, likely.rate_KBR, error_KB, likely.code_KBZ
 
 
-def _likely(model: Family, x_KBD: Tensor, condition_KBC: Tensor | None) -> tuple[Tensor, ...]:
-    """Reconstruction (K, B), rate (K, B, R), squared error (K, B) and code (K, B, Z) at the most likely code."""
-    code = model.code(x_KBD, condition_KBC, None)
-    decoded_KBE = model.decode(code.z_KBZ, condition_KBC)
-    reconstruction_KB = model.likelihood.negative_log(decoded_KBE, x_KBD).sum(dim=2)
-    error_KB = (x_KBD - model.likelihood.mean(decoded_KBE)).square().sum(dim=2)
-    return reconstruction_KB, code.rate_KBR, error_KB, code.z_KBZ
+class Likely(NamedTuple):
+    """What K models say of B examples at the most likely code.
+
+    Attributes:
+        negative_log_KBD: -log p(x_d|z), nats.
+        rate_KBR: KL of each latent dimension or code, nats.
+        residual_KBD: x - E[x|z].
+        code_KBZ: The code.
+        condition_KBC: The label's indicator that was used, for a conditional family.
+    """
+
+    negative_log_KBD: Tensor
+    rate_KBR: Tensor
+    residual_KBD: Tensor
+    code_KBZ: Tensor
+    condition_KBC: Tensor | None = None
 
 
-def _likely_label(model: Family, x_KBD: Tensor, condition_KBC: Tensor | None) -> tuple[Tensor, ...]:
-    """The same under the label that explains each example best.
+def likely_parts(model: Family, x_KBD: Tensor, condition_KBC: Tensor | None) -> Likely:
+    """The parts of each example, for a conditional family under the label that explains the example best.
 
     Scores must not see an example's own label: where labels say what is anomalous, it would give the anomalies away.
     """
+    if condition_KBC is None:
+        return _likely(model, x_KBD, None)
     labels_CC = torch.eye(model.shape.classes, dtype=x_KBD.dtype, device=x_KBD.device)
     every = [_likely(model, x_KBD, label_C.expand(*x_KBD.shape[:2], -1)) for label_C in labels_CC]
-    best_KB = torch.stack([one[0] + one[1].sum(dim=2) for one in every]).argmin(dim=0)
-    return tuple(_picked(torch.stack(parts), best_KB) for parts in zip(*every, strict=True))
+    cost_CKB = torch.stack([one.negative_log_KBD.sum(dim=2) + one.rate_KBR.sum(dim=2) for one in every])
+    best_KB = cost_CKB.argmin(dim=0)
+    code_KBZ, rate_KBR, residual_KBD, negative_log_KBD = (
+        _picked(torch.stack(parts), best_KB)
+        for parts in zip(
+            *((one.code_KBZ, one.rate_KBR, one.residual_KBD, one.negative_log_KBD) for one in every), strict=True
+        )
+    )
+    return Likely(negative_log_KBD, rate_KBR, residual_KBD, code_KBZ, labels_CC[best_KB])
+
+
+def _likely(model: Family, x_KBD: Tensor, condition_KBC: Tensor | None) -> Likely:
+    code = model.code(x_KBD, condition_KBC, None)
+    decoded_KBE = model.decode(code.z_KBZ, condition_KBC)
+    negative_log_KBD = model.likelihood.negative_log(decoded_KBE, x_KBD)
+    return Likely(negative_log_KBD, code.rate_KBR, x_KBD - model.likelihood.mean(decoded_KBE), code.z_KBZ)
 
 
 def _picked(parts_CKB: Tensor, best_KB: Tensor) -> Tensor:
-    """Of C versions of (K, B) or (K, B, ...), each example's own."""
+    """Of C versions of (K, B, ...), each example's own."""
     index = best_KB.view(1, *best_KB.shape, *[1] * (parts_CKB.dim() - 3))
     return torch.gather(parts_CKB, 0, index.expand(1, *parts_CKB.shape[1:]))[0]
 
 
+def defined(metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics that are numbers: one class alone gives NaN, which no store takes."""
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+
 def metrics_of(measured: Measurement, prefix: str, score: str) -> dict[str, float]:
-    """A split's metrics, `prefix/...`: of the normal rows, and the AUROC of one score where both classes occur."""
+    """A split's metrics, `prefix/...`: of the normal rows, and one score's AUROC where both classes occur.
+
+    A score that has to be fitted first has none yet.
+    """
     normal_N = ~measured.is_anomaly_N
     reconstruction = float(measured.sampled_reconstruction_N[normal_N].mean())
     active = int((measured.mean_NZ[normal_N].var(axis=0) > ACTIVE_VARIANCE).sum())
@@ -154,9 +201,8 @@ def metrics_of(measured: Measurement, prefix: str, score: str) -> dict[str, floa
         kl = float(measured.sampled_kl_N[normal_N].mean())
         metrics |= {"kl": kl, "elbo": -(reconstruction + kl)}
     metrics["collapsed"] = float(active == 0 or kl < COLLAPSED_KL)
-    area = auroc(measured.is_anomaly_N, measured.scores()[score])
-    if not math.isnan(area):
-        metrics["auroc"] = area
+    if score in SIMPLE_SCORES:
+        metrics |= defined({"auroc": auroc(measured.is_anomaly_N, measured.scores()[score])})
     return {f"{prefix}/{name}": value for name, value in metrics.items()}
 
 

@@ -35,9 +35,14 @@ class Likelihood(nn.Module):
         """What a decoder would have to give for E[x|z] = x, any shape."""
         return x
 
-    def without_code(self, train_ND: Tensor, x_ND: Tensor) -> Tensor:
-        """-log p(x) of the best decoder for `train_ND` that ignores its code, nats, (N, D); of one member."""
-        mean_1D = self.inverse_mean(train_ND.mean(dim=0, keepdim=True))
+    def without_code(self, mean_D: Tensor, variance_D: Tensor, x_ND: Tensor) -> Tensor:
+        """-log p(x) of the best decoder that ignores its code, nats, (N, D); of one member.
+
+        Args:
+            mean_D, variance_D: Of the training rows.
+            x_ND: The rows asked about.
+        """
+        mean_1D = self.inverse_mean(mean_D[None])
         return self.negative_log(mean_1D.expand(1, *x_ND.shape), x_ND)[0]
 
     def perfect(self, x_ND: Tensor) -> Tensor:
@@ -89,11 +94,10 @@ class LearnedGaussian(Gaussian):
         start_K11 = torch.tensor(sigma_K).sub(SMALLEST_SIGMA).clamp(min=SMALLEST_SIGMA).expm1().log().view(-1, 1, 1)
         self.raw_sigma_K1F = nn.Parameter(start_K11.repeat(1, 1, features))
 
-    def without_code(self, train_ND: Tensor, x_ND: Tensor) -> Tensor:
-        """With the sigma that suits `train_ND` best."""
-        variance_D = train_ND.var(dim=0, correction=0)
+    def without_code(self, mean_D: Tensor, variance_D: Tensor, x_ND: Tensor) -> Tensor:
+        """With the sigma that suits the training rows best."""
         variance = variance_D.mean() if self.raw_sigma_K1F.shape[2] == 1 else variance_D
-        return gaussian_negative_log(train_ND.mean(dim=0), _log_bounded(variance), x_ND)
+        return gaussian_negative_log(mean_D, _log_bounded(variance), x_ND)
 
     def perfect(self, x_ND: Tensor) -> Tensor:
         """With the smallest sigma."""
@@ -126,10 +130,9 @@ class DecodedGaussian(Likelihood):
         """The mean itself, with the smallest sigma behind it."""
         return torch.cat([x, torch.full_like(x, -20.0)], dim=-1)
 
-    def without_code(self, train_ND: Tensor, x_ND: Tensor) -> Tensor:
-        """With the sigma of each feature that suits `train_ND` best."""
-        variance_D = train_ND.var(dim=0, correction=0)
-        return gaussian_negative_log(train_ND.mean(dim=0), _log_bounded(variance_D), x_ND)
+    def without_code(self, mean_D: Tensor, variance_D: Tensor, x_ND: Tensor) -> Tensor:
+        """With the sigma of each feature that suits the training rows best."""
+        return gaussian_negative_log(mean_D, _log_bounded(variance_D), x_ND)
 
 
 def bounded_sigma(raw: Tensor) -> Tensor:

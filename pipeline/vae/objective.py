@@ -25,7 +25,8 @@ def gaussian_kl(
     """
     log_ratio_KBZ = log_variance_KBZ - prior_log_variance
     scale = torch.exp(-torch.as_tensor(prior_log_variance))
-    return 0.5 * ((mean_KBZ - prior_mean).square() * scale + log_ratio_KBZ.exp() - log_ratio_KBZ - 1)
+    # expm1: where the two distributions are nearly one, exp(x) - x - 1 is rounding, and may be negative.
+    return 0.5 * ((mean_KBZ - prior_mean).square() * scale + (torch.expm1(log_ratio_KBZ) - log_ratio_KBZ))
 
 
 class Objective:

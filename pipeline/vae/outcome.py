@@ -1,21 +1,28 @@
 """What a trial leaves behind: final metrics, scores per example, pictures, weights. Test rows are seen here only."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.anomaly import average_precision, interval
+from pipeline.anomaly import SCORES, auroc, interval, operating_points, pseudo_anomalies
 from pipeline.data import Split
 from pipeline.spec.schema import DiagnosticsSpec
 from pipeline.vae.diagnostics import finalist_arrays
-from pipeline.vae.evaluation import Examples, Measurement, iwae_nats, metrics_of
+from pipeline.vae.evaluation import Examples, Measurement, defined, iwae_nats, metrics_of
+from pipeline.vae.explanation import explained_arrays, usual_cost
 from pipeline.vae.population import Population
 from pipeline.vae.probe import probe_accuracy
+from pipeline.vae.scoring import PopulationScorer
+
+HELD_OUT = ("validation", "test")
+ScoresBySplit = Mapping[str, Mapping[str, NDArray[np.float64]]]
+# All trials of all studies spoil the same rows in the same way.
+PSEUDO_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +30,10 @@ class Outcome:
     """One member's results.
 
     Attributes:
-        metrics: `test/...` by name; information quantities in nats per example.
+        metrics: `test/...` by name, information quantities in nats per example; and for each anomaly score
+            `val_auroc/...`, `test_auroc/...`, and `pseudo_auroc/...` against pseudo-anomalies.
         scores: A row a validation or test example: split, row, label, anomaly, and each anomaly score.
-        arrays: Pictures and codes of some test examples, by the names in `diagnostics`.
+        arrays: Pictures, codes and explanations of some test examples, by name.
         weights: The member's own parameters, by name, without the leading dimension of members.
     """
 
@@ -35,57 +43,122 @@ class Outcome:
     weights: dict[str, Tensor]
 
 
-def outcome_of(population: Population, diagnostics: DiagnosticsSpec, member: int = 0) -> Outcome:
-    """Measure one trained member on validation and test."""
-    splits = population.data.splits
-    measured = {name: population.measure(name)[member] for name in ("validation", "test")}
-    test = measured["test"]
-    return Outcome(
-        metrics={
-            **metrics_of(test, "test", population.score),
-            **_bound(population, member),
-            **_anomaly_metrics(population, test),
-            **_probe(population, member, test, diagnostics.probe_labels),
-        },
-        scores=pd.concat([_scores(name, splits[name], measured[name]) for name in measured], ignore_index=True),
-        arrays=finalist_arrays(population, member, test, diagnostics.latent_map),
-        weights={name: value[member].detach().clone() for name, value in population.model.state_dict().items()},
+def outcomes_of(population: Population, diagnostics: DiagnosticsSpec) -> list[Outcome]:
+    """Measure every trained member on validation and test."""
+    examination = _Examination(population, diagnostics)
+    return [examination.outcome(member) for member in range(len(population.members))]
+
+
+class _Examination:
+    """What is measured of all members at once."""
+
+    def __init__(self, population: Population, diagnostics: DiagnosticsSpec):
+        self.population, self.diagnostics = population, diagnostics
+        self.splits = population.data.splits
+        scorer = PopulationScorer(population)
+        self.scores = {split: scorer.scores(population.examples[split]) for split in HELD_OUT}
+        self.pseudo = {kind: scorer.of_rows(rows_ND) for kind, rows_ND in _pseudo(population).items()}
+        self.usual_KD = usual_cost(population)
+        self.train, self.test = population.measure("train"), population.measure("test")
+        self.bounds = _bounds(population, diagnostics.iwae_draws)
+
+    def outcome(self, member: int) -> Outcome:
+        scores = {split: every[member] for split, every in self.scores.items()}
+        state = self.population.model.state_dict()
+        return Outcome(
+            metrics=self._metrics(member, scores),
+            scores=pd.concat([_frame(name, self.splits[name], scores[name]) for name in HELD_OUT], ignore_index=True),
+            arrays={
+                **finalist_arrays(self.population, member, self.test[member], self.diagnostics.latent_map),
+                **explained_arrays(self.population, member, self.usual_KD[member], scores["test"]),
+            },
+            weights={name: value[member].detach().clone() for name, value in state.items()},
+        )
+
+    def _metrics(self, member: int, scores: ScoresBySplit) -> dict[str, float]:
+        population, splits = self.population, self.splits
+        is_anomaly = {name: splits[name].is_anomaly_N for name in HELD_OUT}
+        pseudo = {kind: every[member] for kind, every in self.pseudo.items()}
+        return {
+            **metrics_of(self.test[member], "test", population.score),
+            **self.bounds[member],
+            **_detection(population.score, is_anomaly, scores),
+            **_pseudo_metrics(scores["validation"], ~is_anomaly["validation"], pseudo),
+            **_probe(population, member, self.train[member], self.test[member], self.diagnostics.probe_labels),
+        }
+
+
+def _pseudo(population: Population) -> dict[str, NDArray[np.float32]]:
+    return pseudo_anomalies(population.data.splits["validation"].normal_ND, PSEUDO_SEED)
+
+
+def _bounds(population: Population, draws: int) -> list[dict[str, float]]:
+    """The importance-weighted bound of each member on test's normal rows."""
+    if not population.model.has_rate or not draws:
+        return [{} for _ in population.members]
+    normal_N = population.index(~population.data.splits["test"].is_anomaly_N)
+    examples: Examples = population.examples["test"].rows(normal_N)
+    nats_K = iwae_nats(population.model, examples, population.generators("evaluation"), draws)
+    return [{"test/iwae": float(nats)} for nats in nats_K]
+
+
+def _detection(asked: str, is_anomaly: Mapping[str, NDArray[np.bool_]], scores: ScoresBySplit) -> dict[str, float]:
+    """Every score's AUROC on both splits, and all of test's metrics of the score that was asked for."""
+    short = {"validation": "val", "test": "test"}
+    areas = {
+        f"{short[split]}_auroc/{score}": auroc(is_anomaly[split], scores[split][score])
+        for split in HELD_OUT
+        for score in SCORES
+    }
+    of_test = is_anomaly["test"], scores["test"][asked]
+    low, high = interval("auroc", *of_test)
+    points = operating_points(*of_test)
+    return defined(
+        {
+            **areas,
+            "val/auroc": areas[f"val_auroc/{asked}"],
+            "test/auroc": areas[f"test_auroc/{asked}"],
+            "test/auroc_low": low,
+            "test/auroc_high": high,
+            "test/auprc": points["average_precision"],
+        }
     )
 
 
-def _bound(population: Population, member: int) -> dict[str, float]:
-    if not population.model.has_rate:
-        return {}
-    normal_N = ~population.data.splits["test"].is_anomaly_N
-    every = population.examples["test"]
-    condition_NC = None if every.condition_NC is None else every.condition_NC[normal_N]
-    examples = Examples(every.x_ND[normal_N], condition_NC)
-    return {"test/iwae": float(iwae_nats(population.model, examples, population.generators("evaluation"))[member])}
+def _pseudo_metrics(
+    validation: Mapping[str, NDArray[np.float64]], is_normal_N: NDArray[np.bool_], pseudo: ScoresBySplit
+) -> dict[str, float]:
+    """Each score's AUROC of validation's normal rows against their spoiled twins, the mean over the kinds."""
+    names = next(iter(pseudo.values()))
+    return {
+        f"pseudo_auroc/{score}": float(
+            np.mean([_against(validation[score][is_normal_N], scores[score]) for scores in pseudo.values()])
+        )
+        for score in names
+    }
 
 
-def _anomaly_metrics(population: Population, measured: Measurement) -> dict[str, float]:
-    score_N = measured.scores()[population.score]
-    low, high = interval("auroc", measured.is_anomaly_N, score_N)
-    if math.isnan(low):
-        return {}
-    precision = average_precision(measured.is_anomaly_N, score_N)
-    return {"test/auroc_low": low, "test/auroc_high": high, "test/auprc": precision}
+def _against(normal_N: NDArray[np.float64], anomalous_M: NDArray[np.float64]) -> float:
+    is_anomaly = np.arange(len(normal_N) + len(anomalous_M)) >= len(normal_N)
+    return auroc(is_anomaly, np.concatenate([normal_N, anomalous_M]))
 
 
-def _probe(population: Population, member: int, test: Measurement, share: float) -> dict[str, float]:
-    train, tested = population.data.splits["train"], population.data.splits["test"]
-    normal_N = ~tested.is_anomaly_N
+def _probe(
+    population: Population, member: int, train: Measurement, test: Measurement, share: float
+) -> dict[str, float]:
+    splits = population.data.splits
+    normal_N = ~splits["test"].is_anomaly_N
     accuracy = probe_accuracy(
-        population.measure("train")[member].mean_NZ,
-        train.label_N,
+        train.mean_NZ,
+        splits["train"].label_N,
         test.mean_NZ[normal_N],
-        tested.label_N[normal_N],
+        splits["test"].label_N[normal_N],
         share,
         population.members[member].seed % 2**32,
     )
-    return {} if math.isnan(accuracy) else {"test/probe_accuracy": accuracy}
+    return defined({"test/probe_accuracy": accuracy})
 
 
-def _scores(name: str, split: Split, measured: Measurement) -> pd.DataFrame:
+def _frame(name: str, split: Split, scores: Mapping[str, NDArray[np.float64]]) -> pd.DataFrame:
     about = {"split": name, "row": split.row_N, "label": split.label_N, "anomaly": split.is_anomaly_N}
-    return pd.DataFrame({**about, **measured.scores()})
+    return pd.DataFrame({**about, **scores})

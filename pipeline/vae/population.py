@@ -3,9 +3,11 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.data import Dataset
@@ -19,7 +21,7 @@ from pipeline.vae.shape import shape_of
 
 # Steps whose noise is drawn in one call: few calls, and memory that does not grow with the data.
 STEPS_PER_DRAW = 64
-STREAMS = ("weights", "batches", "evaluation", "samples", "corruption")
+STREAMS = ("weights", "batches", "evaluation", "samples", "corruption", "probability")
 TRAIN_METRICS = ("train/loss", "train/reconstruction", "train/kl", "train/kl_weight")
 
 
@@ -82,6 +84,10 @@ class Population:
     def tensor(self, values: object) -> Tensor:
         """Values on the population's device, in its dtype."""
         return torch.as_tensor(np.asarray(values), dtype=self.dtype, device=self.device)
+
+    def index(self, places: NDArray[Any]) -> Tensor:
+        """Places, or a mask, on the population's device, to pick rows with."""
+        return torch.as_tensor(places, device=self.device)
 
     def generators(self, stream: str) -> list[torch.Generator]:
         """Every member's generator of one stream, at its beginning."""

@@ -3,39 +3,76 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data import SPLIT_NAMES, prepare
+from pipeline.data import SPLIT_NAMES
+from pipeline.data.clusters import equal_rows, joined
 from pipeline.data.splits import split_rows
 from pipeline.errors import UserError
-from pipeline.spec import DataSpec
-from pipeline.spec.schema import SplitSpec
+from pipeline.spec.data import SplitSpec
 
-from .tables import prepared, table
+from .tables import LABELS, prepared, table, with_categories
+
+KINDS = ["random", "stratified", "group", "time"]
+
+
+def unlike(rows):
+    """As many rows, no two of them equal."""
+    return table(np.arange(rows)[:, None], label_N=np.zeros(rows))
+
+
+def split_without_duplicates(is_anomaly_N, spec):
+    """The split by chance as it was before rows could be equal; studies of then must find their rows again."""
+    random = np.random.default_rng(spec.seed)
+    normal_N = random.permutation(np.flatnonzero(~is_anomaly_N))
+    anomalous_N = random.permutation(np.flatnonzero(is_anomaly_N))
+    cuts = np.round(np.cumsum([spec.train, spec.validation]) * len(normal_N)).astype(int)
+    train, validation, test = np.split(normal_N, cuts)
+    half = round(len(anomalous_N) * spec.validation / (spec.validation + spec.test))
+    return {
+        "train": np.sort(train),
+        "validation": np.sort(np.concatenate([validation, anomalous_N[:half]])),
+        "test": np.sort(np.concatenate([test, anomalous_N[half:]])),
+    }
 
 
 @st.composite
-def cases(draw):
-    """Rows of which some are anomalous, and fractions that add up to 1."""
-    is_anomaly_N = np.array(draw(st.lists(st.booleans(), min_size=1, max_size=300)))
+def specs(draw, by="random"):
+    """Fractions that add up to 1."""
     shares = np.array(draw(st.tuples(*[st.integers(1, 20)] * 3)), float)
     train, validation, test = (shares / shares.sum()).tolist()
-    return is_anomaly_N, SplitSpec(train=train, validation=validation, test=test, seed=draw(st.integers(0, 2**40)))
+    column = "when" if by in ("group", "time") else None
+    seed = draw(st.integers(0, 2**40))
+    return SplitSpec(by=by, column=column, train=train, validation=validation, test=test, seed=seed)
 
 
-@given(cases())
-def test_every_row_is_in_exactly_one_split_and_no_anomaly_in_train(case):
-    is_anomaly_N, spec = case
-    rows = split_rows(is_anomaly_N, spec)
-    assert tuple(rows) == SPLIT_NAMES
-    assert sorted(np.concatenate(list(rows.values())).tolist()) == list(range(len(is_anomaly_N)))
-    assert not is_anomaly_N[rows["train"]].any()
-    again = split_rows(is_anomaly_N, spec)
-    assert all((rows[name] == again[name]).all() for name in SPLIT_NAMES)
+flags = st.lists(st.booleans(), min_size=1, max_size=300).map(np.array)
 
 
-@given(cases())
-def test_normal_rows_are_shared_by_the_fractions_and_anomalies_as_validation_is_to_test(case):
-    is_anomaly_N, spec = case
-    rows = split_rows(is_anomaly_N, spec)
+def divided(source, is_anomaly_N, spec):
+    """The rows of each split, or None where one would have no normal row."""
+    try:
+        return split_rows(source, is_anomaly_N, spec).rows
+    except UserError as error:
+        if "leaves it no normal row" not in str(error):
+            raise
+        return None
+
+
+@given(flags, specs())
+def test_without_equal_rows_a_split_by_chance_is_what_it_always_was(is_anomaly_N, spec):
+    rows = divided(unlike(len(is_anomaly_N)), is_anomaly_N, spec)
+    expected = split_without_duplicates(is_anomaly_N, spec)
+    assert (rows is None) == any(is_anomaly_N[part].all() for part in expected.values())
+    if rows is not None:
+        assert tuple(rows) == SPLIT_NAMES
+        assert all((rows[name] == expected[name]).all() for name in SPLIT_NAMES)
+        assert {part.dtype for part in rows.values()} == {np.dtype(np.int64)}
+
+
+@given(flags, specs())
+def test_normal_rows_are_shared_by_the_fractions_and_anomalies_as_validation_is_to_test(is_anomaly_N, spec):
+    rows = divided(unlike(len(is_anomaly_N)), is_anomaly_N, spec)
+    if rows is None:
+        return
     normal, anomalous = (~is_anomaly_N).sum(), is_anomaly_N.sum()
     for name in SPLIT_NAMES:
         assert abs((~is_anomaly_N[rows[name]]).sum() - normal * getattr(spec, name)) <= 1 + 1e-9
@@ -43,9 +80,129 @@ def test_normal_rows_are_shared_by_the_fractions_and_anomalies_as_validation_is_
     assert abs(found - anomalous * spec.validation / (spec.validation + spec.test)) <= 0.5 + 1e-9
 
 
+@st.composite
+def repetitive(draw):
+    """Tables most of whose rows come again, with groups or times."""
+    rows = draw(st.integers(20, 80))
+    column = st.lists(st.integers(0, draw(st.integers(1, 30))), min_size=rows, max_size=rows)
+    numbers, codes, split, labels = (np.array(draw(column)) for _ in range(4))
+    x_ND = np.stack([numbers, np.where(numbers % 5 == 0, np.nan, numbers % 3)], axis=1)
+    text = [f"{code % 4}" for code in codes]
+    source = with_categories(x_ND, text, label_N=labels % 3, split_N=split)
+    return source, np.array(draw(st.lists(st.integers(0, 5).map(lambda n: n == 0), min_size=rows, max_size=rows)))
+
+
+def exact_rows(source):
+    return [
+        (*map(str, x_D.tolist()), *code_C.tolist()) for x_D, code_C in zip(source.x_ND, source.code_NC, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("by", KINDS)
+@given(data=st.data())
+def test_nothing_leaks_from_split_to_split(by, data):
+    source, is_anomaly_N = data.draw(repetitive())
+    spec = data.draw(specs(by))
+    rows = divided(source, is_anomaly_N, spec)
+    if rows is None:
+        return
+    assert sorted(np.concatenate(list(rows.values())).tolist()) == list(range(len(is_anomaly_N)))
+    assert not is_anomaly_N[rows["train"]].any()
+    again = divided(source, is_anomaly_N, spec)
+    assert all((rows[name] == again[name]).all() for name in SPLIT_NAMES)
+    keys = exact_rows(source)
+    found = [{keys[row] for row in rows[name]} for name in SPLIT_NAMES]
+    assert sum(map(len, found)) == len(set.union(*found))
+    if by == "group":
+        groups = [set(source.split_N[rows[name]].tolist()) for name in SPLIT_NAMES]
+        assert sum(map(len, groups)) == len(set.union(*groups))
+    if by == "time":
+        begins = {
+            key: min(t for t, other in zip(source.split_N, keys, strict=True) if other == key) for key in set(keys)
+        }
+        assert max(begins[key] for key in found[0]) < min(begins[key] for key in found[2])
+
+
+@given(repetitive())
+def test_clusters_are_the_rows_that_are_equal_numbered_by_their_first(case):
+    source, _ = case
+    keys = exact_rows(source)
+    order = list(dict.fromkeys(keys))
+    assert equal_rows(source).tolist() == [order.index(key) for key in keys]
+
+
+def test_the_two_zeros_are_equal_and_a_missing_value_equals_a_missing_value():
+    x_ND = np.array([[0.0], [-0.0], [np.nan], [-np.nan], [1]])
+    assert equal_rows(table(x_ND, label_N=np.zeros(5))).tolist() == [0, 0, 1, 1, 2]
+
+
+def test_equal_rows_join_groups_over_any_number_of_steps():
+    equal_N, group_N = np.array([0, 1, 0, 2, 3, 2]), np.array([7, 7, 5, 5, 9, 9])
+    assert joined(equal_N, group_N).tolist() == [0] * 6
+    assert joined(np.arange(6), group_N).tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_every_label_is_shared_by_the_fractions():
+    label_N = np.arange(1_000) % 10 // 4
+    source = table(np.arange(1_000)[:, None], label_N=label_N)
+    rows = split_rows(source, label_N == 2, SplitSpec(by="stratified")).rows
+    counts = {name: np.bincount(label_N[rows[name]], minlength=3).tolist() for name in SPLIT_NAMES}
+    assert counts == {"train": [240, 240, 0], "validation": [80, 80, 100], "test": [80, 80, 100]}
+
+
+def test_normal_rows_that_went_with_an_anomaly_count_towards_the_fractions():
+    """1,000 rows of 100 groups, of which every tenth holds one anomaly."""
+    group_N = np.arange(1_000) // 10
+    source = table(np.arange(1_000)[:, None], label_N=np.zeros(1_000), split_N=group_N)
+    is_anomaly_N = np.arange(1_000) % 100 == 0
+    division = split_rows(source, is_anomaly_N, SplitSpec(by="group", column="account"))
+    normals = {name: int((~is_anomaly_N[division.rows[name]]).sum()) for name in SPLIT_NAMES}
+    assert [
+        abs(normals[name] - 990 * share) <= 10 for name, share in zip(SPLIT_NAMES, (0.6, 0.2, 0.2), strict=True)
+    ] == [True] * 3
+    assert "equal an anomaly or are of its group, and went to validation or test with it: 90" in division.notes[-1]
+
+
+def test_the_earliest_rows_train_and_the_latest_judge_wherever_they_stand():
+    time_N = np.random.default_rng(0).permutation(100).astype(float)
+    source = table(np.arange(100)[:, None], split_N=time_N)
+    is_anomaly_N = np.isin(time_N, [3, 50, 70, 99])
+    division = split_rows(source, is_anomaly_N, SplitSpec(by="time", column="when"))
+    times = {name: sorted(time_N[division.rows[name]].astype(int).tolist()) for name in SPLIT_NAMES}
+    assert times["train"] == [time for time in range(60) if time not in (3, 50)]
+    assert times["validation"] == [3, 50, *range(60, 80)]
+    assert times["test"] == list(range(80, 100))
+    assert division.notes == ("anomalies of the training period, which went to validation: 2",)
+
+
+def test_equal_times_stay_together():
+    time_N = np.repeat(np.arange(10), 10)
+    source = table(np.arange(100)[:, None], split_N=time_N)
+    spec = SplitSpec(by="time", column="when", train=0.57, validation=0.2, test=0.23)
+    rows = split_rows(source, np.zeros(100, bool), spec).rows
+    assert [len(rows[name]) for name in SPLIT_NAMES] == [60, 20, 20]
+
+
+def test_equal_rows_go_where_the_first_of_them_is_and_are_counted():
+    x_N = np.arange(100)
+    x_N[90:] = x_N[:10]
+    is_anomaly_N = x_N == 5
+    is_anomaly_N[95] = False
+    division = split_rows(
+        table(x_N[:, None], split_N=np.arange(100)), is_anomaly_N, SplitSpec(by="time", column="when")
+    )
+    assert set(range(90, 100)) - set(division.rows["train"].tolist()) == {95}
+    assert division.notes == (
+        "rows that repeat an earlier one in every feature, and share its split: 10",
+        "rows that equal one of an earlier period, and went where that one is: 10",
+        "anomalies of the training period, which went to validation: 1",
+        "normal rows that equal an anomaly of the training period, and went with it: 1",
+    )
+
+
 def test_another_seed_gives_another_split_of_the_same_sizes():
     is_anomaly_N = np.arange(200) % 10 == 0
-    one, other = (split_rows(is_anomaly_N, SplitSpec(seed=seed)) for seed in (0, 1))
+    one, other = (split_rows(unlike(200), is_anomaly_N, SplitSpec(seed=seed)).rows for seed in (0, 1))
     for name in SPLIT_NAMES:
         assert len(one[name]) == len(other[name])
         assert set(one[name]) != set(other[name])
@@ -53,53 +210,32 @@ def test_another_seed_gives_another_split_of_the_same_sizes():
 
 def test_whether_a_normal_row_trains_does_not_depend_on_the_order_of_the_rows():
     """A split must mix: data sets often come sorted by label."""
-    rows = split_rows(np.zeros(3_000, bool), SplitSpec())
+    rows = split_rows(unlike(3_000), np.zeros(3_000, bool), SplitSpec()).rows
     assert {name: abs(rows[name].mean() - 1_500) < 100 for name in SPLIT_NAMES} == dict.fromkeys(SPLIT_NAMES, True)
 
 
-@pytest.mark.parametrize("scale", ["unit", "standard", "none"])
-@pytest.mark.parametrize(
-    ("source", "label", "rows", "anomalies"), [("digits", 8, 1797, 174), ("breast_cancer", 0, 569, 212)]
-)
-def test_the_bundled_data_sets_are_ready_for_training(source, label, rows, anomalies, scale):
-    data = prepare(DataSpec(source=source, anomaly_labels=(label,), scale=scale))
-    splits = data.splits
-    assert sum(len(split.row_N) for split in splits.values()) == rows
-    assert [int(splits[name].is_anomaly_N.sum()) for name in SPLIT_NAMES] == [0, anomalies // 2, anomalies // 2]
-    for split in splits.values():
-        assert split.x_ND.dtype == np.float32
-        assert np.isfinite(split.x_ND).all()
-        assert ((split.label_N == str(label)) == split.is_anomaly_N).all()
-        assert len(split.normal_ND) == (~split.is_anomaly_N).sum()
-    assert len(data.feature_names) == splits["train"].x_ND.shape[1]
-    assert data.image_shape == ((8, 8) if source == "digits" else None)
-    assert data.summary()["splits"]["test"] == {"rows": len(splits["test"].row_N), "anomalies": anomalies // 2}
-
-
-def test_rows_scales_and_labels_belong_together():
-    x_ND = np.arange(100, dtype=np.float32)[:, None] * [1, -1]
-    data = prepared(table(x_ND), scale="none")
-    for split in data.splits.values():
-        assert (split.x_ND[:, 0] == split.row_N).all()
-        assert (split.label_N.astype(int) == split.row_N % 5).all()
+DISTINCT = np.arange(100)[:, None]
 
 
 @pytest.mark.parametrize(
-    ("spec", "says"),
+    ("x_ND", "split", "says"),
     [
-        ({"anomaly_labels": (4, 7)}, r"data\.anomaly_labels: came 7, .*expected some of 0, 1, 2, 3, 4"),
-        ({"anomaly_labels": ("4",)}, r"data\.anomaly_labels: came '4', .*expected some of 0, 1"),
-        ({"anomaly_labels": (0, 1, 2, 3, 4)}, r"data\.anomaly_labels: all 100 rows"),
-        ({"split": SplitSpec(train=0.001, validation=0.5, test=0.499)}, r"data\.split\.train: came 0\.001"),
-        ({"split": SplitSpec(train=0.5, validation=0.499, test=0.001)}, r"data\.split\.test: came 0\.001"),
+        (DISTINCT, {"train": 0.001, "validation": 0.5, "test": 0.499}, r"data\.split\.train: came 0\.001"),
+        (DISTINCT, {"train": 0.5, "validation": 0.499, "test": 0.001}, r"data\.split\.test: came 0\.001"),
+        (DISTINCT * 0, {}, r"which leaves it no normal row; rows that repeat an earlier one .*: 99"),
+        (DISTINCT, {"by": "time", "column": "when"}, r"data\.split\.by: came 'time', but a table came without"),
     ],
 )
-def test_data_that_cannot_be_split_as_asked_are_refused(spec, says):
+def test_data_that_cannot_be_split_as_asked_are_refused(x_ND, split, says):
     with pytest.raises(UserError, match=says):
-        prepared(table(np.zeros((100, 2))), **spec)
+        prepared(table(x_ND), split=SplitSpec(**split))
 
 
-def test_without_anomaly_labels_all_rows_are_normal():
-    data = prepared(table(np.zeros((100, 2))), anomaly_labels=())
-    assert [len(data.splits[name].row_N) for name in SPLIT_NAMES] == [60, 20, 20]
-    assert not any(split.is_anomaly_N.any() for split in data.splits.values())
+def test_one_group_cannot_be_split():
+    with pytest.raises(UserError, match=r"no normal row; sets of rows that share neither a group nor an equal row: 1"):
+        split_rows(table(DISTINCT, split_N=np.zeros(100, int)), LABELS == 4, SplitSpec(by="group", column="account"))
+
+
+def test_a_split_by_labels_needs_labels():
+    with pytest.raises(UserError, match="came 'stratified', which needs labels, and a table has none"):
+        prepared(table(DISTINCT, label_N=None, labels=()), anomaly_labels=None, split=SplitSpec(by="stratified"))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.choosing import ranked
 from pipeline.tracking.record import ChampionRecord, StudyRecord
 
 from .studies import SPEC, study
@@ -19,7 +20,10 @@ def confirmed(record: StudyRecord, top: int = 4, seeds: int = 3) -> StudyRecord:
     random, rule = np.random.default_rng(5), record.champion.rule
     finished = record.trials[record.trials["state"] == "finished"]
     best = finished.sort_values(rule, ascending=rule == "val/reconstruction").head(top)
-    metrics = [name for name in best.columns if name.startswith(("val/", "test/")) and best[name].notna().all()]
+    if record.champion.score is not None:
+        picks = ranked(finished, rule, record.spec["anomaly"]["score"])[:top]
+        best = finished.set_index("trial", drop=False).loc[[pick.trial for pick in picks]]
+    metrics = [name for name in best.columns if name.startswith(("val", "test")) and best[name].notna().all()]
     rows = [
         {"trial": row["trial"], "seed": seed, **{m: float(row[m]) * random.normal(0.99, 0.008) for m in metrics}}
         for _, row in best.iterrows()

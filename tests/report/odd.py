@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.anomaly import SCORES
 from pipeline.tracking.record import StudyRecord
 
+from .detectors import compared, in_units
 from .families import confirmed, discrete, looked_into, mixed_families, without_rate
-from .studies import SPEC, study
+from .studies import SPEC, study, table_study
 
 NASTY = 'λ <script>alert(1)</script> | `x` "q" & $\\frac{1}$ 数'
 
@@ -124,6 +126,64 @@ def lost_seeds(all_of_them: bool) -> StudyRecord:
     return replace(record, confirmations=rows)
 
 
+def unlabelled_test() -> StudyRecord:
+    """Anomalies in validation, so that a rule with labels chooses, and none in test."""
+    record = study(trials=10, epochs=6)
+    assert record.champion is not None
+    scores = record.champion.scores
+    normal = scores.assign(anomaly=scores["anomaly"] & scores["split"].eq("validation"))
+    return compared(replace(record, champion=replace(record.champion, scores=normal)))
+
+
+def huge() -> StudyRecord:
+    """Rows that overflowed: their scores are the largest float32, their inputs and costs no better."""
+    record = compared(table_study(trials=10, epochs=6))
+    assert record.champion is not None
+    scores, largest = record.champion.scores.copy(), np.finfo(np.float32).max
+    scores.loc[scores.index % 15 == 0, list(SCORES)] = largest
+    record = in_units(replace(record, champion=replace(record.champion, scores=scores)))
+    assert record.champion is not None
+    assert record.champion.top_inputs_TD is not None
+    inputs = np.full_like(record.champion.top_inputs_TD, largest)
+    costs = np.where(np.arange(len(inputs)) % 2, np.inf, largest)[:, None] * np.ones_like(inputs)
+    champion = replace(record.champion, top_inputs_TD=inputs, top_reconstructions_TD=-inputs)
+    return replace(record, champion=replace(champion, top_contributions_TD=costs.astype(np.float32)))
+
+
+def huge_images() -> StudyRecord:
+    record = compared(study(trials=6, epochs=3))
+    assert record.champion is not None
+    assert record.champion.top_inputs_TD is not None
+    inputs = record.champion.top_inputs_TD.copy()
+    inputs[::2] = np.finfo(np.float32).max
+    champion = replace(record.champion, top_inputs_TD=inputs, top_contributions_TD=inputs * np.float32(0.9))
+    return replace(record, champion=champion)
+
+
+def one_row() -> StudyRecord:
+    """A test split and a validation split of a single row each, so that nothing about detection is known."""
+    record = study(trials=6, epochs=3, labels=False)
+    assert record.champion is not None
+    return compared(replace(record, champion=replace(record.champion, scores=record.champion.scores.iloc[[0, 411]])))
+
+
+def strange_labels() -> StudyRecord:
+    record = in_units(compared(table_study(trials=6, epochs=3)))
+    assert record.champion is not None
+    labels = [NASTY, "a\nb\n\nc", "", "x" * 500, "| --- |", " "] * 137
+    champion = replace(record.champion, scores=record.champion.scores.assign(label=labels, row=labels))
+    data = {**record.data, "notes": [NASTY, "line\nbreak"]}
+    return replace(record, champion=champion, data=data)
+
+
+def garbled() -> StudyRecord:
+    """What the record keeps of the data and of the choices is of no version that the report knows."""
+    record = compared(table_study(trials=6, epochs=3))
+    data = {**record.data, "preprocessing": {"numbers": 3}, "notes": "one sentence"}
+    choices = pd.DataFrame({"rule": ["val/elbo", NASTY, "input_knn"], "auroc": [0.9, np.nan, "x"]})
+    return replace(record, data=data, choices=choices)
+
+
 ODD: dict[str, tuple[Callable[[], StudyRecord], str]] = {
     "one trial": (lambda: study(trials=1, epochs=4), "1 of 1 finished trial is on the frontier"),
     "none finished": (lambda: in_state("stopped"), "No trial is on the frontier yet"),
@@ -154,8 +214,19 @@ ODD: dict[str, tuple[Callable[[], StudyRecord], str]] = {
     "one further seed": (lambda: confirmed(study(trials=10, epochs=6), top=2, seeds=1), "Over 2 seeds"),
     "seeds without values": (lambda: lost_seeds(all_of_them=True), "trained once"),
     "seeds with a value lost": (lambda: lost_seeds(all_of_them=False), "Over 3 seeds"),
+    "no anomaly in test": (unlabelled_test, "it has no test AUROC: no labelled anomaly among the examples"),
+    "no labels, compared": (
+        lambda: compared(study(trials=10, epochs=6, labels=False)),
+        "was chosen by validation ELBO, scored by negative",
+    ),
+    "huge scores": (huge, "overflow (3.4e+38)"),
+    "huge images": (huge_images, "The rows of the table above"),
+    "one row": (one_row, "no labelled anomaly among the examples"),
+    "strange labels": (strange_labels, "Values are in the units of the data"),
+    "garbled": (garbled, "Values are as the network sees them, scaled"),
+    "point code, compared": (lambda: compared(without_rate(trials=10, epochs=6)), "scores with a KL in them are left"),
     "only normals": (lambda: one_class(False), "No anomaly is labelled in the test split."),
-    "only anomalies": (lambda: one_class(True), "scores of both normal and anomalous test examples"),
+    "only anomalies": (lambda: one_class(True), "not known on the test split: no normal example."),
 }
 
 

@@ -56,11 +56,19 @@ def test_spreads_are_those_of_the_finite_values_with_the_original(
 def test_the_chosen_trial_comes_first_and_the_rest_as_its_rule_ranks_them(digits: StudyRecord) -> None:
     found = confirmation(tidy(digits))
     assert not isinstance(found, Missing)
-    by_trial = digits.trials.set_index("trial")["val/auroc"]
+    by_trial = digits.trials.set_index("trial").filter(like="val_auroc/").max(axis=1)
+    score = champion_of(digits).score
     assert found.trials[0] == champion_of(digits).trial
     assert by_trial[list(found.trials)].is_monotonic_decreasing
-    assert list(found.spreads) == ["test/auroc", "val/elbo"]
+    assert list(found.spreads) == [f"test_auroc/{score}", "val/elbo"]
     assert found.dots["original"].sum() == len(found.trials)
+
+
+def test_an_earlier_study_is_told_by_the_auroc_that_it_has(earlier: StudyRecord) -> None:
+    found = confirmation(tidy(earlier))
+    assert not isinstance(found, Missing)
+    assert earlier.trials.set_index("trial")["val/auroc"][list(found.trials)].is_monotonic_decreasing
+    assert list(found.spreads) == ["test/auroc", "val/elbo"]
 
 
 def test_without_labels_and_rate_the_reconstruction_is_told() -> None:

@@ -23,9 +23,9 @@ from .odd import odd
 from .page import bytes_of, page_of
 from .studies import SPEC, study
 
-PLAIN = {"plane", "hypervolume", "auroc", "training", "scores", "curves", "reconstructions", "samples"}
+PLAIN = {"plane", "hypervolume", "auroc", "side_by_side", "training", "scores", "curves", "reconstructions", "samples"}
 OF_CODE = {"latent_map", "latent_use", "traversals", "interpolations"}
-FIGURES = PLAIN | OF_CODE | {"confirmation"}
+FIGURES = PLAIN | OF_CODE | {"confirmation", "top"}
 
 
 def test_everything_promised_is_written(report: Path, digits: StudyRecord) -> None:
@@ -59,11 +59,12 @@ def test_writing_again_removes_old_figures_only(report: Path, tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
-def test_a_report_that_fails_leaves_the_old_one(report: Path, digits: StudyRecord, tmp_path: Path) -> None:
-    folder = write_report(odd("one trial"), tmp_path / "report").parent
+def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    record = odd("all failed")
+    folder = write_report(record, tmp_path / "report").parent
     before = bytes_of(folder)
     with pytest.raises(TypeError):
-        write_report(replace(digits, spec={**SPEC, "study": {("a", "tuple"): 1}}), folder)
+        write_report(replace(record, spec={**SPEC, "study": {("a", "tuple"): 1}}), folder)
     assert bytes_of(folder) == before
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
@@ -119,7 +120,9 @@ def test_markdown_links_every_figure_and_tables_are_whole(report: Path) -> None:
 def test_a_table_s_rows_are_drawn_and_its_samples_are_not(table: StudyRecord, tmp_path: Path) -> None:
     folder = write_report(table, tmp_path / "report").parent
     assert {path.stem for path in (folder / "figures").iterdir()} == PLAIN - {"samples"}
-    assert "rows of a table and not images" in page_of(folder).text
+    text = page_of(folder).text
+    assert "rows of a table and not images" in text
+    assert all(note in text.split("How to get it again")[1] for note in table.data["notes"])
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (8, 8, 1), (3, 4, 4), (4, 4, 3)])

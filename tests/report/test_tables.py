@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from pipeline.report import summary
 from pipeline.report.tables import Missing, study_tables, tidy
-from pipeline.report.tables.choice import choices, collapse, edges
-from pipeline.report.tables.detection import champion_auroc, curves, scores
+from pipeline.report.tables.choice import choices
+from pipeline.report.tables.doubts import collapse, edges
 from pipeline.report.tables.frontier import frontier, hypervolume_history
 from pipeline.report.tables.plane import Strip, plane
 from pipeline.report.tables.slices import auroc_slice
 from pipeline.report.tables.training import training_curves
 from pipeline.tracking.record import StudyRecord
 
-from .studies import SPEC, study
+from .studies import study
 
 METRICS = ("val/reconstruction", "val/kl")
 STATES = st.sampled_from(["finished", "finished", "stopped", "failed", "running"])
@@ -131,65 +131,12 @@ def test_summary_counts_and_finds_the_best(digits: StudyRecord) -> None:
     assert found.epochs == len(digits.history)
     assert found.training_hours == pytest.approx(digits.history["time/epoch_seconds"].sum() / 3600)
     assert digits.champion is not None
-    assert (found.champion_trial, found.champion_rule) == (digits.champion.trial, "val/auroc")
-
-
-def test_each_rule_takes_its_best_finished_trial(digits: StudyRecord) -> None:
-    finished = digits.trials[digits.trials["state"] == "finished"]
-    by_rule = {choice.rule: choice for choice in choices(tidy(digits))}
-    assert list(by_rule) == ["val/auroc", "val/elbo"]
-    assert [choice.chosen for choice in by_rule.values()] == [True, False]
-    for rule, choice in by_rule.items():
-        best = finished.loc[finished[rule].idxmax()]
-        assert (choice.trial, choice.value, choice.test_auroc.value) == (best["trial"], best[rule], best["test/auroc"])
-
-
-def test_auroc_is_the_stored_one_and_counted_by_pairs_where_none_is_stored(digits: StudyRecord) -> None:
-    assert digits.champion is not None
-    stored = digits.trials.set_index("trial").loc[digits.champion.trial]
-    assert champion_auroc(tidy(digits)).value == stored["test/auroc"]
-    bare = replace(digits, trials=digits.trials.drop(columns=[c for c in digits.trials if c.startswith("test/")]))
-    test = digits.champion.scores.query("split == 'test'")
-    normal, anomaly = (test.loc[test["anomaly"] == kind, "elbo"].to_numpy() for kind in (False, True))
-    wins = (anomaly[:, None] > normal[None]).mean() + 0.5 * (anomaly[:, None] == normal[None]).mean()
-    found = champion_auroc(tidy(bare))
-    assert found.value == pytest.approx(wins)
-    assert found.low < found.value < found.high
-
-
-def test_scores_are_those_of_the_test_split_by_the_spec_s_score(digits: StudyRecord) -> None:
-    assert digits.champion is not None
-    chosen = replace(digits, spec={**SPEC, "anomaly": {"score": "squared_error"}})
-    table = scores(tidy(chosen))
-    assert not isinstance(table, Missing)
-    frame = digits.champion.scores
-    test = frame[frame["split"] == "test"]
-    assert table.score == "squared_error"
-    assert table.anomaly_N == pytest.approx(test.loc[test["anomaly"], "squared_error"].to_numpy())
-    normal = frame[(frame["split"] == "validation") & ~frame["anomaly"]]["squared_error"]
-    assert table.thresholds["threshold"].tolist() == pytest.approx(np.percentile(normal, [90, 95, 99]))
-    assert table.thresholds["false_alarm_rate"].tolist() == pytest.approx(
-        [(table.normal_N > threshold).mean() for threshold in table.thresholds["threshold"]]
+    chosen = digits.champion
+    assert (found.champion_trial, found.champion_rule, found.champion_score) == (
+        chosen.trial,
+        "val/auroc",
+        chosen.score,
     )
-
-
-def test_scores_that_are_not_finite_are_left_out_and_counted(digits: StudyRecord) -> None:
-    assert digits.champion is not None
-    broken = digits.champion.scores.copy()
-    broken.loc[broken.index[-3:], "elbo"] = [np.nan, np.inf, -np.inf]
-    table = scores(tidy(replace(digits, champion=replace(digits.champion, scores=broken))))
-    assert not isinstance(table, Missing)
-    assert table.without_score == 3
-    assert len(table.normal_N) + len(table.anomaly_N) == 408
-
-
-def test_curves_end_where_they_must(digits: StudyRecord) -> None:
-    table = curves(tidy(digits))
-    assert not isinstance(table, Missing)
-    assert table.roc.iloc[0].tolist() == [0, 0]
-    assert table.roc.iloc[-1].tolist() == [1, 1]
-    assert table.prevalence == pytest.approx(87 / 411)
-    assert table.average_precision.low <= table.average_precision.value <= table.average_precision.high
 
 
 def test_auroc_slice_holds_finished_trials_and_medians(digits: StudyRecord) -> None:
@@ -197,9 +144,13 @@ def test_auroc_slice_holds_finished_trials_and_medians(digits: StudyRecord) -> N
     assert not isinstance(table, Missing)
     finished = digits.trials[digits.trials["state"] == "finished"]
     assert table.log
-    assert table.points["auroc"].tolist() == finished["val/auroc"].tolist()
+    assert digits.champion is not None
+    assert table.metric == f"val_auroc/{digits.champion.score}" != "val_auroc/elbo"
+    areas = finished[table.metric]
+    assert table.points["auroc"].tolist() == areas.tolist()
+    assert table.points.loc[table.points["champion"], "auroc"].tolist() == [areas.max()]
     assert table.trend["value"].is_monotonic_increasing
-    assert table.trend["auroc"].between(finished["val/auroc"].min(), finished["val/auroc"].max()).all()
+    assert table.trend["auroc"].between(areas.min(), areas.max()).all()
 
 
 def test_training_curves_keep_both_ends_and_the_champion(digits: StudyRecord) -> None:
@@ -232,7 +183,8 @@ def test_edges_are_five_percent_of_the_range_in_its_own_scale(value: float, log:
     record = record_of([("finished", 1.0, 1.0)])
     record.trials["val/elbo"], record.trials["beta"] = -2.0, value
     record = replace(record, spec={**record.spec, "search": {"objective.beta": {"low": 0.1, "high": 10, "log": log}}})
-    assert [edge.end for edge in edges(tidy(record))] == ([end] if end else [])
+    tidied = tidy(record)
+    assert [edge.end for edge in edges(tidied, choices(tidied))] == ([end] if end else [])
 
 
 def test_tables_do_not_depend_on_the_order_of_rows_and_columns() -> None:

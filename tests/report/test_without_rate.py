@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.report.names import hypervolume_unit
 from pipeline.report.tables import Missing, tidy
-from pipeline.report.tables.choice import choices, collapse
+from pipeline.report.tables.choice import choices
 from pipeline.report.tables.detection import scores
+from pipeline.report.tables.doubts import collapse
 from pipeline.report.tables.plane import Plane, Strip, plane, plane_metrics
 from pipeline.report.tables.training import training_curves
-from pipeline.report.words import hypervolume_unit
 
 from .families import mixed_families, without_rate
 from .studies import study
@@ -74,7 +75,7 @@ def test_curves_and_scores_of_a_point_code_know_no_kl() -> None:
     assert curves.terms == ("val/reconstruction", "val/squared_error")
     assert not isinstance(scored, Missing)
     assert scored.score == "reconstruction"
-    assert [choice.rule for choice in choices(record)] == ["val/reconstruction", "val/auroc"]
+    assert [choice.name for choice in choices(record)] == ["val/reconstruction", "val/auroc"]
 
 
 def test_with_one_objective_the_best_trials_are_followed() -> None:

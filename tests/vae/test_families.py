@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.spec.schema import DiagnosticsSpec
 from pipeline.spec.trial import ModelSpec
 from pipeline.vae.families import FAMILIES
-from pipeline.vae.outcome import outcome_of
+from pipeline.vae.outcome import outcomes_of
 from pipeline.vae.population import Population
 from pipeline.vae.reference import trade_off_reference
 from pipeline.vae.schedules import SCHEDULES
@@ -110,7 +110,7 @@ def test_the_weight_of_the_rate_reaches_the_gradient(digits, variant):
 def test_saved_and_loaded_again_a_member_says_the_same(digits, variant, tmp_path):
     specs = members(**VARIANTS[variant])
     population, _ = trained(specs, digits)
-    outcome = outcome_of(population, DiagnosticsSpec(), member=0)
+    outcome = outcomes_of(population, DiagnosticsSpec())[0]
     save_file({name: value.contiguous() for name, value in outcome.weights.items()}, tmp_path / "weights.safetensors")
     fresh = Population([specs[0]], digits)
     whole = load_file(tmp_path / "weights.safetensors")
@@ -124,7 +124,7 @@ def test_saved_and_loaded_again_a_member_says_the_same(digits, variant, tmp_path
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_an_outcome_has_finite_metrics_scores_and_pictures(digits, variant):
     population, _ = trained(members(**VARIANTS[variant]), digits)
-    outcome = outcome_of(population, DiagnosticsSpec(), member=1)
+    outcome = outcomes_of(population, DiagnosticsSpec())[1]
     assert all(math.isfinite(value) for value in outcome.metrics.values())
     for name, array in outcome.arrays.items():
         assert torch.isfinite(torch.as_tensor(array)).all(), name

@@ -6,7 +6,7 @@ import torch
 
 from pipeline.spec.schema import DiagnosticsSpec
 from pipeline.vae.evaluation import Examples, iwae_nats
-from pipeline.vae.outcome import outcome_of
+from pipeline.vae.outcome import outcomes_of
 from pipeline.vae.population import Population
 from pipeline.vae.reference import trade_off_reference
 from tests.vae.builders import member
@@ -101,7 +101,7 @@ def test_the_importance_weighted_bound_lies_above_the_elbo_and_rises_with_draws(
         generators = [population.members[0].generator("evaluation")]
         bounds.append(float(iwae_nats(population.model, examples, generators, draws)[0]))
     assert bounds[0] < bounds[1] < bounds[2]
-    assert outcome_of(population, DiagnosticsSpec()).metrics["test/elbo"] < bounds[1]
+    assert outcomes_of(population, DiagnosticsSpec())[0].metrics["test/elbo"] < bounds[1]
 
 
 def test_a_collapsed_model_sits_at_the_reference_reconstruction(digits):
@@ -114,7 +114,7 @@ def test_a_collapsed_model_sits_at_the_reference_reconstruction(digits):
 
 def test_an_outcome_holds_scores_for_every_row_and_only_the_members_own_weights(digits):
     population, _ = trained(MEMBERS[:2], digits)
-    outcome = outcome_of(population, DiagnosticsSpec(), 1)
+    outcome = outcomes_of(population, DiagnosticsSpec())[1]
     assert outcome.scores.groupby("split").size().to_dict() == {"test": 412, "validation": 411}
     assert np.isfinite(outcome.scores[["elbo", "reconstruction", "kl", "squared_error"]].to_numpy()).all()
     assert outcome.arrays["samples"].shape == (16, 64)

@@ -6,15 +6,17 @@ from typing import TypeVar
 
 from matplotlib.figure import Figure
 
-from pipeline.report import captions, captions_model
+from pipeline.report import captions, captions_detection, captions_model
 from pipeline.report.figures.codes import draw_latent_map, draw_latent_use
 from pipeline.report.figures.confirmation import draw_confirmation
 from pipeline.report.figures.detection import draw_auroc, draw_curves, draw_scores
 from pipeline.report.figures.examples import draw_reconstructions, draw_samples, draw_strips
+from pipeline.report.figures.side_by_side import draw_side_by_side
 from pipeline.report.figures.style import png
+from pipeline.report.figures.top import draw_top
 from pipeline.report.figures.trade_off import draw_hypervolume, draw_plane, draw_strip
 from pipeline.report.figures.training import draw_training
-from pipeline.report.tables import AurocSlice, Missing, Plane, Strip, StudyTables
+from pipeline.report.tables import AurocSlice, Missing, Plane, Strip, StudyTables, Top
 from pipeline.report.words import Words
 
 Table = TypeVar("Table")
@@ -49,6 +51,7 @@ def _of_search(tables: StudyTables) -> tuple[Panel, ...]:
         _plane(tables.plane),
         _panel("hypervolume", tables.hypervolume, draw_hypervolume, captions.hypervolume),
         _panel("auroc", _known(tables.auroc), draw_auroc, captions.auroc),
+        _panel("side_by_side", tables.side_by_side, draw_side_by_side, captions_detection.side_by_side),
         _panel("confirmation", tables.confirmation, lambda t: draw_confirmation(t, champion), captions.confirmation),
         _panel("training", tables.training, draw_training, captions.training),
     )
@@ -57,8 +60,9 @@ def _of_search(tables: StudyTables) -> tuple[Panel, ...]:
 def _of_model(tables: StudyTables) -> tuple[Panel, ...]:
     say = captions_model
     return (
-        _panel("scores", tables.scores, draw_scores, say.scores),
-        _panel("curves", tables.curves, draw_curves, say.curves),
+        _panel("scores", tables.scores, draw_scores, captions_detection.scores),
+        _panel("curves", tables.curves, draw_curves, captions_detection.curves),
+        _panel("top", _pictured(tables.top), draw_top, captions_detection.top),
         _panel("reconstructions", tables.reconstructions, draw_reconstructions, say.reconstructions),
         _panel("latent_map", tables.latent_map, draw_latent_map, say.latent_map),
         _panel("latent_use", tables.latent_use, draw_latent_use, say.latent_use),
@@ -78,6 +82,12 @@ def _panel(name: str, table: Table | Missing, draw: Callable[[Table], Figure], s
     if isinstance(table, Missing):
         return Panel(name=name, png=None, words=Words(), missing=table.why)
     return Panel(name=name, png=png(lambda: draw(table)), words=say(table))
+
+
+def _pictured(table: Top | Missing) -> Top | Missing:
+    if isinstance(table, Missing) or table.pictures is not None:
+        return table
+    return Missing("The rows are no images, or the study kept none of them.")
 
 
 def _known(slices: tuple[AurocSlice | Missing, ...]) -> tuple[AurocSlice, ...] | Missing:

@@ -4,8 +4,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.report.figures.style import CHOSEN, INK, NORMAL, figure
+from pipeline.report.names import axis_label
 from pipeline.report.tables import Confirmation
-from pipeline.report.words import axis_label
 
 
 def draw_confirmation(table: Confirmation, champion: int | None) -> Figure:

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from pipeline.report.figures.style import ANOMALY, CHOSEN, FAINT, GREY, INK, NORMAL, figure, plain_ticks
+from pipeline.report.names import metric_name, parameter_name, score_label
 from pipeline.report.tables import AurocSlice, Curves, Scores
-from pipeline.report.tables.frames import Floats
-from pipeline.report.words import interval, number, parameter_name, score_label
+from pipeline.report.words import interval, number
 
 
 def draw_auroc(tables: Sequence[AurocSlice]) -> Figure:
@@ -19,7 +19,7 @@ def draw_auroc(tables: Sequence[AurocSlice]) -> Figure:
     panels = drawn.subplots(1, len(tables), sharey=True, squeeze=False)[0]
     for axes, table in zip(panels, tables, strict=True):
         _auroc(axes, table)
-    panels[0].set_ylabel("validation AUROC")
+    panels[0].set_ylabel(metric_name(tables[0].metric).replace(" of ", "\nof "))
     handles, labels = panels[0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside upper left", ncols=4, handletextpad=0.3, columnspacing=1.2)
     return drawn
@@ -47,7 +47,7 @@ def draw_scores(table: Scores) -> Figure:
     """Shares of normal and anomalous test examples by score, with the thresholds."""
     drawn = figure(3.3)
     axes = drawn.add_subplot()
-    low, high = score_view(table)
+    low, high = table.view
     bins = np.linspace(low, high, 41).tolist()
     for values, colour, name in ((table.normal_N, NORMAL, "normal"), (table.anomaly_N, ANOMALY, "anomaly")):
         if len(values):
@@ -62,20 +62,10 @@ def draw_scores(table: Scores) -> Figure:
     return drawn
 
 
-def score_view(table: Scores) -> tuple[float, float]:
-    """Limits of the histogram; the two highest percent of the scores are drawn in its last bar."""
-    values: Floats = np.concatenate([table.normal_N, table.anomaly_N])
-    limits = [*np.quantile(values, [0.0, 0.98])]
-    if len(table.thresholds):
-        limits.append(float(table.thresholds["threshold"].max()))
-    margin = 0.02 * (max(limits) - min(limits)) or 1.0
-    return float(min(limits) - margin), float(max(limits) + margin)
-
-
 def _thresholds(axes: Axes, table: Scores) -> None:
     axes.set_ylim(top=axes.get_ylim()[1] * 1.12)
     values = table.thresholds[["percentile", "threshold"]].to_numpy() if len(table.thresholds) else np.empty((0, 2))
-    for percentile, threshold in values:
+    for percentile, threshold in values[(values[:, 1] > table.view[0]) & (values[:, 1] < table.view[1])]:
         axes.axvline(threshold, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
         text = axes.annotate(f"{percentile:g} %", (threshold, 1), xycoords=("data", "axes fraction"))
         text.set(position=(3, -2), fontsize=8, verticalalignment="top", rotation=90)

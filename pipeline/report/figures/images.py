@@ -29,12 +29,12 @@ def grey_limits(images: Images) -> tuple[float, float]:
     return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
 
 
-def show(axes: Axes, canvas: Images, limits: tuple[float, float]) -> None:
+def show(axes: Axes, canvas: Images, limits: tuple[float, float], colours: str = "gray") -> None:
     """Draws a mosaic, without axes."""
     low, high = limits
     if canvas.ndim == 3:
         canvas = np.nan_to_num(np.clip((canvas - low) / (high - low or 1), 0, 1), nan=1.0)
-    axes.imshow(canvas, cmap="gray", vmin=low, vmax=high if high > low else low + 1, interpolation="nearest")
+    axes.imshow(canvas, cmap=colours, vmin=low, vmax=high if high > low else low + 1, interpolation="nearest")
     axes.grid(False)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)

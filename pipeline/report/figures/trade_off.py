@@ -7,9 +7,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.report.figures.style import CHOSEN, FAINT, GREY, INK, NORMAL, PAPER, figure, scale
+from pipeline.report.names import axis_label, hypervolume_unit, metric_name
 from pipeline.report.tables import HypervolumeHistory, Plane, Strip
 from pipeline.report.tables.frames import Floats
-from pipeline.report.words import axis_label, hypervolume_unit, number
+from pipeline.report.words import number
 
 # Parts of the axes where the legend may be, so that no line is named under it.
 LEGEND = [(x, y) for x in (0.7, 0.8, 0.9, 1.0) for y in (0.84, 0.92, 1.0)]
@@ -26,7 +27,7 @@ def draw_plane(table: Plane) -> Figure:
     axes.grid(not table.has_elbo)
     if table.has_elbo:
         _equal_elbo(axes, table)
-    _trials(axes, points)
+    _trials(axes, points, table.auroc_metric)
     if table.objectives_are_the_axes and points["frontier"].any():
         line = points[points["frontier"]].sort_values(["x", "y"])
         axes.plot(line["x"], line["y"], color=INK, linewidth=1.1, zorder=3, label="frontier")
@@ -47,7 +48,7 @@ def draw_strip(table: Strip) -> Figure:
     axes.margins(x=0.04)
     if len(table.best) > 1:
         axes.step(table.best["x"], table.best["y"], where="post", color=GREY, linewidth=1.1, label="best so far")
-    _trials(axes, table.points)
+    _trials(axes, table.points, table.auroc_metric)
     _champion(axes, table.points[table.points["champion"]])
     if axes.get_legend_handles_labels()[0]:
         _legend_above(drawn)
@@ -87,7 +88,7 @@ def _name_line(axes: Axes, x: float, y: float, name: str) -> None:
     text.set(fontsize=8, color=GREY, verticalalignment="bottom", zorder=1)
 
 
-def _trials(axes: Axes, points: pd.DataFrame) -> None:
+def _trials(axes: Axes, points: pd.DataFrame, auroc: str) -> None:
     for state, marker, colour in (("stopped", "x", FAINT), ("running", "+", GREY)):
         some = points[points["state"].eq(state)]
         if len(some):
@@ -99,15 +100,15 @@ def _trials(axes: Axes, points: pd.DataFrame) -> None:
         some = finished[~known & finished["frontier"].eq(on_frontier)]
         axes.scatter(some["x"], some["y"], s=size, color=NORMAL, edgecolors=PAPER, linewidths=0.6, zorder=4)
     if known.any():
-        _coloured(axes, finished[known])
+        _coloured(axes, finished[known], auroc)
 
 
-def _coloured(axes: Axes, points: pd.DataFrame) -> None:
+def _coloured(axes: Axes, points: pd.DataFrame, auroc: str) -> None:
     sizes = np.where(points["frontier"], 58, 30)
     edges = np.where(points["frontier"], INK, PAPER)
     dots = axes.scatter(points["x"], points["y"], s=sizes, c=points["auroc"], cmap=scale(),
                         edgecolors=list(edges), linewidths=0.7, zorder=4)  # fmt: skip
-    bar = axes.figure.colorbar(dots, ax=axes, pad=0.02, aspect=32, label="validation AUROC")
+    bar = axes.figure.colorbar(dots, ax=axes, pad=0.02, aspect=32, label=metric_name(auroc))
     bar.outline.set_visible(False)
 
 

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from pipeline.report.tables.choice import Choice, Collapse, Edge, choices, collapse, edges
+from pipeline.report.tables.choice import Choice, SideBySide, choices, side_by_side
 from pipeline.report.tables.codes import CodeFacts, LatentMap, LatentUse, code_facts, latent_map, latent_use
 from pipeline.report.tables.confirmation import Confirmation, confirmation
+from pipeline.report.tables.contest import Contest, baseline_contest, label_contest
 from pipeline.report.tables.detection import Curves, Scores, curves, scores
+from pipeline.report.tables.doubts import Collapse, Edge, collapse, edges
 from pipeline.report.tables.examples import (
     Reconstructions,
     Samples,
@@ -20,8 +22,11 @@ from pipeline.report.tables.examples import (
 from pipeline.report.tables.frames import FIRST_PARAMETERS, Interval, Missing, searched_parameters, tidy, with_state
 from pipeline.report.tables.frontier import HypervolumeHistory, frontier, hypervolume_history
 from pipeline.report.tables.plane import Plane, Strip, plane
+from pipeline.report.tables.score_table import ScoreTable, score_table
+from pipeline.report.tables.scored import champion_auroc
 from pipeline.report.tables.slices import AurocSlice, auroc_slice
-from pipeline.report.tables.summary import StudySummary, summary
+from pipeline.report.tables.summary import StudySummary, summarized, summary
+from pipeline.report.tables.top import Top, top
 from pipeline.report.tables.training import TrainingCurves, training_curves
 from pipeline.tracking.record import StudyRecord
 
@@ -31,6 +36,7 @@ __all__ = [
     "CodeFacts",
     "Collapse",
     "Confirmation",
+    "Contest",
     "Curves",
     "Edge",
     "HypervolumeHistory",
@@ -41,11 +47,14 @@ __all__ = [
     "Plane",
     "Reconstructions",
     "Samples",
+    "ScoreTable",
     "Scores",
+    "SideBySide",
     "Strip",
     "Strips",
     "StudySummary",
     "StudyTables",
+    "Top",
     "TrainingCurves",
     "study_tables",
     "summary",
@@ -60,6 +69,8 @@ class StudyTables:
     Attributes:
         frontier, trials: A row a trial, as in the record.
         parameters: Columns of the searched parameters.
+        side_by_side: Those of `choices` that can be drawn.
+        labels, baseline: The chosen model beside another rule and beside none; None where there is no such.
         failures: Numbers of the failed trials by failure class.
         The others: see their types; `Missing` says why a table is not there.
     """
@@ -75,6 +86,8 @@ class StudyTables:
     training: TrainingCurves | Missing
     scores: Scores | Missing
     curves: Curves | Missing
+    score_table: ScoreTable | Missing
+    top: Top | Missing
     reconstructions: Reconstructions | Missing
     samples: Samples | Missing
     latent_map: LatentMap | Missing
@@ -84,6 +97,9 @@ class StudyTables:
     confirmation: Confirmation | Missing
     code: CodeFacts
     choices: tuple[Choice, ...]
+    side_by_side: SideBySide | Missing
+    labels: Contest | None
+    baseline: Contest | None
     collapse: Collapse
     edges: tuple[Edge, ...]
     failures: dict[str, list[int]]
@@ -92,9 +108,12 @@ class StudyTables:
 def study_tables(record: StudyRecord) -> StudyTables:
     """All tables of a study."""
     record = tidy(record)
+    measured, found = curves(record), choices(record)
+    # An interval is a bootstrap: once is enough.
+    auroc = champion_auroc(record) if isinstance(measured, Missing) else measured.auroc
     return StudyTables(
         record=record,
-        summary=summary(record),
+        summary=summarized(record, auroc),
         parameters=searched_parameters(record),
         frontier=frontier(record),
         trials=record.trials,
@@ -103,7 +122,9 @@ def study_tables(record: StudyRecord) -> StudyTables:
         auroc=tuple(auroc_slice(record, name) for name in FIRST_PARAMETERS),
         training=training_curves(record),
         scores=scores(record),
-        curves=curves(record),
+        curves=measured,
+        score_table=score_table(record),
+        top=top(record),
         reconstructions=reconstructions(record),
         samples=samples(record),
         latent_map=latent_map(record),
@@ -112,9 +133,12 @@ def study_tables(record: StudyRecord) -> StudyTables:
         interpolations=interpolations(record),
         confirmation=confirmation(record),
         code=code_facts(record),
-        choices=choices(record),
+        choices=found,
+        side_by_side=side_by_side(found, measured.why if isinstance(measured, Missing) else ""),
+        labels=label_contest(found),
+        baseline=baseline_contest(found),
         collapse=collapse(record),
-        edges=edges(record),
+        edges=edges(record, found),
         failures=_failures(record),
     )
 

@@ -1,81 +1,61 @@
-"""Which model to take: by which rule, what another rule would have taken, and what should make one doubt it."""
+"""Which model each rule takes, and how it compares with other rules, with ensembles and with no training at all."""
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from pipeline.report.tables.frames import (
-    Interval,
-    numbers,
-    row_of,
-    scalar,
-    search_range,
-    searched_parameters,
-    trial_numbers,
-    with_state,
-)
+from pipeline.anomaly import BASELINE
+from pipeline.choosing import RULES
+from pipeline.choosing.comparison import ENSEMBLES
+from pipeline.report.tables.frames import Interval, Missing, numbers, row_of, scalar, with_state
+from pipeline.report.tables.scored import champion_auroc, followed_score, meant, score_of, stored_auroc
 from pipeline.tracking.record import StudyRecord
 
-RULES = ("val/auroc", "val/elbo")
-COLLAPSED_KL_NATS = 0.05
-EDGE_SHARE = 0.05
+Kind = Literal["rule", "ensemble", "baseline"]
+# What a study of an earlier version is asked for, which compared nothing itself.
+PLAIN_RULES = ("val/auroc", "val/elbo")
 LARGER_IS_BETTER = ("auroc", "auroc_low", "auprc", "elbo", "active_units", "probe_accuracy")
+EARLIER = (
+    "The study is of an earlier version, which compared its choice with no ensemble and no nearest-neighbours baseline."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The trial that a rule takes.
+    """Something that scores rows: what a rule takes, an ensemble, or the baseline.
 
     Attributes:
-        rule: The metric, such as "val/elbo".
-        trial: The trial's number.
-        value: The rule's metric at that trial.
-        test_auroc: Its AUROC on the test split, which no rule sees.
+        name: The rule's metric, such as "val/elbo", or as in `pipeline.choosing.comparison`.
+        kind: Which of the three.
+        needs_labels: Whether labelled anomalies of validation take part in the choice.
+        trials: Its trials: one of a rule, none of the baseline.
+        scores: Their anomaly scores, each once.
+        val_auroc: On the validation split, where some rules choose.
+        test_auroc: On the test split, which no rule sees.
+        average_precision: On the test split.
         chosen: Whether the study chose its model by this rule.
     """
 
-    rule: str
-    trial: int
-    value: float
+    name: str
+    kind: Kind
+    needs_labels: bool
+    trials: tuple[int, ...]
+    scores: tuple[str, ...]
+    val_auroc: float
     test_auroc: Interval
+    average_precision: float
     chosen: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class Edge:
-    """A good trial whose parameter lies within 5 % of an end of the searched range, so that better may lie beyond.
+class SideBySide:
+    """Those of the choices that have a test AUROC, to be drawn: rules, then ensembles, then the baseline."""
 
-    Attributes:
-        parameter: The searched parameter.
-        end: "lower" or "upper".
-        limit: The range's end.
-        value: The trial's value.
-        trial: The trial's number.
-    """
-
-    parameter: str
-    end: str
-    limit: float
-    value: float
-    trial: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Collapse:
-    """Finished trials whose code says nothing: as they stored it, else no active unit or a KL below 0.05 nats.
-
-    Attributes:
-        trials: Their numbers.
-        known: Finished trials of which it is known.
-        smallest_beta: The smallest beta among them, NaN where there is none.
-        with_kl: Whether any finished trial has a KL.
-    """
-
-    trials: tuple[int, ...]
-    known: int
-    smallest_beta: float
-    with_kl: bool
+    choices: tuple[Choice, ...]
 
 
 def best(trials: pd.DataFrame, metric: str) -> int | None:
@@ -86,59 +66,67 @@ def best(trials: pd.DataFrame, metric: str) -> int | None:
     return int(trials["trial"].iloc[values.argmax()]) if np.isfinite(values).any() else None
 
 
-def stored_auroc(trial: pd.DataFrame) -> Interval:
-    """A trial's AUROC on the test split with its stored interval; `trial` is a frame of one row."""
-    value, low, high = (scalar(trial, f"test/{name}") for name in ("auroc", "auroc_low", "auroc_high"))
-    return Interval(value=value, low=low, high=high)
-
-
 def choices(record: StudyRecord) -> tuple[Choice, ...]:
-    """What each rule takes among the finished trials; the study's own rule comes first."""
-    champion = record.champion
-    taken = {champion.rule: champion.trial} if champion else {}
-    for rule in RULES:
-        trial = best(with_state(record, "finished"), rule)
-        if trial is not None:
-            taken.setdefault(rule, trial)
-    return tuple(_choice(record, rule, trial) for rule, trial in taken.items())
+    """What each rule takes, the study's own first, then the ensembles and the baseline where the study has them."""
+    compared = [_compared(record, row) for row in record.choices.to_dict("records")]
+    order = {"rule": 0, "ensemble": 1, "baseline": 2}
+    return tuple(sorted(compared or _ranked(record), key=lambda choice: (not choice.chosen, order[choice.kind])))
 
 
-def _choice(record: StudyRecord, rule: str, trial: int) -> Choice:
-    row = row_of(record, trial)
-    chosen = record.champion is not None and record.champion.rule == rule
-    return Choice(rule=rule, trial=trial, value=scalar(row, rule), test_auroc=stored_auroc(row), chosen=chosen)
-
-
-def collapse(record: StudyRecord) -> Collapse:
-    """The finished trials with a collapsed code."""
-    finished = with_state(record, "finished")
-    stored, units, kl_nats = (numbers(finished, f"val/{name}") for name in ("collapsed", "active_units", "kl"))
-    derived = (units < 1) | (kl_nats < COLLAPSED_KL_NATS)
-    collapsed = finished[np.where(np.isfinite(stored), stored >= 0.5, derived)]
-    betas = numbers(collapsed, "beta")
-    return Collapse(
-        trials=trial_numbers(collapsed),
-        known=int(np.isfinite([stored, units, kl_nats]).any(axis=0).sum()),
-        smallest_beta=float(np.nanmin(betas)) if np.isfinite(betas).any() else float("nan"),
-        with_kl=bool(np.isfinite(kl_nats).any()),
+def _compared(record: StudyRecord, row: Mapping[Any, Any]) -> Choice:
+    frame, name = pd.DataFrame([row]), str(row["rule"])
+    picks = json.loads(str(row.get("picks") or "[]"))
+    value, low, high = (scalar(frame, metric) for metric in ("auroc", "auroc_low", "auroc_high"))
+    return Choice(
+        name=name,
+        kind=_kind(name),
+        needs_labels=bool(row.get("needs_labels") == 1),
+        trials=tuple(dict.fromkeys(int(trial) for trial, _ in picks)),
+        scores=tuple(dict.fromkeys(meant(record, int(trial), str(score)) for trial, score in picks)),
+        val_auroc=scalar(frame, "val_auroc"),
+        test_auroc=Interval(value=value, low=low, high=high),
+        average_precision=scalar(frame, "average_precision"),
+        chosen=record.champion is not None and record.champion.rule == name,
     )
 
 
-def edges(record: StudyRecord) -> tuple[Edge, ...]:
-    """Where the trials that the rules take lie at the edge of the search."""
-    trials = dict.fromkeys(choice.trial for choice in choices(record))
-    found = (_edge(record, name, trial) for trial in trials for name in searched_parameters(record))
-    return tuple(edge for edge in found if edge is not None)
+def _kind(name: str) -> Kind:
+    if name in ENSEMBLES:
+        return "ensemble"
+    return "baseline" if name == BASELINE else "rule"
 
 
-def _edge(record: StudyRecord, name: str, trial: int) -> Edge | None:
-    rule, value = search_range(record, name), scalar(row_of(record, trial), name)
-    if "low" not in rule or "high" not in rule or not np.isfinite(value):
-        return None
-    low, high = float(rule["low"]), float(rule["high"])
-    scale = np.log if rule.get("log") and low > 0 and value > 0 else float
-    share = (scale(value) - scale(low)) / (scale(high) - scale(low)) if high > low else 0.5
-    if EDGE_SHARE < share < 1 - EDGE_SHARE:
-        return None
-    end, limit = ("lower", low) if share <= EDGE_SHARE else ("upper", high)
-    return Edge(parameter=name, end=end, limit=limit, value=value, trial=trial)
+def _ranked(record: StudyRecord) -> list[Choice]:
+    """For a study that compared nothing itself: the best finished trials, with the score that it followed."""
+    champion = record.champion
+    taken = {champion.rule: champion.trial} if champion else {}
+    for rule in PLAIN_RULES:
+        trial = best(with_state(record, "finished"), rule)
+        if trial is not None:
+            taken.setdefault(rule, trial)
+    return [_of_trial(record, rule, trial) for rule, trial in taken.items()]
+
+
+def _of_trial(record: StudyRecord, rule: str, trial: int) -> Choice:
+    row, champion = row_of(record, trial), record.champion
+    chosen = champion is not None and champion.rule == rule
+    score = score_of(record, champion) if chosen and champion is not None else followed_score(record)
+    return Choice(
+        name=rule,
+        kind="rule",
+        needs_labels=rule in RULES and RULES[rule].needs_labels,
+        trials=(trial,),
+        scores=(meant(record, trial, score),) if score else (),
+        val_auroc=scalar(row, "val/auroc"),
+        test_auroc=champion_auroc(record) if chosen else stored_auroc(row),
+        average_precision=scalar(row, "test/auprc"),
+        chosen=chosen,
+    )
+
+
+def side_by_side(found: Sequence[Choice], why_unknown: str) -> SideBySide | Missing:
+    """The detectors of a study that compared them."""
+    if all(choice.kind == "rule" for choice in found):
+        return Missing(EARLIER)
+    known = tuple(choice for choice in found if np.isfinite(choice.test_auroc.value))
+    return SideBySide(choices=known) if known else Missing(why_unknown)

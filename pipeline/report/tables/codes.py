@@ -1,14 +1,13 @@
 """What the chosen model's code looks like: where the test examples lie in it, and what each dimension costs."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.report.tables.detection import NO_CHAMPION
-from pipeline.report.tables.frames import Floats, Missing, has_rate, row_of, scalar, setting
+from pipeline.report.tables.frames import Floats, Missing, has_rate, row_of, scalar, setting, texts
+from pipeline.report.tables.scored import NO_CHAMPION
 from pipeline.tracking.record import ChampionRecord, StudyRecord
 
 # As in the study: a dimension is active if its posterior mean varies by more than this (Burda et al. 2016).
@@ -92,7 +91,7 @@ def latent_map(record: StudyRecord) -> LatentMap | Missing:
     if not known_N.any():
         return Missing("The chosen model stored no map of its code.")
     points = pd.DataFrame({"x": place_N2[:, 0], "y": place_N2[:, 1], "anomaly": test["anomaly"].eq(True)})
-    points["label"] = _texts(test["label"]) if "label" in test else ""
+    points["label"] = texts(test["label"]) if "label" in test else ""
     points = points.loc[np.flatnonzero(known_N)].reset_index(drop=True)
     labels = _labels(points)
     return LatentMap(
@@ -102,10 +101,6 @@ def latent_map(record: StudyRecord) -> LatentMap | Missing:
         on_a_line=bool(np.ptp(points["y"]) == 0),
         left_out=int((~known_N).sum()),
     )
-
-
-def _texts(labels: "pd.Series[Any]") -> list[str]:
-    return [f"{x:g}" if isinstance(x, float) and np.isfinite(x) else "–" if pd.isna(x) else str(x) for x in labels]
 
 
 def _labels(points: pd.DataFrame) -> tuple[str, ...]:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from pipeline.choosing import RULES, ranked
 from pipeline.report.tables.choice import LARGER_IS_BETTER
 from pipeline.report.tables.frames import Missing, numbers, row_of, scalar, trial_numbers
+from pipeline.report.tables.scored import auroc_metric
 from pipeline.tracking.record import StudyRecord
 
-TOLD = ("test/auroc", "val/elbo")
-ELSE = "val/reconstruction"
+ELBO, ELSE = "val/elbo", "val/reconstruction"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,8 @@ class Confirmation:
 
 def confirmation(record: StudyRecord) -> Confirmation | Missing:
     """Test AUROC and validation ELBO over seeds; validation reconstruction where there is neither."""
-    told = [metric for metric in TOLD if np.isfinite(numbers(record.confirmations, metric)).any()] or [ELSE]
+    wanted = (auroc_metric(record, "test"), ELBO)
+    told = [metric for metric in wanted if np.isfinite(numbers(record.confirmations, metric)).any()] or [ELSE]
     if not np.isfinite(numbers(record.confirmations, told[0])).any():
         return Missing("No trial has been trained again with further seeds.")
     trials = _ordered(record)
@@ -52,11 +54,19 @@ def _ordered(record: StudyRecord) -> tuple[int, ...]:
     repeated = dict.fromkeys(trial_numbers(record.confirmations))
     if record.champion is None:
         return tuple(repeated)
-    rule, chosen = record.champion.rule, record.champion.trial
-    sign = -1.0 if rule.rpartition("/")[2] in LARGER_IS_BETTER else 1.0
-    values = {trial: sign * scalar(row_of(record, trial), rule) for trial in repeated}
-    rank = {trial: value if np.isfinite(value) else np.inf for trial, value in values.items()}
-    return tuple(sorted(repeated, key=lambda trial: (trial != chosen, rank[trial], trial)))
+    rank, chosen = _ranks(record, record.champion.rule), record.champion.trial
+    return tuple(sorted(repeated, key=lambda trial: (trial != chosen, rank.get(trial, np.inf), trial)))
+
+
+def _ranks(record: StudyRecord, rule: str) -> dict[int, float]:
+    """The smaller the better; trials without a value of the rule's metric have none."""
+    score = (record.spec.get("anomaly") or {}).get("score")
+    if picks := ranked(record.trials, rule, score) if rule in RULES else []:
+        return {pick.trial: float(place) for place, pick in enumerate(picks)}
+    # A study of an earlier version has the rule's metric of one score only.
+    values = numbers(record.trials, rule) * (-1.0 if rule.rpartition("/")[2] in LARGER_IS_BETTER else 1.0)
+    pairs = zip(trial_numbers(record.trials), values.tolist(), strict=True)
+    return {trial: value for trial, value in pairs if np.isfinite(value)}
 
 
 def _values(record: StudyRecord, trials: Sequence[int], metric: str) -> pd.DataFrame:

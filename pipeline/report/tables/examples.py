@@ -1,14 +1,13 @@
 """What the chosen model makes of examples: as images where the data are images, else feature by feature."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.report.tables.detection import NO_CHAMPION
-from pipeline.report.tables.frames import Floats, Missing, has_rate
+from pipeline.report.tables.frames import Floats, Missing, feature_names, has_rate
 from pipeline.report.tables.images import Images, image_shape, shaped
+from pipeline.report.tables.scored import NO_CHAMPION
 from pipeline.tracking.record import StudyRecord
 
 NO_SAMPLES = "The chosen model stored no samples from its prior."
@@ -69,7 +68,7 @@ def reconstructions(record: StudyRecord, most_images: int = 10, most_rows: int =
         inputs=shaped(inputs[kept], shape),
         reconstructions=shaped(outputs[kept], shape),
         is_anomaly_N=is_anomaly[kept],
-        feature_names=() if shape else _feature_names(record.data, inputs[0].size),
+        feature_names=() if shape else feature_names(record.data, inputs[0].size),
     )
 
 
@@ -121,8 +120,3 @@ def _moved(variance_Z: Floats | None, size: int) -> tuple[str, ...]:
         return ()
     order = np.argsort(-np.asarray(variance_Z, np.float64), kind="stable")[:size]
     return tuple(f"dim {dimension + 1}" for dimension in order)
-
-
-def _feature_names(data: Any, features: int) -> tuple[str, ...]:
-    names = tuple(str(name) for name in data.get("feature_names") or ())
-    return names if len(names) == features else tuple(f"feature {i + 1}" for i in range(features))

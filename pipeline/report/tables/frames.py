@@ -122,6 +122,17 @@ def setting(record: StudyRecord, trial: int, name: str) -> Any:
     return part
 
 
+def texts(column: "pd.Series[Any]") -> list[str]:
+    """Labels and row numbers as text: whole numbers without a point, a dash where one is missing."""
+    return [f"{x:.15g}" if isinstance(x, float) and np.isfinite(x) else "–" if pd.isna(x) else str(x) for x in column]
+
+
+def feature_names(data: Mapping[str, Any], features: int) -> tuple[str, ...]:
+    """The data summary's names, or numbers where it does not have as many."""
+    names = tuple(str(name) for name in data.get("feature_names") or ())
+    return names if len(names) == features else tuple(f"feature {i + 1}" for i in range(features))
+
+
 def has_rate(record: StudyRecord, trial: int) -> bool:
     """Whether a trial's code costs nats. One that measured its reconstruction but no KL has a point code."""
     row = row_of(record, trial)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.report.tables.frames import Missing, numbers
 from pipeline.report.tables.frontier import PLANE, frontier, objective_signs
+from pipeline.report.tables.scored import auroc_metric
 from pipeline.tracking.record import StudyRecord
 
 Limits = tuple[float, float]
@@ -20,8 +21,9 @@ class Plane:
     Attributes:
         metrics: Which are across and upwards.
         smaller_is_better: For each of the two.
-        points: A row a trial that measured both: `trial`, `state`, `x`, `y`, `auroc` (validation; NaN where unknown),
-            `frontier`, `champion`.
+        points: A row a trial that measured both: `trial`, `state`, `x`, `y`, `auroc` (NaN where unknown), `frontier`,
+            `champion`.
+        auroc_metric: Which AUROC that is.
         off_plane: Trials that are not in `points`, counted by state.
         x, y: Limits that hold the frontier and the bulk of the finished trials, so that a few that went far off do not
             squeeze the rest.
@@ -31,6 +33,7 @@ class Plane:
     metrics: tuple[str, str]
     smaller_is_better: tuple[bool, bool]
     points: pd.DataFrame
+    auroc_metric: str
     off_plane: Mapping[str, int]
     x: Limits
     y: Limits
@@ -49,13 +52,14 @@ class Strip:
     Attributes:
         metric: The objective.
         smaller_is_better: Its direction.
-        points, off_plane, y: As for Plane, where `x` is the trial's number.
+        points, auroc_metric, off_plane, y: As for Plane, where `x` is the trial's number.
         best: A row a finished trial: its number `x` and the best value so far, `y`.
     """
 
     metric: str
     smaller_is_better: bool
     points: pd.DataFrame
+    auroc_metric: str
     off_plane: Mapping[str, int]
     y: Limits
     best: pd.DataFrame
@@ -71,12 +75,14 @@ def plane(record: StudyRecord) -> Plane | Strip | Missing:
         return Missing(f"No trial has measured {' and '.join(metrics)}.")
     points = points[measured].reset_index(drop=True)
     smaller = [signs.get(metric, 1.0) > 0 for metric in metrics]
+    auroc = auroc_metric(record, "val")
     if len(metrics) == 1:
-        return _strip(points, metrics[0], smaller[0], off_plane)
+        return _strip(points, metrics[0], smaller[0], auroc, off_plane)
     return Plane(
         metrics=(metrics[0], metrics[1]),
         smaller_is_better=(smaller[0], smaller[1]),
         points=points,
+        auroc_metric=auroc,
         off_plane=off_plane,
         x=_limits(points, "x"),
         y=_limits(points, "y"),
@@ -104,19 +110,26 @@ def _points(record: StudyRecord, columns: tuple[str, ...]) -> pd.DataFrame:
             "state": trials["state"],
             "x": numbers(trials, columns[0]),
             "y": numbers(trials, columns[1]),
-            "auroc": numbers(trials, "val/auroc"),
+            "auroc": numbers(trials, auroc_metric(record, "val")),
             "frontier": trials["trial"].isin(frontier(record)["trial"]),
             "champion": trials["trial"] == (record.champion.trial if record.champion else -1),
         }
     )
 
 
-def _strip(points: pd.DataFrame, metric: str, smaller_is_better: bool, off_plane: Mapping[str, int]) -> Strip:
+def _strip(
+    points: pd.DataFrame, metric: str, smaller_is_better: bool, auroc: str, off_plane: Mapping[str, int]
+) -> Strip:
     best = points.loc[points["state"].eq("finished"), ["x", "y"]].reset_index(drop=True)
     best["y"] = best["y"].cummin() if smaller_is_better else best["y"].cummax()
-    limits = _limits(points, "y")
     return Strip(
-        metric=metric, smaller_is_better=smaller_is_better, points=points, off_plane=off_plane, y=limits, best=best
+        metric=metric,
+        smaller_is_better=smaller_is_better,
+        points=points,
+        auroc_metric=auroc,
+        off_plane=off_plane,
+        y=_limits(points, "y"),
+        best=best,
     )
 
 

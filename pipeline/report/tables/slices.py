@@ -7,6 +7,7 @@ import pandas as pd
 
 from pipeline.report.tables.frames import Missing, numbers, search_range, with_state
 from pipeline.report.tables.frontier import frontier
+from pipeline.report.tables.scored import auroc_metric
 from pipeline.tracking.record import StudyRecord
 
 
@@ -15,12 +16,14 @@ class AurocSlice:
     """Validation AUROC of the finished trials against one parameter.
 
     Attributes:
+        metric: Which AUROC, of the score that the chosen model is used with where trials have it.
         parameter: Its name.
         log: Whether it was searched on a log scale.
         points: A row a trial: `trial`, `value`, `auroc`, `frontier`, `champion`.
         trend: A row a bin of neighbouring trials: the medians `value` and `auroc`.
     """
 
+    metric: str
     parameter: str
     log: bool
     points: pd.DataFrame
@@ -29,12 +32,12 @@ class AurocSlice:
 
 def auroc_slice(record: StudyRecord, parameter: str) -> AurocSlice | Missing:
     """Validation AUROC against a parameter, over the finished trials that have both."""
-    finished = with_state(record, "finished")
+    finished, metric = with_state(record, "finished"), auroc_metric(record, "val")
     points = pd.DataFrame(
         {
             "trial": finished["trial"],
             "value": numbers(finished, parameter),
-            "auroc": numbers(finished, "val/auroc"),
+            "auroc": numbers(finished, metric),
             "frontier": finished["trial"].isin(frontier(record)["trial"]),
             "champion": finished["trial"] == (record.champion.trial if record.champion else -1),
         }
@@ -44,7 +47,7 @@ def auroc_slice(record: StudyRecord, parameter: str) -> AurocSlice | Missing:
     if points.empty:
         return Missing(f"No finished trial has both a validation AUROC and a value of {parameter}.")
     log = bool(search_range(record, parameter).get("log")) and bool((points["value"] > 0).all())
-    return AurocSlice(parameter=parameter, log=log, points=points, trend=_trend(points))
+    return AurocSlice(metric=metric, parameter=parameter, log=log, points=points, trend=_trend(points))
 
 
 def _trend(points: pd.DataFrame, trials_per_bin: int = 6, most_bins: int = 8) -> pd.DataFrame:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.report.tables.choice import best
-from pipeline.report.tables.detection import champion_auroc
 from pipeline.report.tables.frames import STATES, Interval, Missing, numbers, row_of, scalar, tidy, with_state
 from pipeline.report.tables.frontier import frontier, hypervolume_history
+from pipeline.report.tables.scored import champion_auroc, meaning, why_undefined
 from pipeline.tracking.record import StudyRecord
 
 
@@ -24,7 +24,10 @@ class StudySummary:
         frontier_size: Finished trials that no other dominates.
         best_elbo_nats, best_elbo_trial: The highest validation ELBO of a finished trial, in nats per example.
         champion_trial, champion_rule: The chosen trial and the metric that chose it; None while there is none.
-        test_auroc: The chosen trial's AUROC on the test split with its 95 % interval.
+        champion_score: The anomaly score that the chosen trial is used with; None while there is none.
+        test_auroc: The chosen trial's AUROC on the test split, of that score, with its 95 % interval.
+        why_no_auroc: Why the chosen trial has none, such as "no labelled anomaly among the examples"; empty where it
+            has one, or none is chosen.
         hypervolume: Of the frontier, in the product of the objectives' units; NaN where there is none.
     """
 
@@ -37,13 +40,20 @@ class StudySummary:
     best_elbo_trial: int | None
     champion_trial: int | None
     champion_rule: str | None
+    champion_score: str | None
     test_auroc: Interval
+    why_no_auroc: str
     hypervolume: float
 
 
 def summary(record: StudyRecord) -> StudySummary:
     """The study's main numbers; any may be missing (None or NaN) in a study that has just begun."""
     record = tidy(record)
+    return summarized(record, champion_auroc(record))
+
+
+def summarized(record: StudyRecord, test_auroc: Interval) -> StudySummary:
+    """The summary of a tidy record whose `champion_auroc` is known already."""
     seconds = numbers(record.history, "time/epoch_seconds")
     elbo_trial = best(with_state(record, "finished"), "val/elbo")
     history = hypervolume_history(record)
@@ -57,7 +67,9 @@ def summary(record: StudyRecord) -> StudySummary:
         best_elbo_trial=elbo_trial,
         champion_trial=record.champion.trial if record.champion else None,
         champion_rule=record.champion.rule if record.champion else None,
-        test_auroc=champion_auroc(record),
+        champion_score=meaning(record, record.champion) if record.champion else None,
+        test_auroc=test_auroc,
+        why_no_auroc="" if np.isfinite(test_auroc.value) else why_undefined(record),
         hypervolume=float("nan") if isinstance(history, Missing) else float(history.hypervolume_N[-1]),
     )
 

@@ -1,33 +1,15 @@
-"""Anomaly scores and how well they tell normal from anomalous. Arrays in, numbers out; higher is more anomalous."""
+"""Areas under the ROC and the precision-recall curve, with their 95 % intervals."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import precision_recall_curve, roc_curve
+from scipy.special import expit, logit
+from scipy.stats import t as students_t
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 BOOTSTRAP_BYTES = 64 * 2**20
-
-
-def scores_of(*, reconstruction_N: Floats, kl_N: Floats, squared_error_N: Floats) -> dict[str, Floats]:
-    """Every anomaly score of N examples from the parts that a trial keeps.
-
-    Args:
-        reconstruction_N, kl_N: Nats per example.
-        squared_error_N: In squared units of the scaled data, summed over features.
-
-    Returns:
-        `elbo` (reconstruction + KL, nats), `reconstruction`, `kl` and `squared_error`.
-    """
-    return {
-        "elbo": reconstruction_N + kl_N,
-        "reconstruction": reconstruction_N,
-        "kl": kl_N,
-        "squared_error": squared_error_N,
-    }
 
 
 def _groups(is_anomaly_N: Mask, score_N: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -62,12 +44,13 @@ def _weighted(metric: str, is_anomaly_N: Mask, score_N: Floats, weight_WN: Float
     return METRICS[metric](positive_WG, negative_WG)
 
 
-def _has_both(is_anomaly_N: Mask, score_N: Floats) -> bool:
+def has_both(is_anomaly_N: Mask, score_N: Floats) -> bool:
+    """Whether both classes occur and every score is finite: else no metric of detection is defined."""
     return bool(is_anomaly_N.any() and not is_anomaly_N.all() and np.isfinite(score_N).all())
 
 
 def _value(metric: str, is_anomaly_N: Mask, score_N: Floats) -> float:
-    if not _has_both(is_anomaly_N, score_N):
+    if not has_both(is_anomaly_N, score_N):
         return float("nan")
     return float(_weighted(metric, is_anomaly_N, score_N, np.ones((1, len(score_N))))[0])
 
@@ -91,13 +74,17 @@ def average_precision(is_anomaly_N: Mask, score_N: Floats) -> float:
 
 
 def interval(
-    metric: str, is_anomaly_N: Mask, score_N: Floats, draws: int = 1000, seed: int = 0, level: float = 0.95
+    metric: str, is_anomaly_N: Mask, score_N: Floats, draws: int = 300, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
-    """A percentile interval of "auroc" or "average_precision" by the stratified bootstrap (Efron and Tibshirani 1993).
+    """An interval of "auroc" or "average_precision" by the stratified bootstrap.
+
+    Each class is resampled on its own, so that its size stays. The resampled areas give bias and standard error on the
+    logit scale, where an area near 1 is nearly normal (Pepe 2003, section 5.2), and Student's t widens for a small
+    class. The plain percentiles of the bootstrap cover too little there: 86 to 93 % in place of 95 %.
 
     Args:
         metric: A key of METRICS.
-        is_anomaly_N, score_N: The examples; each class is resampled on its own, so that its size stays.
+        is_anomaly_N, score_N: The examples.
         draws: Number of resamplings.
         seed: Seed of the resampling.
         level: The interval's nominal coverage.
@@ -105,16 +92,34 @@ def interval(
     Returns:
         Low and high end; NaN where only one class occurs or a score is not finite.
     """
-    if not _has_both(is_anomaly_N, score_N):
+    if not has_both(is_anomaly_N, score_N):
         return float("nan"), float("nan")
+    value = _value(metric, is_anomaly_N, score_N)
+    smaller = int(min(is_anomaly_N.sum(), (~is_anomaly_N).sum()))
+    if value == 1 or smaller == 1:
+        # No resampling shows another value: what is left is the exact bound of a share that was always met.
+        return (float(((1 - level) / 2) ** (1 / smaller)), 1.0) if value == 1 else (0.0, 1.0)
+    # Half a pair in the wrong order: nearer to 0 or 1 no area of so few examples can be told from it.
+    nearest = 0.5 / (is_anomaly_N.sum() * (~is_anomaly_N).sum())
+
+    def line(area: Floats | float) -> Floats:
+        return np.asarray(logit(np.clip(area, nearest, 1 - nearest)))
+
+    drawn_W = line(_bootstrap(metric, is_anomaly_N, score_N, draws, seed))
+    centre = 2 * float(line(value)) - drawn_W.mean()
+    spread = drawn_W.std(ddof=1) * np.sqrt(smaller / (smaller - 1))
+    reach = students_t.ppf((1 + level) / 2, smaller - 1) * spread
+    return float(expit(centre - reach)), float(expit(centre + reach))
+
+
+def _bootstrap(metric: str, is_anomaly_N: Mask, score_N: Floats, draws: int, seed: int) -> Floats:
     random = np.random.default_rng(seed)
     rows = max(1, BOOTSTRAP_BYTES // (8 * len(score_N)))
     values = [
         _weighted(metric, is_anomaly_N, score_N, _resampled(random, is_anomaly_N, min(rows, draws - start)))
         for start in range(0, draws, rows)
     ]
-    low, high = np.quantile(np.concatenate(values), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return np.concatenate(values)
 
 
 def _resampled(random: np.random.Generator, is_anomaly_N: Mask, draws: int) -> Floats:
@@ -124,51 +129,3 @@ def _resampled(random: np.random.Generator, is_anomaly_N: Mask, draws: int) -> F
         size = int(member_N.sum())
         weight_WN[:, member_N] = random.multinomial(size, np.full(size, 1 / size), size=draws)
     return weight_WN
-
-
-def roc_points(is_anomaly_N: Mask, score_N: Floats) -> tuple[Floats, Floats]:
-    """False and true positive rate at every threshold, from (0, 0) to (1, 1); both classes must occur."""
-    false_rate, true_rate, _ = roc_curve(is_anomaly_N, score_N, drop_intermediate=False)
-    return false_rate, true_rate
-
-
-def precision_recall_points(is_anomaly_N: Mask, score_N: Floats) -> tuple[Floats, Floats]:
-    """Recall and precision at every threshold, from recall 0 to recall 1; both classes must occur."""
-    precision, recall, _ = precision_recall_curve(is_anomaly_N, score_N)
-    return recall[::-1], precision[::-1]
-
-
-def threshold_table(
-    validation_normal_scores: Floats, is_anomaly_N: Mask, score_N: Floats, percentiles: Sequence[float] = (90, 95, 99)
-) -> pd.DataFrame:
-    """What flagging by a percentile of held-out normal scores does on other examples.
-
-    Args:
-        validation_normal_scores: Scores of normal validation examples; the thresholds are their percentiles.
-        is_anomaly_N, score_N: The examples to flag.
-        percentiles: Percentiles of the normal scores.
-
-    Returns:
-        A row a percentile: percentile, threshold, precision, recall, false_alarm_rate; NaN where nothing is flagged
-        (precision) or a class does not occur (recall, false_alarm_rate).
-    """
-    rows = [
-        _flagging(percentile, float(np.percentile(validation_normal_scores, percentile)), is_anomaly_N, score_N)
-        for percentile in percentiles
-    ]
-    return pd.DataFrame(rows)
-
-
-def _flagging(percentile: float, threshold: float, is_anomaly_N: Mask, score_N: Floats) -> dict[str, float]:
-    flagged_N = score_N > threshold
-
-    def share(part: int, whole: int) -> float:
-        return part / whole if whole else float("nan")
-
-    return {
-        "percentile": percentile,
-        "threshold": threshold,
-        "precision": share(int((flagged_N & is_anomaly_N).sum()), int(flagged_N.sum())),
-        "recall": share(int((flagged_N & is_anomaly_N).sum()), int(is_anomaly_N.sum())),
-        "false_alarm_rate": share(int((flagged_N & ~is_anomaly_N).sum()), int((~is_anomaly_N).sum())),
-    }

@@ -1,0 +1,94 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.covariance import LedoitWolf
+
+from pipeline.anomaly import SCORES, SIMPLE_SCORES, Neighbours, Parts, Scorer, pseudo_anomalies, reference_rows
+from pipeline.anomaly.scores import FULL_COVARIANCE, LARGEST, REFERENCE_ROWS, Gaussian
+
+
+def parts(rows: int, seed: int, features: int = 6, latents: int = 3) -> Parts:
+    """What a model might say of some rows."""
+    random = np.random.default_rng(seed)
+    columns = random.normal(size=(4, rows)) ** 2
+    return Parts(
+        reconstruction_N=columns[0],
+        kl_N=columns[1],
+        reconstruction_probability_N=columns[2],
+        squared_error_N=columns[3],
+        residual_ND=random.normal(size=(rows, features)) * np.arange(1, features + 1),
+        mean_NZ=random.normal(size=(rows, latents)) @ random.normal(size=(latents, latents)),
+    )
+
+
+def test_every_score_is_what_its_definition_says():
+    trained, some = parts(200, 0), parts(30, 1)
+    scores = Scorer(trained).scores(some)
+    assert tuple(scores) == SCORES
+    assert scores["elbo"] == pytest.approx(some.reconstruction_N + some.kl_N)
+    for name in ("reconstruction", "kl", "reconstruction_probability", "squared_error"):
+        assert (scores[name] == getattr(some, f"{name}_N")).all()
+    for name, fitted, asked in (
+        ("residual_mahalanobis", trained.residual_ND, some.residual_ND),
+        ("latent_mahalanobis", trained.mean_NZ, some.mean_NZ),
+    ):
+        assert scores[name] == pytest.approx(LedoitWolf().fit(fitted).mahalanobis(asked))
+
+
+@given(st.integers(0, 1000), st.integers(1, 12))
+def test_nearest_neighbours_are_those_of_all_pairs(seed, rows):
+    random = np.random.default_rng(seed)
+    reference_RD = random.normal(size=(rows, 4)) * [1, 10, 0.1, 0]
+    x_ND = random.normal(size=(5, 4)) * [1, 10, 0.1, 0]
+    width_D = np.where(reference_RD.std(axis=0) > 0, reference_RD.std(axis=0), 1)
+    distance_NR = np.sqrt((((x_ND[:, None] - reference_RD) / width_D) ** 2).sum(axis=2))
+    expected_N = np.sort(distance_NR, axis=1)[:, :5].mean(axis=1)
+    assert Neighbours(reference_RD).distance(x_ND) == pytest.approx(expected_N)
+
+
+def test_a_row_that_overflows_the_model_scores_highest_and_stays_a_number():
+    trained, some = parts(100, 0), parts(4, 1)
+    some.reconstruction_N[:] = [1, np.inf, np.nan, 2]
+    some.mean_NZ[2], some.residual_ND[1] = np.nan, 1e300
+    scores = Scorer(trained).scores(some)
+    assert all(np.isfinite(score_N).all() for score_N in scores.values())
+    assert (scores["elbo"][[1, 2]] == LARGEST).all()
+    assert set(np.argsort(scores["reconstruction"])[-2:]) == {1, 2}
+    assert set(SIMPLE_SCORES) <= set(scores)
+
+
+def test_a_diverged_model_has_scores_that_say_nothing():
+    diverged = replace(parts(50, 0), mean_NZ=np.full((50, 3), np.nan), residual_ND=np.full((50, 6), np.nan))
+    scores = Scorer(diverged).scores(diverged)
+    assert all(np.isfinite(score_N).all() for score_N in scores.values())
+    assert all(np.ptp(scores[name]) == 0 for name in ("residual_mahalanobis", "latent_mahalanobis", "latent_knn"))
+
+
+def test_wide_data_have_the_distance_of_independent_features():
+    x_ND = np.random.default_rng(0).normal(size=(12, FULL_COVARIANCE + 1))
+    gaussian = Gaussian.fit(x_ND)
+    expected_N = ((x_ND - x_ND.mean(axis=0)) ** 2 / x_ND.var(axis=0)).sum(axis=1)
+    assert gaussian.squared_distance(x_ND) == pytest.approx(expected_N, rel=1e-3)
+
+
+def test_the_reference_is_every_training_row_or_always_the_same_of_them():
+    assert (reference_rows(7) == np.arange(7)).all()
+    many = reference_rows(REFERENCE_ROWS * 3)
+    assert len(many) == len(set(many)) == REFERENCE_ROWS
+    assert (many == reference_rows(REFERENCE_ROWS * 3)).all()
+
+
+def test_pseudo_anomalies_spoil_rows_in_three_ways_and_always_the_same():
+    normal_ND = np.random.default_rng(0).normal([0, 5, -3], [1, 2, 0.1], (400, 3)).astype(np.float32)
+    kinds = pseudo_anomalies(normal_ND, 0)
+    assert all((again_ND == kinds[kind]).all() for kind, again_ND in pseudo_anomalies(normal_ND, 0).items())
+    swapped_ND = kinds["column_swap"] != normal_ND
+    assert 0.3 < swapped_ND.mean() < 0.6
+    assert swapped_ND.any(axis=1).mean() > 0.98
+    assert all(np.isin(kinds["column_swap"][:, d], normal_ND[:, d]).all() for d in range(3))
+    assert (kinds["noise"] - normal_ND).std(axis=0) == pytest.approx(0.5 * normal_ND.std(axis=0), rel=0.1)
+    mean_D = normal_ND.mean(axis=0)
+    assert kinds["stretch"] - mean_D == pytest.approx(1.5 * (normal_ND - mean_D), abs=1e-4)

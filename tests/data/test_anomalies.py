@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from pipeline.data.anomalies import anomalies
+from pipeline.errors import UserError
+
+from .tables import table
+
+X = np.zeros((4, 1))
+
+
+def labelled(label_N, **changes):
+    return table(np.zeros((len(label_N), 1)), label_N, where="cards.parquet", **changes)
+
+
+@pytest.mark.parametrize(
+    ("label_N", "chosen", "found"),
+    [
+        ([0, 1, 2, 1], (1,), [1, 3]),
+        ([0, 1, 2, 1], (1, 2), [1, 2, 3]),
+        ([0, 1, 2, 1], (1.0,), [1, 3]),
+        ([0, 1, 2, 1], (), []),
+        (["8", "9", "8", "9"], ("8",), [0, 2]),
+        ([False, True, False, False], (True,), [1]),
+        ([0.5, 1.5, 0.5, 0.5], (1.5,), [1]),
+    ],
+)
+def test_rows_with_the_labels_named_are_anomalous(label_N, chosen, found):
+    assert np.flatnonzero(anomalies(labelled(label_N), chosen)).tolist() == found
+
+
+@pytest.mark.parametrize("label_N", [[0, 1, 0, 0], ["0", "1", "0", "0"], [False, True, False, False], [0, 0, 0, 0]])
+def test_of_labels_0_and_1_in_a_file_1_is_anomalous(label_N):
+    found = anomalies(labelled(label_N, has_binary_labels=True), None)
+    assert found.tolist() == [label in (1, "1") for label in label_N]
+    assert not anomalies(labelled(label_N), None).any()
+
+
+def test_without_labels_all_rows_are_normal():
+    source = table(X, label_N=None, labels=())
+    assert anomalies(source, None).tolist() == anomalies(source, ()).tolist() == [False] * 4
+
+
+@pytest.mark.parametrize(
+    ("label_N", "chosen", "says"),
+    [
+        ([0, 1, 2, 3], (7,), "came 7, which does not occur in cards.parquet; expected some of 0, 1, 2, 3"),
+        ([0, 1, 2, 4], ("4",), "came '4', .*expected some of 0, 1, 2, 4; did you mean 4?"),
+        ([0, 1, 2, 4], (True,), "came True, which does not occur"),
+        ([False, True, False, False], (1,), "came 1, which does not occur .*expected some of False, True"),
+        (["fraud", "fine"], ("frau",), ".*did you mean 'fraud'?"),
+        ([1, 1, 1, 1], (1,), r"all 4 rows of cards\.parquet are anomalous"),
+    ],
+)
+def test_labels_that_cannot_be_are_refused(label_N, chosen, says):
+    with pytest.raises(UserError, match=rf"data\.anomaly_labels: {says}"):
+        anomalies(labelled(label_N), chosen)
+
+
+def test_labels_of_a_file_that_are_not_0_and_1_need_a_choice():
+    said = r"cards\.parquet: labels not 0/1 and no data\.anomaly_labels; came 0 \(1 rows\), 1 \(2 rows\), 2 \(1 rows\)$"
+    with pytest.raises(UserError, match=said):
+        anomalies(labelled([0, 1, 2, 1], has_binary_labels=True), None)
+    with pytest.raises(UserError, match=r"9 \(1 rows\) and 30 more$"):
+        anomalies(labelled(np.arange(40), has_binary_labels=True), None)
+
+
+def test_all_rows_anomalous_by_default_is_refused_with_their_number():
+    with pytest.raises(UserError, match=r"all 4 rows of cards\.parquet are anomalous"):
+        anomalies(labelled([1, 1, 1, 1], has_binary_labels=True), None)
+
+
+def test_anomaly_labels_without_labels_are_refused():
+    with pytest.raises(UserError, match=r"came 1, fraud, but a table has no labels"):
+        anomalies(table(X, label_N=None, labels=()), (1, "fraud"))

@@ -1,0 +1,46 @@
+"""Every study that is shipped, for one epoch of one trial: as it stands, but for its data's place and its budget."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.api import check_study, run_study
+from pipeline.spec import load_spec
+
+FOLDER = Path(__file__).parents[2] / "search_spaces"
+FILES = sorted(path.name for path in FOLDER.glob("*.yaml"))
+BRIEF = ["trials=1", "confirm=null", "training.epochs=1", "resources.gpu=0"]
+
+
+@pytest.fixture(scope="module")
+def transactions(tmp_path_factory) -> Path:
+    """The table that the shipped script makes."""
+    path = tmp_path_factory.mktemp("transactions") / "transactions.parquet"
+    script = FOLDER / "make_transactions.py"
+    subprocess.run([sys.executable, script, "--rows", "6000", "--output", path], check=True, capture_output=True)
+    return path
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_shipped_study_runs(file, ray_session, transactions, tmp_path):
+    spec = load_spec(FOLDER / file)
+    overrides = [*BRIEF, *(["search.training.epochs=null"] if "training.epochs" in spec.search else [])]
+    if spec.data.source == "parquet":
+        overrides.append(f"data.path={transactions}")
+    record = run_study(FOLDER / file, overrides, home=tmp_path)
+    assert record.trials["state"].tolist() == ["finished"]
+    assert record.champion is not None
+    assert {"val/auroc", "input_knn"} <= set(record.choices["rule"])
+
+
+def test_the_table_of_transactions_is_split_by_time_and_its_fraud_can_be_found(transactions, tmp_path):
+    plan = check_study(FOLDER / "transactions.yaml", [f"data.path={transactions}"], home=tmp_path)
+    splits = plan.data.splits
+    assert splits["train"].row_N.max() < splits["test"].row_N.max()
+    assert splits["train"].row_N.mean() < splits["validation"].row_N.mean() < splits["test"].row_N.mean()
+    assert all(splits[name].is_anomaly_N.sum() >= 10 for name in ("validation", "test"))
+    names = plan.data.feature_names
+    assert "device_age_days missing" in names
+    assert any(name.startswith("category=") for name in names)
