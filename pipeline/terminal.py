@@ -88,7 +88,8 @@ def _facts(facts: "StudySummary") -> Iterator[str]:
     if facts.best_elbo_trial is not None:
         yield f"best ELBO  {facts.best_elbo_nats:.2f} nats (validation), {trial_name(facts.best_elbo_trial)}"
     if facts.champion_trial is not None:
-        yield f"champion   {trial_name(facts.champion_trial)}, chosen by {facts.champion_rule}, scored by {facts.champion_score}"
+        how = f"chosen by {facts.champion_rule}, scored by {facts.champion_score}"
+        yield f"champion   {trial_name(facts.champion_trial)}, {how}"
     area = facts.test_auroc
     if not math.isnan(area.value):
         yield f"test AUROC {area.value:.3f}, 95 % interval {area.low:.3f} to {area.high:.3f}"
