@@ -46,7 +46,7 @@ class Facts:
     """What there is to know of a data set beside its rows.
 
     Attributes:
-        source: As in the spec.
+        source: What to call the data: the name of a file or folder, else the spec's source.
         image_shape: Height and width, with the channels before them if there are any, where the features are pixels;
             else None.
         classes: The labels that occur among the training rows, as text; none where the source has no labels.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ def draft_of(table: Table, spec: DataSpec, sha256: str) -> Draft:
     preprocessing = Preprocessing.fit(table, train_N, spec)
     rest_N = np.concatenate([division.rows[name] for name in SPLIT_NAMES[1:]])
     facts = Facts(
-        source=spec.source,
+        source=_name(spec),
         image_shape=table.image_shape,
         classes=_classes(table, train_N),
         sha256=sha256,
@@ -76,6 +77,11 @@ def draft_of(table: Table, spec: DataSpec, sha256: str) -> Draft:
         notes=(*table.notes, *division.notes, *preprocessing.notes, *preprocessing.unfamiliar(table, rest_N)),
     )
     return Draft(table=table, rows=division.rows, is_anomaly_N=is_anomaly_N, facts=facts)
+
+
+def _name(spec: DataSpec) -> str:
+    """What to call the data: the file's or folder's own name, without the folders above it, or the source."""
+    return spec.source if spec.path is None else PurePath(spec.path).name
 
 
 def _classes(table: Table, train_N: NDArray[np.int64]) -> tuple[str, ...]:

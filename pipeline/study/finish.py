@@ -61,6 +61,6 @@ def _note(plan: Plan, trials: pd.DataFrame, frontier: list[int], champion: Pick 
         chosen = f"Chosen by {plan.rule}: **{trial_name(champion.trial)}**, scored by {champion.score}."
     names = ", ".join(trial_name(number) for number in frontier) or "none"
     return (
-        f"{chosen}\n\n{len(trials)} trials on {plan.spec.data.source}: {states}.\n\n"
+        f"{chosen}\n\n{len(trials)} trials on {plan.data.source}: {states}.\n\n"
         f"Frontier ({len(frontier)}): {names}.\n\n`vae-study report {plan.name}` writes the report again."
     )

@@ -44,7 +44,7 @@ def open_study(
         client.set_tag(parent.info.run_id, layout.STATE, "running")
         children = run_ids(client, parent)
     else:
-        parent, children = _create_parent(client, spec, name, data.sha256), {}
+        parent, children = _create_parent(client, spec, name, data), {}
     writer = TrackingWriter(client, parent, children)
     writer.log_json(spec.plain(), layout.SPEC_FILE)
     writer.log_json(data.summary(), layout.DATA_FILE)
@@ -63,14 +63,14 @@ def _require_same_data(parent: Run, name: str, data: Dataset) -> None:
         )
 
 
-def _create_parent(client: MlflowClient, spec: StudySpec, name: str, data_sha256: str) -> Run:
+def _create_parent(client: MlflowClient, spec: StudySpec, name: str, data: Dataset) -> Run:
     tags = {
         layout.KIND: "study",
         layout.STUDY: name,
         layout.STATE: "running",
         layout.SPEC_SHA: spec.sha256(),
-        layout.DATA_SHA: data_sha256,
-        layout.NOTE: f"{spec.trials} trials of {spec.model.family} on {spec.data.source}, running.",
+        layout.DATA_SHA: data.sha256,
+        layout.NOTE: f"{spec.trials} trials of {spec.model.family} on {data.source}, running.",
     }
     commit = _git_commit()
     if commit:

@@ -131,3 +131,9 @@ def test_what_cannot_be_prepared_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="came 11, which does not occur in digits"):
         prepare(DataSpec(source="digits", anomaly_labels=(11,)))
     assert [path for path in tmp_path.rglob("*") if path.suffix != ".lock"] == [tmp_path / "cache"]
+
+
+def test_data_are_called_by_their_files_name(tmp_path):
+    np.savez(tmp_path / "rows.npz", X=np.random.default_rng(0).normal(size=(50, 3)))
+    assert prepare(DataSpec(source="npz", path=str(tmp_path / "rows.npz"))).source == "rows.npz"
+    assert prepare(DataSpec(source="digits")).source == "digits"
