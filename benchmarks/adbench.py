@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,6 +33,7 @@ from pipeline.choosing.comparison import compare, detectors
 from pipeline.data import Dataset, Preprocessing, Table, read_table
 from pipeline.data.dataset import Facts
 from pipeline.data.draft import Draft
+from pipeline.errors import UserError
 from pipeline.search.pareto import frontier_of
 from pipeline.search.store import StudyStore
 from pipeline.spec import DataSpec, StudySpec, load_spec
@@ -101,11 +102,9 @@ def halves(is_anomaly_N: NDArray[np.bool_], protocol: str, seed: int) -> Halves:
 def dataset(path: Path, protocol: str, seed: int) -> tuple[Dataset, Halves, Table]:
     """A set with its splits; the known anomalies are in validation."""
     spec = DataSpec(source="npz", path=str(path), scale="standard")
-    table = read_table(spec)
-    if table.label_N is None:
-        raise SystemExit(f"{path}: no y")
-    if len(table.x_ND) > MOST_ROWS:
-        raise SystemExit(f"{path}: {len(table.x_ND)} rows, expected at most {MOST_ROWS}")
+    table = thinned(read_table(spec), seed)
+    if table.label_N is None or 1 not in table.labels:
+        raise UserError(f"{path}: no y with a 1 in it")
     is_anomaly_N = table.label_N == table.labels.index(1)
     parts = halves(is_anomaly_N, protocol, seed)
     preprocessing = Preprocessing.fit(table, parts.train, spec)
@@ -123,6 +122,15 @@ def dataset(path: Path, protocol: str, seed: int) -> tuple[Dataset, Halves, Tabl
         "test": np.concatenate([parts.test, parts.unknown]),
     }
     return Draft(table=table, rows=rows, is_anomaly_N=is_anomaly_N, facts=facts).dataset(), parts, table
+
+
+def thinned(table: Table, seed: int) -> Table:
+    """At most as many rows as the published table takes, by chance, in their order."""
+    rows = len(table.x_ND)
+    if rows <= MOST_ROWS or table.label_N is None:
+        return table
+    kept = np.sort(np.random.default_rng(seed).choice(rows, MOST_ROWS, replace=False))
+    return replace(table, x_ND=table.x_ND[kept], label_N=table.label_N[kept])
 
 
 def study_spec(rows: int, trials: int, seed: int) -> StudySpec:
@@ -223,7 +231,11 @@ def measured(task: tuple[Path, str, int, int]) -> list[dict[str, Any]]:
     path, protocol, seed, trials = task
     torch.set_num_threads(1)
     started = time.monotonic()
-    data, parts, table = dataset(path, protocol, seed)
+    try:
+        data, parts, table = dataset(path, protocol, seed)
+    except UserError as reason:
+        print(f"not measured: {reason}", file=sys.stderr, flush=True)
+        return []
     anomalies = np.concatenate([parts.known, parts.unknown])
     scaler = StandardScaler().fit(table.x_ND[np.concatenate([parts.train, parts.validation])].astype(np.float64))
     learnt = scaler.transform(table.x_ND[np.concatenate([parts.train, parts.validation])])
