@@ -13,7 +13,7 @@ from pipeline.study.plan import Plan
 from pipeline.study.stage import TRIALS_FOLDER
 from pipeline.tracking import layout
 from pipeline.tracking.layout import trial_name
-from pipeline.tracking.study import Choice, close_study, trials_so_far
+from pipeline.tracking.study import close_study, trials_so_far
 from pipeline.tracking.writer import TrackingWriter
 
 
@@ -26,10 +26,8 @@ def finish_study(plan: Plan, writer: TrackingWriter, is_complete: bool) -> None:
     _attach(plan, writer, trials, {*frontier, *([champion.trial] if champion else [])})
     if champion is not None:
         _compare(plan, writer, trials, frontier)
-    choice = Choice(
-        rule=plan.rule, trial=champion.trial if champion else None, score=champion.score if champion else None
-    )
-    close_study(writer, "finished" if is_complete else "interrupted", _note(plan, trials, frontier, champion), choice)
+    state = "finished" if is_complete else "interrupted"
+    close_study(writer, state, _note(plan, trials, frontier, champion), plan.rule, champion)
 
 
 def _attach(plan: Plan, writer: TrackingWriter, trials: pd.DataFrame, finalists: set[int]) -> None:

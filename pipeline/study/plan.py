@@ -1,6 +1,5 @@
 """A study before it starts: its spec, data and places, all checked, nothing made."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,8 +69,8 @@ def make_plan(spec: StudySpec, name: str | None, home: Path) -> Plan:
 
 
 def _check_labels(spec: StudySpec, data: Dataset) -> None:
-    wanted = {"champion.by": spec.champion.by, "objectives": next(_with_labels(spec), None)}
-    for key, metric in wanted.items():
+    wanted = [("champion.by", spec.champion.by), *(("objectives", one.metric) for one in spec.objectives)]
+    for key, metric in wanted:
         if metric == "val/auroc" and not data.has_anomalies:
             raise UserError(
                 f"{key}: came 'val/auroc', but {data.source} has no labelled anomaly in validation or none in test; "
@@ -83,10 +82,6 @@ def _check_conditions(spec: StudySpec, data: Dataset) -> None:
     families = {spec.trial(values).model.family for values in reachable(spec.search, ("family",))}
     if "conditional" in families and not data.classes:
         raise UserError(f"model.family: came 'conditional', which needs labels, and {data.source} came without any")
-
-
-def _with_labels(spec: StudySpec) -> Iterator[str]:
-    return (objective.metric for objective in spec.objectives if objective.metric == "val/auroc")
 
 
 def _check_batch(spec: StudySpec, data: Dataset) -> None:

@@ -4,13 +4,13 @@ import importlib.metadata
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from pipeline.choosing import Pick
 from pipeline.data import Dataset
 from pipeline.errors import UserError
 from pipeline.spec import StudySpec
@@ -90,25 +90,16 @@ def confirmed_so_far(writer: TrackingWriter) -> pd.DataFrame:
     return confirmations_frame(find_children(writer.client, writer.client.get_run(writer.parent_id), "confirmation"))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """The rule, and what it chose: a trial and its score, None where there was nothing to choose from."""
-
-    rule: str
-    trial: int | None
-    score: str | None
-
-
-def close_study(writer: TrackingWriter, state: str, note: str, choice: Choice) -> None:
+def close_study(writer: TrackingWriter, state: str, note: str, rule: str, champion: Pick | None) -> None:
     """End the parent run: its frames, its description, the champion, its state."""
     writer.drain()
     client, parent = writer.client, writer.client.get_run(writer.parent_id)
     children = find_children(client, parent)
     writer.log_frame(children_frame(children), layout.TRIALS_FILE, writer.parent_id)
     writer.log_frame(history_of_children(client, children), layout.HISTORY_FILE, writer.parent_id)
-    tags = {layout.STATE: state, layout.NOTE: note, layout.CHAMPION_RULE: choice.rule}
-    if choice.trial is not None:
-        tags |= {layout.CHAMPION: str(choice.trial), layout.CHAMPION_SCORE: str(choice.score)}
+    tags = {layout.STATE: state, layout.NOTE: note, layout.CHAMPION_RULE: rule}
+    if champion is not None:
+        tags |= {layout.CHAMPION: str(champion.trial), layout.CHAMPION_SCORE: champion.score}
     for key, value in tags.items():
         client.set_tag(writer.parent_id, key, value)
     client.set_terminated(writer.parent_id, "FINISHED" if state == "finished" else "KILLED")

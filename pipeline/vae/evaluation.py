@@ -155,13 +155,8 @@ def likely_parts(model: Family, x_KBD: Tensor, condition_KBC: Tensor | None) -> 
     every = [_likely(model, x_KBD, label_C.expand(*x_KBD.shape[:2], -1)) for label_C in labels_CC]
     cost_CKB = torch.stack([one.negative_log_KBD.sum(dim=2) + one.rate_KBR.sum(dim=2) for one in every])
     best_KB = cost_CKB.argmin(dim=0)
-    code_KBZ, rate_KBR, residual_KBD, negative_log_KBD = (
-        _picked(torch.stack(parts), best_KB)
-        for parts in zip(
-            *((one.code_KBZ, one.rate_KBR, one.residual_KBD, one.negative_log_KBD) for one in every), strict=True
-        )
-    )
-    return Likely(negative_log_KBD, rate_KBR, residual_KBD, code_KBZ, labels_CC[best_KB])
+    parts = zip(*(one[:4] for one in every), strict=True)
+    return Likely._make([*(_picked(torch.stack(part), best_KB) for part in parts), labels_CC[best_KB]])
 
 
 def _likely(model: Family, x_KBD: Tensor, condition_KBC: Tensor | None) -> Likely:

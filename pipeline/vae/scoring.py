@@ -31,9 +31,13 @@ class PopulationScorer:
 
     def scores(self, examples: Examples, draws: int = DRAWS) -> list[dict[str, Floats]]:
         """Every score of some examples, for each member; without draws, there is no reconstruction probability."""
-        starts = range(0, len(examples.x_ND), ROWS_PER_LOOKUP)
-        chunks = [self._parts(examples.cut(start, ROWS_PER_LOOKUP), draws) for start in starts]
-        return [_joined([scorer.scores(parts_K[k]) for parts_K in chunks]) for k, scorer in enumerate(self.scorers_K)]
+        chunks = [
+            [scorer.scores(parts) for scorer, parts in zip(self.scorers_K, self._parts(some, draws), strict=True)]
+            for some in (
+                examples.cut(start, ROWS_PER_LOOKUP) for start in range(0, len(examples.x_ND), ROWS_PER_LOOKUP)
+            )
+        ]
+        return [_joined([chunk_K[k] for chunk_K in chunks]) for k in range(len(self.scorers_K))]
 
     def of_rows(self, x_ND: NDArray[np.float32]) -> list[dict[str, Floats]]:
         """The same, without draws, for rows that are in no split; a conditional family picks their labels itself."""

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.anomaly import SCORES
 from pipeline.spec.schema import DiagnosticsSpec
 from pipeline.vae.evaluation import Examples, iwae_nats
+from pipeline.vae.explanation import usual_cost
 from pipeline.vae.outcome import outcomes_of
 from pipeline.vae.population import Population
 from pipeline.vae.reference import trade_off_reference
+from pipeline.vae.scoring import PopulationScorer
 from tests.vae.builders import member
 
 MEMBERS = [
@@ -123,3 +126,39 @@ def test_an_outcome_holds_scores_for_every_row_and_only_the_members_own_weights(
     assert outcome.arrays["interpolations"].shape == (4, 9, 64)
     assert outcome.arrays["latent_map"].shape == (412, 2)
     assert outcome.arrays["kl_per_dimension"].sum() == pytest.approx(outcome.metrics["test/kl"], rel=1e-4)
+
+
+def test_scores_are_those_of_the_measurement_and_do_not_depend_on_how_rows_are_cut(digits, monkeypatch):
+    population, _ = trained(MEMBERS[:2], digits)
+    scorer, test = PopulationScorer(population), population.examples["test"]
+    whole = scorer.scores(test)
+    for scores, measured in zip(whole, population.measure("test"), strict=True):
+        for name, score_N in measured.scores().items():
+            assert scores[name] == pytest.approx(score_N, rel=1e-5)
+    monkeypatch.setattr("pipeline.vae.scoring.ROWS_PER_LOOKUP", 100)
+    for once, cut in zip(whole, scorer.scores(test), strict=True):
+        assert list(once) == list(cut) == list(SCORES)
+        for name in set(SCORES) - {"reconstruction_probability"}:
+            assert cut[name] == pytest.approx(once[name], rel=1e-4, abs=1e-5)
+
+
+def test_the_reconstruction_probability_is_a_mean_over_draws(digits):
+    population, _ = trained([member(0, training__epochs=8)], digits)
+    scorer = PopulationScorer(population)
+    one, ten, many = (
+        scorer.scores(population.examples["test"], draws)[0]["reconstruction_probability"] for draws in (1, 10, 200)
+    )
+    sampled_N = population.measure("test")[0].sampled_reconstruction_N
+    assert many.mean() == pytest.approx(sampled_N.mean(), rel=0.01)
+    assert np.abs(one - many).mean() > 2 * np.abs(ten - many).mean() > 0
+
+
+def test_what_the_features_cost_adds_up_to_the_reconstruction_above_the_usual(digits):
+    population, _ = trained(MEMBERS[:2], digits)
+    outcome = outcomes_of(population, DiagnosticsSpec())[1]
+    test = outcome.scores[outcome.scores["split"] == "test"].reset_index(drop=True)
+    usual = usual_cost(population)[1].sum()
+    reconstruction = test["reconstruction"].to_numpy()[outcome.arrays["top_place"]]
+    assert outcome.arrays["top_contributions"].sum(axis=1) == pytest.approx(reconstruction - usual, rel=1e-3, abs=1e-3)
+    error = ((outcome.arrays["top_inputs"] - outcome.arrays["top_reconstructions"]) ** 2).sum(axis=1)
+    assert error == pytest.approx(test["squared_error"].to_numpy()[outcome.arrays["top_place"]], rel=1e-3)
