@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 HOME, REPORTS = Path("studies"), Path("reports")
 
 
-def check_study(spec: Source, overrides: Sequence[str] = (), name: str | None = None, home: Path = HOME) -> Plan:
+def check_study(spec: Source, overrides: Sequence[str] = (), name: str | None = None, home: Home = HOME) -> Plan:
     """Validate a study file and its data; nothing is started or written.
 
     Raises:
@@ -26,7 +26,7 @@ def check_study(spec: Source, overrides: Sequence[str] = (), name: str | None = 
     """
     from pipeline.study.plan import make_plan
 
-    return make_plan(_spec(spec, overrides), name, Path(home))
+    return make_plan(_spec(spec, overrides), name, home)
 
 
 def run_study(
@@ -34,7 +34,7 @@ def run_study(
     overrides: Sequence[str] = (),
     *,
     name: str | None = None,
-    home: Path = HOME,
+    home: Home = HOME,
     tracking_uri: str | None = None,
     study_storage: str | None = None,
     ray_address: str | None = None,
@@ -47,7 +47,7 @@ def run_study(
         spec: A study file, its content as a dictionary, or a StudySpec.
         overrides: Settings on top of it, each "key=value".
         name: The study's name; by default the spec's `study`.
-        home: Folder of all studies.
+        home: Folder of all studies, on a disk or in an object store (s3://bucket/prefix).
         tracking_uri: MLflow's store; by default MLFLOW_TRACKING_URI, else a SQLite file in `home`.
         study_storage: Optuna's store, any SQLAlchemy URL; by default a SQLite file in the study's folder.
         ray_address: A running Ray cluster; by default RAY_ADDRESS, else a local Ray.
@@ -66,13 +66,15 @@ def run_study(
     from pipeline.study.driver import Places, drive
 
     places = Places(
-        tracking_uri=_tracking_uri(home, tracking_uri), study_storage=study_storage, ray_address=ray_address
+        tracking_uri=tracking_uri_of(home, tracking_uri),
+        storage_of=lambda study: study_storage or _sqlite_of(home, study),
+        ray_address=ray_address,
     )
     drive(plan, places, concurrency, console or Console(file=io.StringIO()))
     return load_study(plan.name, home=home, tracking_uri=tracking_uri)
 
 
-def resume_study(name: str, *, home: Path = HOME, **places: Any) -> StudyRecord:
+def resume_study(name: str, *, home: Home = HOME, **places: Any) -> StudyRecord:
     """Go on with an interrupted study from the spec in its folder; takes what `run_study` takes.
 
     Raises:
@@ -81,23 +83,25 @@ def resume_study(name: str, *, home: Path = HOME, **places: Any) -> StudyRecord:
     return run_study(saved_spec(name, home), name=name, home=home, **places)
 
 
-def saved_spec(name: str, home: Path = HOME) -> StudySpec:
+def saved_spec(name: str, home: Home = HOME) -> StudySpec:
     """The resolved spec of a study in `home`.
 
     Raises:
         UserError: There is no such study there.
     """
     from pipeline.errors import UserError
+    from pipeline.folders import Folder
     from pipeline.spec.schema import require_study_name
 
-    file = Path(home) / require_study_name(name) / "spec.json"
-    if not file.exists():
-        known = sorted(path.parent.name for path in Path(home).glob("*/spec.json"))
-        raise UserError(f"no study {name!r} in {home}; the studies there: {', '.join(known) or 'none'}")
-    return StudySpec.model_validate_json(file.read_text(encoding="utf-8"))
+    place = Folder.at(home)
+    folder = place / require_study_name(name)
+    if "spec.json" not in folder.names():
+        known = sorted(path.parent.name for path in place.local.glob("*/spec.json")) if place.local else []
+        raise UserError(f"no study {name!r} in {home}" + (f"; the studies there: {', '.join(known)}" if known else ""))
+    return StudySpec.model_validate_json(folder.read("spec.json"))
 
 
-def load_study(name: str, *, home: Path = HOME, tracking_uri: str | None = None) -> StudyRecord:
+def load_study(name: str, *, home: Home = HOME, tracking_uri: str | None = None) -> StudyRecord:
     """A study, finished or running, from MLflow: `.trials` and `.history` are pandas frames.
 
     Raises:
@@ -108,7 +112,7 @@ def load_study(name: str, *, home: Path = HOME, tracking_uri: str | None = None)
     return read_study(_client(home, tracking_uri), name)
 
 
-def build_report(name: str, *, home: Path = HOME, tracking_uri: str | None = None, output: Path | None = None) -> Path:
+def build_report(name: str, *, home: Home = HOME, tracking_uri: str | None = None, output: Path | None = None) -> Path:
     """Write a study's report from MLflow alone.
 
     Returns:
@@ -129,13 +133,14 @@ def summarize(record: StudyRecord) -> StudySummary:
     return summary(record)
 
 
-def list_studies(*, home: Path = HOME, tracking_uri: str | None = None) -> list[str]:
+def list_studies(*, home: Home = HOME, tracking_uri: str | None = None) -> list[str]:
     """The names of the studies in a tracking store."""
     from pipeline.tracking.store import study_names
 
     return study_names(_client(home, tracking_uri))
 
 
+Home = str | Path
 Source = str | Path | Mapping[str, Any] | StudySpec
 
 
@@ -143,15 +148,31 @@ def _spec(source: Source, overrides: Sequence[str]) -> StudySpec:
     return source if isinstance(source, StudySpec) else load_spec(source, overrides)
 
 
-def _tracking_uri(home: Path, given: str | None) -> str:
-    from pipeline.tracking.store import tracking_uri_of
+def tracking_uri_of(home: Home = HOME, tracking_uri: str | None = None) -> str:
+    """MLflow's store of a HOME: what was given, else MLFLOW_TRACKING_URI, else a SQLite file in it."""
+    from pipeline.tracking import store
 
-    return tracking_uri_of(Path(home), given)
+    return store.tracking_uri_of(lambda: _local(home, "--tracking-uri"), tracking_uri)
 
 
-def _client(home: Path, tracking_uri: str | None) -> Any:
+def _sqlite_of(home: Home, study: str) -> str:
+    return f"sqlite:///{_local(home, '--study-storage') / study / 'study.db'}"
+
+
+def _local(home: Home, option: str) -> Path:
+    """HOME as a path, where `option` was not given and a database has to lie in it."""
+    from pipeline.errors import UserError
+    from pipeline.folders import Folder
+
+    path = Folder.at(home).local
+    if path is None:
+        raise UserError(f"{option}: is missing; --home {home} is an object store, which cannot hold a database")
+    return path
+
+
+def _client(home: Home, tracking_uri: str | None) -> Any:
     from pipeline.tracking.store import check_reachable, open_client
 
-    client = open_client(_tracking_uri(home, tracking_uri))
+    client = open_client(tracking_uri_of(home, tracking_uri))
     check_reachable(client)
     return client

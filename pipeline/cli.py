@@ -57,7 +57,7 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 _home = click.option(
-    "--home", type=click.Path(path_type=Path), default=Path("studies"), show_default=True, help="Folder of all studies."
+    "--home", metavar="PLACE", default="studies", show_default=True, help="Folder of all studies; also s3://bucket/..."
 )
 _tracking = click.option(
     "--tracking-uri", metavar="URI", help="MLflow's store.  [default: MLFLOW_TRACKING_URI, else sqlite in HOME]"
@@ -87,7 +87,7 @@ def _overrides(settings: tuple[str, ...], trials: int | None, epochs: int | None
 @main.command()
 @_spec
 @_home
-def check(spec: Path, name: str | None, home: Path, settings: tuple[str, ...], **budget: int | None) -> None:
+def check(spec: Path, name: str | None, home: str, settings: tuple[str, ...], **budget: int | None) -> None:
     """Validate a spec and its data, and print the plan; start nothing."""
     from pipeline import api
     from pipeline.terminal import plan_text
@@ -143,7 +143,7 @@ def _after(record: StudyRecord, no_report: bool, places: dict[str, Any]) -> None
 @click.argument("name")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder to write to.  [default: reports/NAME]")
 @_places
-def report(name: str, output: Path | None, home: Path, tracking_uri: str | None) -> None:
+def report(name: str, output: Path | None, home: str, tracking_uri: str | None) -> None:
     """Write a study's report again, from MLflow alone."""
     from pipeline import api
 
@@ -153,7 +153,7 @@ def report(name: str, output: Path | None, home: Path, tracking_uri: str | None)
 @main.command(short_help="Trials by state, best so far, frontier size.")
 @click.argument("name", required=False)
 @_places
-def status(name: str | None, home: Path, tracking_uri: str | None) -> None:
+def status(name: str | None, home: str, tracking_uri: str | None) -> None:
     """Trials by state, best so far, frontier size; of all studies where no NAME is given."""
     from pipeline import api
     from pipeline.terminal import status_text
@@ -168,8 +168,9 @@ def status(name: str | None, home: Path, tracking_uri: str | None) -> None:
 @main.command()
 @click.option("--port", type=int, default=5000, show_default=True)
 @_places
-def ui(port: int, home: Path, tracking_uri: str | None) -> None:
+def ui(port: int, home: str, tracking_uri: str | None) -> None:
     """Open the MLflow UI on the tracking store; Ctrl-C ends it."""
+    from pipeline import api
     from pipeline.tracking.server import serve_ui
 
-    serve_ui(home, tracking_uri, port, click.echo)
+    serve_ui(api.tracking_uri_of(home, tracking_uri), port, click.echo)

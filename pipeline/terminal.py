@@ -59,7 +59,7 @@ def _parameter_text(parameter: Range | Choices) -> str:
     return text
 
 
-def result_text(record: StudyRecord, report: Path | None, home: Path) -> str:
+def result_text(record: StudyRecord, report: Path | None, home: str) -> str:
     """The summary at the end of a run."""
     from pipeline.report import summary
 
@@ -67,8 +67,8 @@ def result_text(record: StudyRecord, report: Path | None, home: Path) -> str:
     if report is not None:
         lines.append(f"report     {report}")
     store = f"--tracking-uri {record.tracking_uri}" if "://" in record.tracking_uri else f"--home {home}"
-    if record.tracking_uri.endswith(f"{home.resolve()}/mlflow.db"):
-        store = "" if home == Path("studies") else f"--home {home}"
+    if record.tracking_uri.endswith(f"{Path(home).resolve()}/mlflow.db"):
+        store = "" if home == "studies" else f"--home {home}"
     lines.append(f"MLflow UI  vae-study ui {store}".rstrip())
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.anomaly import SCORES
+from pipeline.search.pareto import feasible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +46,10 @@ class Pick:
 
 
 def ranked(trials: pd.DataFrame, by: str, score: str | None = None) -> list[Pick]:
-    """The finished trials, each with its best score by a rule, the best first; of equals, the earliest.
+    """The eligible trials, each with its best score by a rule, the best first; of equals, the earliest.
 
     Args:
-        trials: A row a trial, with `trial`, `state` and the metrics.
+        trials: A row a trial, with `trial`, `state`, the metrics, and `feasible` where the study knows constraints.
         by: One of RULES.
         score: The anomaly score that the study insists on; by default the rule's own, or any.
 
@@ -57,13 +58,22 @@ def ranked(trials: pd.DataFrame, by: str, score: str | None = None) -> list[Pick
     """
     if trials.empty:
         return []
-    finished = trials[trials["state"] == "finished"].sort_values("trial")
     best: dict[int, Pick] = {}
-    for pick in _picks(finished, RULES[by], score):
+    for pick in _picks(eligible(trials).sort_values("trial"), RULES[by], score):
         held = best.get(pick.trial)
         if held is None or RULES[by].sign * (pick.value - held.value) > 0:
             best[pick.trial] = pick
     return sorted(best.values(), key=lambda pick: (-RULES[by].sign * pick.value, pick.trial))
+
+
+def eligible(trials: pd.DataFrame) -> pd.DataFrame:
+    """The finished trials that keep the study's constraints.
+
+    All finished ones where none does: a study without a champion would help nobody.
+    """
+    finished = trials[trials["state"] == "finished"]
+    kept = feasible(finished)
+    return finished if kept.empty else kept
 
 
 def _picks(finished: pd.DataFrame, rule: Rule, score: str | None) -> list[Pick]:

@@ -52,14 +52,20 @@ def strip(table: Strip) -> Words:
 
 def _marks(points: pd.DataFrame, auroc: str, off_plane: Mapping[str, int]) -> list[str]:
     drawn, parts = points["state"].value_counts(sort=False), []
-    if drawn.get("finished", 0):
-        parts.append("Each dot is a finished trial; the larger ones form the frontier.")
+    violating = int((points["state"].eq("finished") & ~points["feasible"]).sum())
+    if drawn.get("finished", 0) > violating:
+        which = " that keeps the constraints" * bool(violating)
+        parts.append(f"Each dot is a finished trial{which}; the larger ones form the frontier.")
         known = points["auroc"].notna().any()
         parts.append(f"Darker is a higher {metric_name(auroc)}." if known else "No AUROC is known.")
+    if violating:
+        parts.append(f"Open triangles: {count(violating, 'finished trial')} beyond a constraint.")
     if drawn.get("stopped", 0):
         parts.append(f"Crosses: {count(int(drawn['stopped']), 'trial')} stopped early, at the last value before that.")
     if drawn.get("running", 0):
         parts.append(f"Plus signs: {count(int(drawn['running']), 'trial')} still running.")
+    if drawn.get("waiting", 0):
+        parts.append(f"Three-pointed stars: {count(int(drawn['waiting']), 'trial')} waiting to be resumed.")
     if off_plane:
         parts.append(f"Not drawn: {listing(f'{n:,} {state}' for state, n in off_plane.items())}.")
     return parts
@@ -82,11 +88,19 @@ def hypervolume(table: HypervolumeHistory) -> Words:
     )
     caption = (
         f"{what}, after each finished trial; larger is better, and a flat end says that "
-        f"more trials would change little. 99 % of the final {number(last)} was reached with trial {reached}. "
-        f"Fixed reference point: {reference}."
+        f"more trials would change little. 99 % of the final {number(last)} was reached with trial {reached}"
+        f"{_epochs_until(table, reached)}. Fixed reference point: {reference}."
     )
     steps = f"from {number(table.hypervolume_N[0])} to {number(last)}"
     return Words(caption, f"Step curve of the hypervolume over {count(len(table.trial_N), 'finished trial')}, {steps}.")
+
+
+def _epochs_until(table: HypervolumeHistory, trial: int) -> str:
+    """Where trials are stopped early, their number does not tell what they cost."""
+    if table.epochs_N is None:
+        return ""
+    trained = int(table.epochs_N[table.trial_N == trial][0])
+    return f"; the trials up to that number trained {count(trained, 'epoch')}"
 
 
 def auroc(tables: Sequence[AurocSlice]) -> Words:

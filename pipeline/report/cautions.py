@@ -4,10 +4,11 @@ import math
 from collections.abc import Iterator
 
 from pipeline.report.names import detector_name, digits_of, metric_name, parameter_name
+from pipeline.report.prose_course import constraint_name
 from pipeline.report.prose_detection import drift
 from pipeline.report.tables import Confirmation, Edge, Interval, Missing, StudyTables
 from pipeline.report.tables.frames import with_state
-from pipeline.report.words import count, number, significant, trial_list
+from pipeline.report.words import count, listing, number, significant, trial_list
 
 WIDE_INTERVAL = 0.1
 
@@ -16,6 +17,7 @@ def cautions(tables: StudyTables) -> list[str]:
     """What should make a reader doubt the numbers above."""
     return [
         *_unfinished(tables),
+        *_infeasible(tables),
         *_collapsed(tables),
         *(_edge(tables, edge) for edge in tables.edges),
         *drift(tables),
@@ -26,12 +28,24 @@ def cautions(tables: StudyTables) -> list[str]:
 
 
 def _unfinished(tables: StudyTables) -> Iterator[str]:
-    running, failed = tables.summary.states["running"], tables.summary.states["failed"]
+    running, waiting, failed = (tables.summary.states[state] for state in ("running", "waiting", "failed"))
     total = sum(tables.summary.states.values())
     if running:
         yield f"The study is not over: {count(running, 'trial')} still running."
+    if waiting:
+        yield f"The study was interrupted: {count(waiting, 'trial')} waiting to be resumed."
     if failed >= 0.1 * max(total, 1):
         yield f"{failed:,} of {count(total, 'trial')} failed."
+
+
+def _infeasible(tables: StudyTables) -> Iterator[str]:
+    found = tables.constraints
+    if found.none_kept:
+        broken = listing(constraint_name(bound) for bound in found.bounds if bound.violating)
+        yield (
+            f"No finished trial keeps the constraints{f' ({broken})' * bool(broken)}, so every choice here is made "
+            f"among all {count(found.finished, 'finished trial')}."
+        )
 
 
 def _collapsed(tables: StudyTables) -> Iterator[str]:

@@ -29,13 +29,18 @@ def facts(tables: StudyTables) -> tuple[Fact, ...]:
     unit = names.hypervolume_unit(objective_signs(tables.record.spec)) * math.isfinite(s.hypervolume)
     return (
         Fact(name="Trials finished", value=f"{s.states['finished']:,}", remark=", ".join(others)),
-        Fact(name="On the frontier", value=f"{s.frontier_size:,}", remark="not dominated by any finished trial"),
+        Fact(name="On the frontier", value=f"{s.frontier_size:,}", remark=_rivals(tables)),
         _best(tables),
         Fact(name="Chosen trial", value=chosen, remark=rule),
         Fact(name="Test AUROC", value=words.number(s.test_auroc.value, 3), remark=_detection(tables)),
         Fact(name="Hypervolume", value=words.number(s.hypervolume), remark=unit),
         *_code(tables),
     )
+
+
+def _rivals(tables: StudyTables) -> str:
+    which = " that keeps the constraints" * bool(tables.constraints.violating)
+    return f"not dominated by any finished trial{which}"
 
 
 def data_notes(data: Mapping[str, Any]) -> tuple[str, ...]:

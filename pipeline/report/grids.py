@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.report import names, words
-from pipeline.report.tables import Interval, Missing, StudyTables
+from pipeline.report.tables import Failure, Interval, Missing, StudyTables
 from pipeline.report.tables.frontier import objective_signs
 from pipeline.report.tables.scored import followed_score, meant, trial_auroc
 from pipeline.tracking.record import StudyRecord
@@ -41,8 +41,18 @@ def frontier_grid(tables: StudyTables) -> Grid:
 
 
 def trial_grid(tables: StudyTables, trials: pd.DataFrame) -> Grid:
-    """Trials in any state, which have the AUROC of the followed score only."""
-    return _trial_grid(tables, trials, OF_TRIALS, ("state",))
+    """Trials in any state, which have the AUROC of the followed score only, and what is remarkable about some."""
+    about = ["state"]
+    if tables.stopping is not None:
+        trials = trials.assign(epochs=trials["trial"].map(tables.stopping.trained_by_trial).astype("Int64"))
+        about.append("epochs")
+    if tables.constraints.violating:
+        kept = trials["feasible"].ne(False).map({True: "yes", False: "no"})
+        trials = trials.assign(feasible=kept.where(trials["state"].isin(["finished", "stopped"])))
+        about.append("feasible")
+    if tables.preemptions.trials:
+        about.append("preemptions")
+    return _trial_grid(tables, trials, OF_TRIALS, tuple(about))
 
 
 def _trial_grid(tables: StudyTables, trials: pd.DataFrame, metrics: tuple[str, ...], about: tuple[str, ...]) -> Grid:
@@ -108,10 +118,18 @@ def _spread_grid(metric: str, spread: pd.DataFrame, champion: int | None) -> Gri
 
 
 def failure_grid(tables: StudyTables) -> Grid:
-    """Failed trials by failure class, the most frequent first."""
-    by_size = sorted(tables.failures.items(), key=lambda item: (-len(item[1]), item[0]))
-    rows = ((kind, str(len(trials)), ", ".join(map(str, trials))) for kind, trials in by_size)
-    return Grid(head=("failure", "trials", "their numbers"), rows=tuple(rows))
+    """Failed trials by failure class and reason; a study of an earlier version has no reasons."""
+    reasons = any(failure.reasons for failure in tables.failures)
+    rows = (
+        (failure.kind, str(len(failure.trials)), ", ".join(map(str, failure.trials)), _why(failure))
+        for failure in tables.failures
+    )
+    head = ("failure", "trials", "their numbers", "reason")
+    return Grid(head=head, rows=tuple(rows)) if reasons else Grid(head=head[:3], rows=tuple(row[:3] for row in rows))
+
+
+def _why(failure: Failure) -> str:
+    return failure.reason or (f"{failure.reasons:,} other reasons" if failure.reasons else words.NONE)
 
 
 def split_grid(data: Mapping[str, Any]) -> Grid:

@@ -6,13 +6,20 @@ from collections.abc import Iterator
 import pandas as pd
 
 from pipeline.report.names import detector_name, digits_of, metric_name, metric_unit, parameter_name, score_name
+from pipeline.report.prose_course import course
 from pipeline.report.prose_detection import comparison, detects
 from pipeline.report.tables import Missing, StudyTables
 from pipeline.report.tables.frames import row_of, scalar, search_range
 from pipeline.report.tables.frontier import objective_signs
 from pipeline.report.words import count, hours, listing, number, significant
 
-STATES = {"finished": "finished", "stopped": "stopped early", "failed": "failed", "running": "still running"}
+STATES = {
+    "finished": "finished",
+    "stopped": "stopped early",
+    "failed": "failed",
+    "running": "still running",
+    "waiting": "waiting to be resumed",
+}
 FAMILIES = {
     "vae": "a variational autoencoder",
     "autoencoder": "an autoencoder",
@@ -25,8 +32,9 @@ FAMILIES = {
 
 
 def overview(tables: StudyTables) -> list[str]:
-    """The summary's paragraphs: what was searched, the trade-off, the chosen model, and what else there was."""
-    parts = (_searched(tables), (*_trade_off(tables), *_best_elbo(tables)), _chosen(tables), comparison(tables))
+    """The summary's paragraphs: what was searched, how that went, the trade-off, the chosen model, what else was."""
+    trade_off = (*_trade_off(tables), *_best_elbo(tables))
+    parts = (_searched(tables), course(tables), trade_off, _chosen(tables), comparison(tables))
     return [paragraph for part in parts if (paragraph := " ".join(part))]
 
 
@@ -53,12 +61,17 @@ def _family(tables: StudyTables) -> str:
 
 def _trade_off(tables: StudyTables) -> Iterator[str]:
     size, finished = tables.summary.frontier_size, tables.summary.states["finished"]
+    if tables.constraints.none_kept:
+        yield "No trial is on the frontier, because none of the finished ones keeps the constraints."
+        return
     if not size:
         yield "No trial is on the frontier yet, because none has finished with all objectives measured."
         return
     names = [metric_name(metric) for metric in objective_signs(tables.record.spec)]
     be = "is" if size == 1 else "are"
-    trade = f"no other improves one of {listing(names)} without losing on another" if len(names) > 1 else "the best"
+    kept = " that keeps the constraints" * bool(tables.constraints.violating)
+    trade = f"no other{kept} improves one of {listing(names)} without losing on another"
+    trade = trade if len(names) > 1 else f"the best{kept}"
     yield f"{size} of {count(finished, 'finished trial')} {be} on the frontier{f': {trade}' * (finished > 1)}."
     if size > 1:
         first, last = (_place(tables, tables.frontier.iloc[[end]]) for end in (0, -1))
@@ -77,7 +90,9 @@ def _best_elbo(tables: StudyTables) -> Iterator[str]:
     trial = tables.summary.best_elbo_trial
     if trial is not None:
         value = number(tables.summary.best_elbo_nats)
-        yield f"The best validation ELBO is {value} nats per example, of trial {trial}{_settings(tables, trial)}."
+        some = tables.constraints.violating and not tables.constraints.none_kept
+        of = " of those that keep the constraints" * bool(some)
+        yield f"The best validation ELBO{of} is {value} nats per example, of trial {trial}{_settings(tables, trial)}."
 
 
 def _settings(tables: StudyTables, trial: int) -> str:

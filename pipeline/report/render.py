@@ -40,7 +40,7 @@ def _environment(autoescape: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(base64=_base64, breakable=_breakable, md=escape_markdown, fenced=fenced)
+    environment.filters.update(base64=_base64, breakable=_breakable, loose=_loose, md=escape_markdown, fenced=fenced)
     return environment
 
 
@@ -51,6 +51,11 @@ def _base64(data: bytes) -> str:
 def _breakable(name: str) -> Markup:
     """A heading that may break after a dot or an underscore, so that long parameter names leave columns narrow."""
     return Markup(re.sub(r"([._])", r"\1<wbr>", str(escape(name))))
+
+
+def _loose(text: str) -> Markup:
+    """Text whose long words may break, so that one of them does not widen a table."""
+    return Markup("<wbr>").join(re.sub(r"(\S{32})(?=\S)", "\\1\0", text).split("\0"))
 
 
 def _context(tables: StudyTables, panels: Mapping[str, Panel]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Optuna: which configuration next. `pareto` knows arrays only, so that the report may use it too."""
+"""Optuna: which configuration next. `pareto` and `early_stopping` know arrays only, so that others may use them too."""

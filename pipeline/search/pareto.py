@@ -44,10 +44,10 @@ def hypervolume(values_NM: Floats, reference_M: Sequence[float]) -> float:
 
 
 def frontier_of(trials: pd.DataFrame, metrics: Sequence[str], signs: Sequence[float]) -> pd.DataFrame:
-    """The finished trials that no other finished trial dominates, by their first objective.
+    """The finished, feasible trials that no other such trial dominates, by their first objective.
 
     Args:
-        trials: A row a trial, with `state` and the metrics.
+        trials: A row a trial, with `state`, the metrics, and `feasible` where the study knows constraints.
         metrics: The objectives.
         signs: 1 for each objective that is minimized, -1 for each that is maximized.
 
@@ -56,6 +56,11 @@ def frontier_of(trials: pd.DataFrame, metrics: Sequence[str], signs: Sequence[fl
     """
     if trials.empty or not set(metrics) <= set(trials.columns):
         return trials.iloc[:0]
-    finished = trials[trials["state"] == "finished"]
+    finished = feasible(trials[trials["state"] == "finished"])
     values_NM = finished[list(metrics)].to_numpy(np.float64) * np.asarray(signs)
     return finished[non_dominated(values_NM)].sort_values([metrics[0], "trial"])
+
+
+def feasible(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials that keep the study's constraints; all of them where the column `feasible` is missing."""
+    return trials[trials["feasible"].ne(False)] if "feasible" in trials.columns else trials

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.spec.data import CLASS_SOURCES, DataSpec, SplitSpec
+from pipeline.spec.metrics import WITH_RATE
 from pipeline.spec.problems import Path, Problem, from_validation
 from pipeline.spec.schema import StudySpec
 from pipeline.spec.searching import (
@@ -17,13 +18,14 @@ from pipeline.spec.searching import (
     reachable,
     with_values,
 )
+from pipeline.spec.steering import followed_metrics, steering_problems
 from pipeline.spec.trial import TrialSpec
 
 
 def problems_of(spec: StudySpec) -> list[Problem]:
     """Everything that is wrong with a spec whose parts are each valid; its search names must be canonical."""
     found = [problem for name, parameter in spec.search.items() for problem in _parameter(spec, name, parameter)]
-    found = found or [*_branches(spec), *_objectives(spec), *_data(spec), *_labels(spec)]
+    found = found or [*_branches(spec), *_objectives(spec), *_data(spec), *_labels(spec), *steering_problems(spec)]
     return found or [*_rates(spec), *_targets(spec)]
 
 
@@ -34,9 +36,10 @@ def canonical_search(search: Mapping[str, Any]) -> tuple[dict[str, Any], list[Pr
     for given, parameter in search.items():
         name = canonical_name(str(given))
         if name is None:
-            problems.append(Problem(("search", given), "unknown parameter", expected_one_of=tuple(PARAMETER_PATHS)))
+            path: Path = ("search", str(given))
+            problems.append(Problem(path, "unknown parameter", expected_one_of=tuple(PARAMETER_PATHS)))
         elif name in named:
-            problems.append(Problem(("search", given), f"{name} is searched twice"))
+            problems.append(Problem(("search", str(given)), f"{name} is searched twice"))
         else:
             named[name] = _canonical_when(parameter)
     return named, problems
@@ -155,24 +158,19 @@ def _labels(spec: StudySpec) -> Iterator[Problem]:
     labels = spec.data.anomaly_labels
     if labels or (labels is None and spec.data.source not in CLASS_SOURCES):
         return
-    expected = "expected a rule that needs no labels, or data.anomaly_labels"
-    if spec.champion.by == "val/auroc":
-        yield Problem(("champion", "by"), f"came 'val/auroc', {expected}")
-    for index, objective in enumerate(spec.objectives):
-        if objective.metric == "val/auroc":
-            yield Problem(("objectives", index, "metric"), f"came 'val/auroc', {expected}")
+    for path, metric in followed_metrics(spec):
+        if metric == "val/auroc":
+            yield Problem(path, "came 'val/auroc', expected a rule that needs no labels, or data.anomaly_labels")
 
 
 def _rates(spec: StudySpec) -> Iterator[Problem]:
     """A study that may train a point code cannot rank its trials by what such a code has not."""
     if spec.always_has_rate():
         return
-    expected = "which a point code (autoencoder, denoising with code point) does not have"
-    for index, objective in enumerate(spec.objectives):
-        if objective.metric in WITH_RATE:
-            yield Problem(("objectives", index, "metric"), f"came {objective.metric!r}, {expected}")
-    if spec.champion.by in WITH_RATE:
-        yield Problem(("champion", "by"), f"came {spec.champion.by!r}, {expected}")
+    without = "which a point code (autoencoder, denoising with code point) does not have"
+    for path, metric in followed_metrics(spec):
+        if metric in WITH_RATE:
+            yield Problem(path, f"came {metric!r}, {without}")
 
 
 def _targets(spec: StudySpec) -> Iterator[Problem]:
@@ -184,7 +182,3 @@ def _targets(spec: StudySpec) -> Iterator[Problem]:
             path: Path = ("search", "objective.kind") if "objective.kind" in spec.search else ("objective", "kind")
             yield Problem(path, f"came {trial.objective.kind!r}, expected 'beta' for {family}, which no KL trains")
             return
-
-
-# Metrics that only a code with a rate has.
-WITH_RATE = ("val/kl", "val/elbo")

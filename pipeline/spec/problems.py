@@ -15,6 +15,7 @@ Path = tuple[str | int, ...]
 EXPECTED = {
     "model_type": "a mapping",
     "mapping_type": "a mapping",
+    "dict_type": "a mapping",
     "tuple_type": "a list",
     "too_short": "at least one item",
 }
@@ -39,8 +40,8 @@ class Problem:
 
 
 def dotted(path: Path) -> str:
-    """A key path as the user would write it."""
-    return ".".join(map(str, path))
+    """A key path as the user would write it, such as enqueue[0].beta."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).removeprefix(".")
 
 
 def nearest(given: str, valid: Sequence[str]) -> list[str]:

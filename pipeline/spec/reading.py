@@ -14,6 +14,7 @@ from pipeline.spec.overrides import Override, apply_override
 from pipeline.spec.problems import Path, Problem, from_validation
 from pipeline.spec.schema import StudySpec
 from pipeline.spec.searching import spelled_in
+from pipeline.spec.steering import canonical_enqueue
 
 
 def load_spec(source: str | FilePath | Mapping[str, Any], overrides: Sequence[str] = ()) -> StudySpec:
@@ -66,6 +67,9 @@ def _build(document: Mapping[str, Any]) -> StudySpec:
     problems: list[Problem] = []
     if isinstance(search, Mapping):
         given["search"], problems = canonical_search(search)
+    if "enqueue" in given:
+        given["enqueue"], twice = canonical_enqueue(given["enqueue"])
+        problems += twice
     try:
         spec = StudySpec.model_validate(_plain(given))
     except ValidationError as error:
@@ -93,7 +97,8 @@ def _plain(node: Any) -> Any:
 
 
 def _place(file: str, document: Any, settings: Sequence[Override], path: Path) -> str:
-    for setting in settings:
+    # The one that says most of the path, and the last of equal ones.
+    for setting in sorted(reversed(settings), key=lambda setting: -len(setting.path)):
         if path[: len(setting.path)] == setting.path:
             return f"--set {setting.text}: "
     line = _line(document, path)

@@ -10,14 +10,17 @@ from pydantic import Field
 
 from pipeline.errors import UserError
 from pipeline.spec.base import Count, Fraction, FromList, NotNegative, Seed, SpecPart
+from pipeline.spec.constraints import Constraint
 from pipeline.spec.data import DataSpec
-from pipeline.spec.searching import PARAMETER_PATHS, Parameter, reachable, with_values
+from pipeline.spec.metrics import Direction, Metric
+from pipeline.spec.searching import PARAMETER_PATHS, Configuration, Parameter, reachable, with_values
+from pipeline.spec.stopping import EarlyStoppingSpec
 from pipeline.spec.trial import ModelSpec, ObjectiveSpec, TrainingSpec, TrialSpec
 
-Metric = Literal["val/reconstruction", "val/kl", "val/elbo", "val/squared_error", "val/auroc", "val/active_units"]
 # What the tracking store keeps beside the studies' folders.
 RESERVED_NAMES = ("artifacts", "mlflow.db")
 STUDY_NAME = r"[^\W_][\w.-]*"
+StudyName = Annotated[str, Field(pattern=f"^{STUDY_NAME}$", max_length=100)]
 
 
 class ObjectiveMetric(SpecPart):
@@ -28,14 +31,14 @@ class ObjectiveMetric(SpecPart):
     """
 
     metric: Metric
-    direction: Literal["minimize", "maximize"]
+    direction: Direction
     reference: float | None = None
 
 
 class SamplerSpec(SpecPart):
     """Optuna's sampler; its seed is by default the study's."""
 
-    kind: Literal["tpe", "nsga2", "random"] = "tpe"
+    kind: Literal["tpe", "nsga2", "nsga3", "gp", "random"] = "tpe"
     seed: Seed | None = None
 
 
@@ -44,6 +47,16 @@ class ResourcesSpec(SpecPart):
 
     cpu: NotNegative = 1
     gpu: NotNegative = 0
+
+
+class CheckpointsSpec(SpecPart):
+    """How much work a fault may cost.
+
+    Attributes:
+        every_seconds: Training time between two checkpoints of a trial; 0 for one after every epoch.
+    """
+
+    every_seconds: NotNegative = 10
 
 
 AnomalyScore = Literal[
@@ -128,20 +141,35 @@ TRADE_OFF = (
 )
 
 
-class StudySpec(SpecPart):
-    """A study file, complete with defaults. Build it with `load_spec`, which also checks the parts together."""
+# What may be changed between two runs of one study.
+MAY_CHANGE = ("trials", "confirm", "champion", "ensemble", "enqueue", "warm_start", "checkpoints")
 
-    study: Annotated[str, Field(pattern=f"^{STUDY_NAME}$", max_length=100)]
+
+class StudySpec(SpecPart):
+    """A study file, complete with defaults. Build it with `load_spec`, which also checks the parts together.
+
+    Attributes:
+        constraints: What a trial has to keep to be chosen, or to be on the frontier.
+        enqueue: Configurations that are tried first, by canonical names; the sampler completes them.
+        warm_start: An earlier study on the same data, whose finished trials the sampler learns from.
+    """
+
+    study: StudyName
     data: DataSpec
     model: ModelSpec = ModelSpec()
     objective: ObjectiveSpec = ObjectiveSpec()
     training: TrainingSpec = TrainingSpec()
     search: Mapping[str, Parameter] = Field(default_factory=dict)
     objectives: Annotated[tuple[ObjectiveMetric, ...], FromList, Field(min_length=1)] = TRADE_OFF
+    constraints: Annotated[tuple[Constraint, ...], FromList] = ()
     sampler: SamplerSpec = SamplerSpec()
+    early_stopping: EarlyStoppingSpec = EarlyStoppingSpec()
+    enqueue: Annotated[tuple[Configuration, ...], FromList] = ()
+    warm_start: StudyName | None = None
     trials: Count = 64
     seed: Seed = 0
     resources: ResourcesSpec = ResourcesSpec()
+    checkpoints: CheckpointsSpec = CheckpointsSpec()
     anomaly: AnomalySpec = AnomalySpec()
     champion: ChampionSpec = ChampionSpec()
     ensemble: EnsembleSpec = EnsembleSpec()
@@ -164,6 +192,10 @@ class StudySpec(SpecPart):
         """Whether every configuration that the search can reach has a KL and an ELBO."""
         return all(self.trial(values).model.has_rate for values in reachable(self.search, ("family", "code")))
 
+    def is_feasible(self, metrics: Mapping[str, float]) -> bool:
+        """Whether a trial with these metrics keeps every constraint."""
+        return all(constraint.violation(metrics) <= 0 for constraint in self.constraints)
+
     def plain(self) -> dict[str, Any]:
         """The resolved spec as dictionaries, lists and scalars; what is searched is not fixed as well."""
         plain: dict[str, Any] = self.model_dump(mode="json")
@@ -176,9 +208,13 @@ class StudySpec(SpecPart):
         return plain
 
     def sha256(self) -> str:
-        """The identity of what every trial is made from; budgets and choices are no part of it and may change."""
-        after = ("trials", "confirm", "champion", "ensemble")
-        plain = {key: value for key, value in self.plain().items() if key not in after}
+        """The identity of what every trial is made from; budgets, choices and hints may change."""
+        plain = {key: value for key, value in self.plain().items() if key not in MAY_CHANGE}
+        # Studies of before these keys keep their identity.
+        if self.early_stopping.kind == "none":
+            del plain["early_stopping"]
+        if not self.constraints:
+            del plain["constraints"]
         # Where the data lie may change; what they hold has a fingerprint of its own.
         plain["data"].pop("path")
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -19,12 +19,17 @@ def _value(given: Any) -> Any:
     return given
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _several(given: Any) -> Any:
     return given if isinstance(given, list | tuple) else [given]
 
 
 # A plain validator in place of a union, whose every member would report an error of its own.
 Value = Annotated[Any, PlainValidator(_value)]
+Configuration = Annotated[Mapping[str, Value], Field(min_length=1)]
 When = Mapping[str, Annotated[tuple[Value, ...], FromList, BeforeValidator(_several)]]
 
 # Where a leaf's first name may be left out; `kind` alone would say nothing.
@@ -44,6 +49,11 @@ class Range(SpecPart):
         """The values whose validity stands for that of all others."""
         return (int(self.low), int(self.high)) if self.type == "int" else (self.low, self.high)
 
+    def contains(self, value: Value) -> bool:
+        """Whether the search may come to a value."""
+        is_inside = _is_number(value) and self.low <= value <= self.high
+        return is_inside and (self.type == "float" or float(value).is_integer())
+
 
 class Choices(SpecPart):
     """One of several values."""
@@ -54,6 +64,15 @@ class Choices(SpecPart):
     def ends(self) -> tuple[Value, ...]:
         """The values whose validity stands for that of all others."""
         return self.choices
+
+    def contains(self, value: Value) -> bool:
+        """Whether the search may come to a value."""
+        return self.meant_by(value) is not None
+
+    def meant_by(self, value: Value) -> Value | None:
+        """The choice that equals a value: 1 is 1.0, but not true; None where there is none."""
+        same_kind = (choice for choice in self.choices if _is_number(choice) == _is_number(value))
+        return next((choice for choice in same_kind if choice == value), None)
 
 
 def _tag(value: Any) -> str:

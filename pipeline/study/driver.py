@@ -1,35 +1,38 @@
-"""A study from start to end: store, Ray, tracking, trials, champion."""
+"""A study from start to end: store, lock, Ray, tracking, trials, champion."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 from rich.console import Console
 
-from pipeline.errors import StudyError
+from pipeline.errors import StudyError, UserError
+from pipeline.search.lock import DriverLock
 from pipeline.search.store import StudyStore
 from pipeline.study import local_ray
-from pipeline.study.confirmation import Confirmation, Repeat, repeats_of
+from pipeline.study.confirmation import Confirmation, repeats_of
 from pipeline.study.finish import finish_study
-from pipeline.study.ledger import StudyLedger
+from pipeline.study.halt import Halt
+from pipeline.study.keeper import Keeper
 from pipeline.study.plan import Plan
 from pipeline.study.progress import Progress
-from pipeline.study.stage import Task, run_stage
-from pipeline.tracking.layout import trial_name
+from pipeline.study.stage import run_stage
+from pipeline.study.trials import StudyLedger
 from pipeline.tracking.store import check_reachable, open_client
-from pipeline.tracking.study import open_study
+from pipeline.tracking.study import open_study, trials_so_far
 from pipeline.tracking.writer import TrackingWriter
+
+logger = logging.getLogger(__name__)
 
 SPEC_FILE = "spec.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Where a study's parts live; None stands for the default."""
+    """Where a study's parts live; `storage_of` gives the database of a study in this HOME by its name."""
 
     tracking_uri: str
-    study_storage: str | None = None
+    storage_of: Callable[[str], str]
     ray_address: str | None = None
 
 
@@ -37,54 +40,94 @@ def drive(plan: Plan, places: Places, concurrency: int | None, console: Console)
     """Run a study, or go on with it, until its budget of trials is met.
 
     Raises:
-        UserError: A place cannot be used, or the study exists with another spec; nothing was started.
+        UserError: A place cannot be used, the study exists with another spec, or it is being run by another driver;
+            nothing was started.
         StudyError: The study broke, or was interrupted; what is done is kept.
     """
+    halt = Halt()
+    try:
+        with halt.on_signals(lambda text: console.print(text, highlight=False)):
+            _drive(plan, places, concurrency, console, halt)
+    except KeyboardInterrupt:
+        raise StudyError(f"stopped at once; {_go_on(plan)}") from None
+
+
+def _drive(plan: Plan, places: Places, concurrency: int | None, console: Console, halt: Halt) -> None:
     client = open_client(places.tracking_uri)
     check_reachable(client)
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    store = StudyStore(plan.spec, plan.name, places.study_storage or plan.storage)
-    (plan.folder / SPEC_FILE).write_text(plan.spec.model_dump_json(indent=2), encoding="utf-8")
-    with local_ray.connected(places.ray_address):
+    plan.scratch.mkdir(parents=True, exist_ok=True)
+    url = places.storage_of(plan.name)
+    with (
+        DriverLock(StudyStore(plan.spec, plan.name, url).study) as lock,
+        local_ray.connected(places.ray_address),
+    ):
+        # Opened again: until the lock was held, another driver may have changed it.
+        store = StudyStore(plan.spec, plan.name, url)
+        halt.watch(lock.lost, StudyError("another driver has taken the study over"))
         at_once = concurrency or local_ray.slots(plan.spec.resources)
-        writer = open_study(client, plan.spec, plan.name, plan.data, plan.reference)
+        _prepare(plan, store, places)
+        writer = open_study(client, plan.spec, plan.name, plan.data, plan.reference, plan.scratch)
         try:
-            error = _run(plan, store, writer, at_once, console)
-            finish_study(plan, writer, is_complete=store.remaining() <= 0)
+            _run(plan, store, writer, at_once, console, halt)
+            _finish(plan, store, writer, halt)
         finally:
             writer.close()
-    _raise_for(plan, store, writer, error)
+    _raise_for(plan, store, writer, halt)
 
 
-def _run(plan: Plan, store: StudyStore, writer: TrackingWriter, at_once: int, console: Console) -> Exception | None:
+def _prepare(plan: Plan, store: StudyStore, places: Places) -> None:
+    store.remember_data(plan.data.sha256)
+    if plan.spec.warm_start:
+        store.learn_from(places.storage_of(plan.spec.warm_start), plan.spec.warm_start)
+    plan.folder.write(SPEC_FILE, plan.spec.model_dump_json(indent=2).encode())
+
+
+def _run(plan: Plan, store: StudyStore, writer: TrackingWriter, at_once: int, console: Console, halt: Halt) -> None:
     """The search, and where it is complete the confirmation of the best."""
+    recalled, keeper = writer.recall(), Keeper(plan, trials_so_far(writer))
     with Progress(console, plan.spec.trials, plan.signs, list(plan.reference.values())) as progress:
-        error = run_stage(plan, StudyLedger(store, writer, progress), _trial, at_once, store.remaining())
-        if error or store.remaining() > 0:
-            return error
-        repeats = repeats_of(plan, store, writer)
-        return run_stage(
-            plan, Confirmation(repeats, writer, progress), partial(_repeat, repeats), at_once, len(repeats)
-        )
+        try:
+            ledger = StudyLedger(store, writer, recalled, progress, keeper, halt, at_once)
+            run_stage(plan, ledger, at_once, store.remaining(), halt)
+            ledger.asker.close()
+            if halt.why or store.remaining() > 0:
+                return
+            repeats = repeats_of(plan, store, writer)
+            again = Confirmation(repeats, writer, recalled, progress, keeper)
+            run_stage(plan, again, at_once, len(repeats), halt)
+        finally:
+            keeper.close()
 
 
-def _trial(number: int, parameters: dict[str, Any]) -> Task:
-    return Task(number=number, parameters=parameters, name=trial_name(number))
+def _finish(plan: Plan, store: StudyStore, writer: TrackingWriter, halt: Halt) -> None:
+    """Choose and close; where the study ends early for a trouble of its own, that is what the user is to hear of."""
+    try:
+        finish_study(plan, writer, is_complete=store.remaining() <= 0 and not halt.why)
+    except Exception as error:
+        if not halt.why:
+            raise
+        logger.warning("the interrupted study was not closed: %s", error)
 
 
-def _repeat(repeats: Sequence[Repeat], index: int, parameters: dict[str, Any]) -> Task:
-    one = repeats[index]
-    return Task(number=one.trial, parameters=parameters, name=one.key, repeat=one.seed)
-
-
-def _raise_for(plan: Plan, store: StudyStore, writer: TrackingWriter, error: Exception | None) -> None:
-    if error is not None:
-        raise StudyError(f"the study {plan.name!r} broke: {error!r}") from error
-    if writer.errors:
-        raise StudyError(f"MLflow refused {len(writer.errors)} records; the first: {writer.errors[0]}")
-    if store.remaining() > 0:
+def _raise_for(plan: Plan, store: StudyStore, writer: TrackingWriter, halt: Halt) -> None:
+    if halt.why is not None:
         counts = store.counts()
         done = counts.total() - counts["running"] - counts["waiting"]
-        raise StudyError(f"stopped after {done} of {plan.spec.trials} trials; go on with: vae-study resume {plan.name}")
+        told = isinstance(halt.why, StudyError | UserError)
+        why = str(halt.why) if told else f"the study {plan.name!r} broke: {_root(halt.why)}"
+        raise StudyError(f"{why}; {done} of {plan.spec.trials} trials are done; {_go_on(plan)}") from halt.why
+    if writer.uploader.errors:
+        errors = writer.uploader.errors
+        raise StudyError(f"MLflow refused {len(errors)} records; the first: {errors[0]}")
     if not store.counts()["finished"]:
         raise StudyError(f"none of the {plan.spec.trials} trials finished; see the errors in the report and in MLflow")
+
+
+def _root(error: BaseException) -> str:
+    """What an error began with: a full disk, say, below three layers of database."""
+    below = error.__cause__ or error.__context__
+    return _root(below) if below is not None else f"{type(error).__name__}: {error}"
+
+
+def _go_on(plan: Plan) -> str:
+    return f"go on with: vae-study resume {plan.name}"

@@ -38,6 +38,17 @@ def _start(address: str | None) -> None:
         raise UserError(f"{where}: cannot be used: {str(error).splitlines()[0]}") from None
 
 
+def whole_device(resources: ResourcesSpec) -> dict[str, float]:
+    """What a trial occupies that may have nothing beside it: a GPU, or all CPUs of the largest node."""
+    if resources.gpu:
+        return {"CPU": resources.cpu, "GPU": max(1, resources.gpu)}
+    return {"CPU": max([resources.cpu, *(node.get("CPU", 0) for node in _nodes())])}
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
 def slots(resources: ResourcesSpec) -> int:
     """How many trials the nodes that are up can run at once.
 
@@ -45,7 +56,7 @@ def slots(resources: ResourcesSpec) -> int:
         UserError: No node has what a single trial asks for.
     """
     wanted = {"CPU": resources.cpu, "GPU": resources.gpu}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes = _nodes()
     fits = sum(min(int(node.get(kind, 0) // ask) for kind, ask in wanted.items() if ask) for node in nodes)
     if fits == 0:
         largest = {kind: max((node.get(kind, 0) for node in nodes), default=0) for kind in wanted}

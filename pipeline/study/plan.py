@@ -5,9 +5,12 @@ from pathlib import Path
 
 from pipeline.data import Dataset, prepare, resolved
 from pipeline.errors import UserError
+from pipeline.folders import Folder
 from pipeline.spec import Choices, Range, StudySpec
+from pipeline.spec.problems import dotted
 from pipeline.spec.schema import require_study_name
 from pipeline.spec.searching import reachable
+from pipeline.spec.steering import followed_metrics
 from pipeline.spec.trial import ModelSpec
 
 # Hypervolume reference of metrics that have a natural worst value.
@@ -20,20 +23,30 @@ class Plan:
 
     Attributes:
         name: The study's name, also of its folder and its parent run.
-        folder: HOME/NAME.
+        folder: HOME/NAME, on a disk or in an object store.
         reference: The hypervolume's reference point, by objective metric.
     """
 
     spec: StudySpec
     name: str
-    folder: Path
+    folder: Folder
     data: Dataset
     reference: dict[str, float]
 
     @property
-    def storage(self) -> str:
-        """The default study store: a SQLite file in the study's folder."""
-        return f"sqlite:///{self.folder / 'study.db'}"
+    def trials(self) -> Folder:
+        """Where trials leave their files, each in a folder of its own."""
+        return self.folder / "trials"
+
+    @property
+    def checkpoints(self) -> Folder:
+        """Where trials keep their checkpoints, each in a folder of its own."""
+        return self.folder / "checkpoints"
+
+    @property
+    def scratch(self) -> Path:
+        """The driver's own files, which have to lie on a local disk."""
+        return self.folder.local or Path("studies").resolve() / self.name
 
     @property
     def signs(self) -> list[float]:
@@ -51,7 +64,7 @@ class Plan:
         return self.spec.champion.by or ("val/auroc" if self.data.has_anomalies else self.label_free_rule)
 
 
-def make_plan(spec: StudySpec, name: str | None, home: Path) -> Plan:
+def make_plan(spec: StudySpec, name: str | None, home: str | Path) -> Plan:
     """Check all that can be checked before anything starts.
 
     Raises:
@@ -65,16 +78,15 @@ def make_plan(spec: StudySpec, name: str | None, home: Path) -> Plan:
     _check_conditions(spec, data)
     _check_batch(spec, data)
     reference = _reference(spec, data)
-    return Plan(spec=spec, name=name, folder=home.resolve() / name, data=data, reference=reference)
+    return Plan(spec=spec, name=name, folder=Folder.at(home) / name, data=data, reference=reference)
 
 
 def _check_labels(spec: StudySpec, data: Dataset) -> None:
-    wanted = [("champion.by", spec.champion.by), *(("objectives", one.metric) for one in spec.objectives)]
-    for key, metric in wanted:
+    for path, metric in followed_metrics(spec):
         if metric == "val/auroc" and not data.has_anomalies:
             raise UserError(
-                f"{key}: came 'val/auroc', but {data.source} has no labelled anomaly in validation or none in test; "
-                "expected a rule that needs no labels, or data.anomaly_labels"
+                f"{dotted(path)}: came 'val/auroc', but {data.source} has no labelled anomaly in validation or none in "
+                "test; expected a metric that needs no labels, or data.anomaly_labels"
             )
 
 

@@ -52,10 +52,11 @@ class Progress:
     ) -> None:
         self.bar.stop()
 
-    def update(self, counts: Counter[str], finished_values: Sequence[Sequence[float]]) -> None:
-        """Show how far the study is."""
+    def update(self, counts: Counter[str], finished_values: Sequence[Sequence[float]], is_away: bool) -> None:
+        """Show how far the study is, and whether MLflow is away, so that records wait on the disk."""
         done = counts.total() - counts["running"] - counts["waiting"]
-        text = "  ".join([*self._frontier(finished_values), *self._failures(counts), *self._time_left(done)])
+        away = ["MLflow is away"] if is_away else []
+        text = "  ".join([*self._frontier(finished_values), *self._others(counts), *away, *self._time_left(done)])
         self.bar.update(self.task, completed=done, facts=text)
         if not self.console.is_terminal and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
@@ -74,8 +75,8 @@ class Progress:
         size = int(non_dominated(values_NM).sum())
         return [f"frontier {size}", f"hypervolume {hypervolume(values_NM, self.reference_M):.1f}"]
 
-    def _failures(self, counts: Counter[str]) -> list[str]:
-        return [f"{counts['failed']} failed"] if counts["failed"] else []
+    def _others(self, counts: Counter[str]) -> list[str]:
+        return [f"{counts[state]} {state}" for state in ("stopped", "failed") if counts[state]]
 
     def _time_left(self, done: int) -> list[str]:
         if self.started_done is None:

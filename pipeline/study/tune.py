@@ -1,61 +1,89 @@
 """The one call of Ray Tune."""
 
 import os
+import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
 
 from pipeline.spec.schema import ResourcesSpec
-from pipeline.study.messages import Assignment
-from pipeline.study.searcher import Ledger, LedgerSearcher
-from pipeline.study.trial import VaeTrial
+from pipeline.study.halt import Halt
+from pipeline.study.ledger import Ledger
+from pipeline.study.local_ray import whole_device
+from pipeline.study.messages import Assignment, Task
+from pipeline.study.searcher import LedgerScheduler, LedgerSearcher
 
 
-def run_trials(
+class _Ends(tune.Stopper):
+    """Ends Tune's run when the study is to end; its workers are then stopped one by one, and save their trials."""
+
+    def __init__(self, halt: Halt):
+        self.halt = halt
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.halt.why is not None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles all that it is given, for a restore that is never used."""
+        return {}
+
+
+def run_tasks(
     ledger: Ledger,
-    assign: Callable[[int, dict[str, Any]], Assignment],
+    assign: Callable[[Task], Assignment],
     concurrency: int,
     resources: ResourcesSpec,
-    folder: Path,
-) -> Exception | None:
-    """Run trials until the ledger has no more to propose, or Ctrl-C.
+    halt: Halt,
+    trainable: type[tune.Trainable],
+) -> None:
+    """Run tasks until the ledger is exhausted, or the study is to end.
 
     Args:
-        ledger: Gives trials and takes what becomes of them.
-        assign: Makes the message to a trial's worker from its number and parameters.
-        concurrency: The most trials at once.
-        resources: What one trial occupies.
-        folder: Where Tune keeps its own notes, which nothing else reads.
-
-    Returns:
-        The first error in a hook of our own, which ended the study early; else None.
+        ledger: Gives tasks and takes what becomes of them.
+        assign: Makes the message to a task's worker.
+        concurrency: The most tasks at once.
+        resources: What one task occupies.
+        halt: Says when to end early, and is told the first error of our own.
+        trainable: What a worker is.
     """
-    # One waiting trial a slot, so that all workers start side by side.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)
-    searcher = LedgerSearcher(ledger, assign, concurrency)
-    tuner = tune.Tuner(
-        tune.with_resources(VaeTrial, {"cpu": resources.cpu, "gpu": resources.gpu}),
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            num_samples=-1,
-            reuse_actors=True,
-            trial_name_creator=_name,
-            trial_dirname_creator=_name,
-        ),
-        run_config=tune.RunConfig(
-            name=folder.name,
-            storage_path=str(folder.parent),
-            verbose=0,
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-        ),
-    )
-    tuner.fit()
-    return searcher.error
+    os.environ |= {
+        # One waiting trial a slot, so that all workers start side by side.
+        "TUNE_MAX_PENDING_TRIALS_PG": str(concurrency),
+        # Signals, results and errors are the driver's own business.
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    }
+    searcher = LedgerSearcher(ledger, assign, concurrency, halt)
+    ordinary = tune.PlacementGroupFactory([{"CPU": resources.cpu, "GPU": resources.gpu}])
+    alone = tune.PlacementGroupFactory([whole_device(resources)])
+    # Tune's own notes are never read again.
+    with tempfile.TemporaryDirectory(prefix="vae-study-tune-") as notes:
+        tune.Tuner(
+            tune.with_resources(trainable, lambda config: alone if config["assignment"].task.is_alone else ordinary),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=LedgerScheduler(searcher),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=_key,
+                trial_dirname_creator=_key,
+            ),
+            run_config=tune.RunConfig(
+                name="study",
+                storage_path=notes,
+                verbose=0,
+                stop=_Ends(halt),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        ).fit()
 
 
-def _name(trial: Trial) -> str:
+def _key(trial: Trial) -> str:
     assignment: Assignment = trial.config["assignment"]
-    return Path(assignment.folder).name
+    return assignment.task.key

@@ -8,6 +8,8 @@ SEED = "vae_study.seed"
 FAILURE, UID, CHAMPION = "vae_study.failure", "vae_study.uid", "vae_study.champion"
 CHAMPION_RULE, CHAMPION_SCORE = "vae_study.rule", "vae_study.score"
 SPEC_SHA, DATA_SHA, COMMIT = "vae_study.spec_sha256", "vae_study.data_sha256", "mlflow.source.git.commit"
+# How often a trial lost its worker and went on, why it failed, and whether it keeps the spec's constraints.
+PREEMPTIONS, REASON, FEASIBLE = "vae_study.preemptions", "vae_study.reason", "vae_study.feasible"
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 
 SPEC_FILE, DATA_FILE, ENVIRONMENT_FILE, REFERENCE_FILE = "spec.json", "data.json", "environment.json", "reference.json"

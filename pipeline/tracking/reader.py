@@ -32,6 +32,9 @@ OPTIONAL_ARRAYS = {
 }
 
 
+TRIAL_COLUMNS = ["trial", "state", "failure", "reason", "feasible", "preemptions", "run_id"]
+
+
 def read_study(client: MlflowClient, name: str) -> StudyRecord:
     """A study by its name, finished or still running.
 
@@ -88,9 +91,9 @@ def _frames(client: MlflowClient, parent: Run, files: _Artifacts) -> tuple[pd.Da
 
 
 def children_frame(children: Sequence[Run]) -> pd.DataFrame:
-    """A row a trial: `trial`, `state`, `failure`, `run_id`, its parameters, its metrics at their last value."""
+    """A row a trial: what is known of every trial, its parameters, its metrics at their last value."""
     rows = [_row(run) for run in children]
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["trial", "state", "failure", "run_id"])
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=TRIAL_COLUMNS)
 
 
 def confirmations_frame(runs: Sequence[Run]) -> pd.DataFrame:
@@ -109,6 +112,9 @@ def _row(run: Run) -> dict[str, Any]:
         "trial": int(tags[layout.TRIAL]),
         "state": tags[layout.STATE],
         "failure": tags.get(layout.FAILURE),
+        "reason": tags.get(layout.REASON),
+        "feasible": tags.get(layout.FEASIBLE, "true") == "true",
+        "preemptions": int(tags.get(layout.PREEMPTIONS, 0)),
         "run_id": run.info.run_id,
     }
     return {**about, **{name: _number(text) for name, text in run.data.params.items()}, **run.data.metrics}
@@ -125,7 +131,7 @@ def _number(text: str) -> Any:
 
 def history_of_children(client: MlflowClient, children: Sequence[Run]) -> pd.DataFrame:
     """A row a trial and epoch, of the trials that have ended."""
-    ended = [run for run in children if run.data.tags[layout.STATE] != "running"]
+    ended = [run for run in children if run.data.tags[layout.STATE] not in ("running", "waiting")]
     with tempfile.TemporaryDirectory() as scratch:
         files = _Artifacts(client, Path(scratch))
         frames = [pd.read_parquet(files.path(run.info.run_id, layout.HISTORY_FILE)) for run in ended]

@@ -74,8 +74,10 @@ class StudyRecord:
             mapping from split name to {"rows", "anomalies"}, `columns`, `notes`, and `preprocessing`, from which
             `pipeline.data.Preprocessing.from_plain` makes the way back to the user's units.
         environment: Package versions and the like, by name.
-        trials: A row a trial: `trial`, `state` (finished, stopped, failed, running), `failure`, `run_id`, the dotted
-            parameters (missing where a branch does not have one), the slashed metrics at their last value.
+        trials: A row a trial: `trial`, `state` (finished, stopped, failed, running, waiting), `failure` and its last
+            line `reason`, `feasible` (whether it keeps the spec's constraints), `preemptions` (how often it lost its
+            worker and went on), `run_id`, the dotted parameters (missing where a branch does not have one), the slashed
+            metrics at their last value. A study of an earlier version lacks some of these columns.
         history: A row a trial and epoch: `trial`, `epoch`, the slashed metrics.
         reference: The hypervolume's fixed reference point: objective metric to value.
         champion: The chosen trial, None while there is none.

@@ -4,22 +4,20 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.tracking.store import sqlite_path, tracking_uri_of
+from pipeline.tracking.store import sqlite_path
 
 # MLflow 3 opens with another kind of user in mind; this shows experiments and their metrics.
 VIEW = "?workflowType=machine_learning"
 
 
-def serve_ui(home: Path, tracking_uri: str | None, port: int, say: Callable[[str], None]) -> None:
+def serve_ui(uri: str, port: int, say: Callable[[str], None]) -> None:
     """Serve the UI on localhost until it is interrupted; a store that is a server already has one of its own.
 
     Raises:
         UserError: There is no store yet.
     """
-    uri = tracking_uri_of(home, tracking_uri)
     if uri.startswith("http"):
         return say(f"the MLflow UI is at {uri}/{VIEW}")
     path = sqlite_path(uri)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,23 @@ from pipeline.tracking import layout
 
 RUNS_PER_PAGE = 1000
 DATABASE = "mlflow.db"
+# By default a dead server holds one call for four minutes; the spool has a patience of its own.
+QUICK_TO_GIVE_UP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
 
-def tracking_uri_of(home: Path, given: str | None = None) -> str:
+def tracking_uri_of(home: Callable[[], Path], given: str | None = None) -> str:
     """The tracking store in use: what was given, else MLFLOW_TRACKING_URI, else a SQLite file in HOME."""
-    return given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home.resolve() / DATABASE}"
+    return given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home().resolve() / DATABASE}"
 
 
 def open_client(uri: str) -> MlflowClient:
     """A client of a tracking store, with the chatter of its database's making turned down."""
-    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow"):
+    for variable, value in QUICK_TO_GIVE_UP.items():
+        os.environ.setdefault(variable, value)
+    for name in ("alembic", "mlflow.tracking", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It prints the traceback of every error that it raises as well.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     path = sqlite_path(uri)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +71,11 @@ def run_ids(client: MlflowClient, parent: Run) -> dict[str, str]:
     """The ids of all runs beneath a parent, by the keys that they were started with."""
     runs = [run for kind in ("trial", "confirmation") for run in find_children(client, parent, kind)]
     return {run.data.tags[layout.UID].partition("/")[2]: run.info.run_id for run in runs}
+
+
+def find_run(client: MlflowClient, experiment_id: str, uid: str) -> Run | None:
+    """The run with an identity of ours, if there is one."""
+    return next(iter(_search(client, f"tags.`{layout.UID}` = '{uid}'", [experiment_id])), None)
 
 
 def study_names(client: MlflowClient) -> list[str]:

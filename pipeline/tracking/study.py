@@ -1,6 +1,7 @@
 """The parent run of a study: how it begins and how it ends."""
 
 import importlib.metadata
+import json
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ PACKAGES = ("vae-study", "ray", "torch", "optuna", "mlflow", "pandas", "pyarrow"
 
 
 def open_study(
-    client: MlflowClient, spec: StudySpec, name: str, data: Dataset, reference: Mapping[str, float]
+    client: MlflowClient, spec: StudySpec, name: str, data: Dataset, reference: Mapping[str, float], folder: Path
 ) -> TrackingWriter:
     """Make a study's parent run, or take up the one that it has, and start writing beneath it.
 
@@ -33,6 +34,7 @@ def open_study(
         name: The study's name.
         data: What the study is about.
         reference: The hypervolume's reference point, by metric.
+        folder: The study's, on a local disk.
 
     Raises:
         UserError: The study has begun with other data.
@@ -45,12 +47,16 @@ def open_study(
         children = run_ids(client, parent)
     else:
         parent, children = _create_parent(client, spec, name, data), {}
-    writer = TrackingWriter(client, parent, children)
-    writer.log_json(spec.plain(), layout.SPEC_FILE)
-    writer.log_json(data.summary(), layout.DATA_FILE)
-    writer.log_json(data.preprocessing.plain(), layout.PREPROCESSING_FILE)
-    writer.log_json(dict(reference), layout.REFERENCE_FILE)
-    writer.log_json(environment(), layout.ENVIRONMENT_FILE)
+    writer = TrackingWriter(client, parent, children, folder)
+    about = {
+        layout.SPEC_FILE: spec.plain(),
+        layout.DATA_FILE: data.summary(),
+        layout.PREPROCESSING_FILE: data.preprocessing.plain(),
+        layout.REFERENCE_FILE: dict(reference),
+        layout.ENVIRONMENT_FILE: environment(),
+    }
+    for file, content in about.items():
+        writer.log_text(json.dumps(content, indent=2, sort_keys=True), file)
     return writer
 
 
@@ -95,14 +101,13 @@ def close_study(writer: TrackingWriter, state: str, note: str, rule: str, champi
     writer.drain()
     client, parent = writer.client, writer.client.get_run(writer.parent_id)
     children = find_children(client, parent)
-    writer.log_frame(children_frame(children), layout.TRIALS_FILE, writer.parent_id)
-    writer.log_frame(history_of_children(client, children), layout.HISTORY_FILE, writer.parent_id)
+    writer.log_frame(children_frame(children), layout.TRIALS_FILE)
+    writer.log_frame(history_of_children(client, children), layout.HISTORY_FILE)
     tags = {layout.STATE: state, layout.NOTE: note, layout.CHAMPION_RULE: rule}
     if champion is not None:
         tags |= {layout.CHAMPION: str(champion.trial), layout.CHAMPION_SCORE: champion.score}
-    for key, value in tags.items():
-        client.set_tag(writer.parent_id, key, value)
-    client.set_terminated(writer.parent_id, "FINISHED" if state == "finished" else "KILLED")
+    writer.close_parent(tags, "FINISHED" if state == "finished" else "KILLED")
+    writer.drain()
 
 
 def environment() -> dict[str, str]:

@@ -1,163 +1,134 @@
-"""From the study to MLflow: one parent run a study, one child run a trial, written by a thread of its own."""
+"""What a study says of itself as it goes: every call is one line in the spool, and none waits for MLflow."""
 
-import json
-import logging
-import queue
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Run
 
+from pipeline.errors import StudyError
 from pipeline.tracking import layout
 from pipeline.tracking.record import EpochRecord
+from pipeline.tracking.replay import PARENT
+from pipeline.tracking.spool import Record, Spool
+from pipeline.tracking.uploader import Uploader
 
-logger = logging.getLogger(__name__)
+SPOOL_FILE, OUTBOX = "spool.jsonl", "outbox"
+PATIENCE_SECONDS = 60.0
 
-Operation = Callable[[], None]
-# MLflow's own limit.
-METRICS_PER_BATCH = 1000
-SECONDS_BETWEEN_BATCHES = 1.0
+
+@dataclass
+class Recalled:
+    """A run as the spool has it.
+
+    Attributes:
+        epochs: In their order; of a run that has ended, the last one only.
+        end: The record of its end, if it has come.
+    """
+
+    epochs: list[EpochRecord] = field(default_factory=list)
+    end: Record | None = None
 
 
 class TrackingWriter:
-    """Writes a study as it goes. Calls return at once; `close` waits until all is written."""
+    """Writes a study's runs: one parent, one child a trial."""
 
-    def __init__(self, client: MlflowClient, parent: Run, child_runs: Mapping[str, str]):
-        """Start writing beneath a parent run; `child_runs` are the runs that it has already, by their keys."""
-        self.client = client
-        self.experiment_id, self.parent_id = parent.info.experiment_id, parent.info.run_id
-        self.study = parent.data.tags[layout.STUDY]
-        self.run_ids = dict(child_runs)
-        self.errors: list[Exception] = []
-        self._points: dict[str, list[Metric]] = {}
-        self._operations: queue.Queue[Operation | None] = queue.Queue()
-        self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
-        self._thread.start()
+    def __init__(self, client: MlflowClient, parent: Run, child_runs: Mapping[str, str], folder: Path):
+        """Start writing beneath a parent run.
+
+        Args:
+            client: Of the tracking store.
+            parent: The study's run.
+            child_runs: The runs that it has already, by their keys.
+            folder: On a local disk, for the spool and for files on their way.
+        """
+        self.client, self.parent_id, self.outbox = client, parent.info.run_id, folder / OUTBOX
+        self.spool = Spool(folder / SPOOL_FILE)
+        self.uploader = Uploader(client, parent, dict(child_runs), self.spool)
 
     def start(self, key: str, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Open the run that goes by `key` within this study, or open again the one that it has."""
-        self._operations.put(lambda: self._start(key, name, parameters, tags))
+        texts = {name: layout.text_value(value) for name, value in parameters.items()}
+        self._append("start", key, name=name, parameters=texts, tags=dict(tags))
 
     def log_epochs(self, key: str, epochs: Sequence[EpochRecord]) -> None:
         """Log some epochs' metrics; step is the epoch."""
-        points = [
-            Metric(name, value, record.timestamp_ms, record.epoch)
-            for record in epochs
-            for name, value in record.metrics.items()
-        ]
-        self._operations.put(lambda: self._points.setdefault(key, []).extend(points))
+        if epochs:
+            rows = [[record.epoch, record.timestamp_ms, record.metrics] for record in epochs]
+            self._append("epochs", key, epochs=rows)
 
     def end(
         self,
         key: str,
         number: int,
-        state: str,
-        failure: str | None,
         metrics: Mapping[str, float],
-        history: Sequence[EpochRecord],
-        error: str | None,
+        tags: Mapping[str, str],
+        error: str | None = None,
     ) -> None:
-        """Close a run of trial `number` with its final metrics, its history as a file, and why it failed if it did."""
-        stamp = history[-1].timestamp_ms if history else time.time_ns() // 10**6
-        final = [Metric(name, value, stamp, len(history)) for name, value in metrics.items()]
-        tags = {layout.STATE: state} | ({layout.FAILURE: failure} if failure else {})
+        """Close a run of trial `number` with its final metrics, its state and what else the tags say.
 
-        def operation() -> None:
-            self._points.setdefault(key, []).extend(final)
-            self._flush(key)
-            run_id = self.run_ids[key]
-            self.log_frame(history_frame(number, history), layout.HISTORY_FILE, run_id)
-            if error:
-                self.client.log_text(run_id, error, "error.txt")
-            self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
-            self.client.set_terminated(run_id, "FAILED" if state == "failed" else "FINISHED")
+        It survives the machine's crash from here on, so that the study store may take the trial as ended.
+        """
+        self._append("end", key, True, number=number, metrics=dict(metrics), tags=dict(tags), error=error)
 
-        self._operations.put(operation)
+    def pause(self, key: str) -> None:
+        """Mark a run that a later driver goes on with."""
+        self.tag(key, {layout.STATE: "waiting"})
+        self._append("status", key, status="SCHEDULED")
+
+    def tag(self, key: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run."""
+        self._append("tags", key, tags=dict(tags))
 
     def log_files(self, key: str, files: Sequence[Path]) -> None:
-        """Attach files to a run."""
+        """Attach local files to a run; they have to stay where they are until they are uploaded."""
+        self._append("files", key, files=[str(file) for file in files])
 
-        def operation() -> None:
-            for file in files:
-                self.client.log_artifact(self.run_ids[key], str(file))
+    def log_frame(self, frame: pd.DataFrame, name: str) -> None:
+        """Attach a frame to the parent run as Parquet."""
+        self.outbox.mkdir(exist_ok=True)
+        frame.to_parquet(self.outbox / name, index=False)
+        self.log_files(PARENT, [self.outbox / name])
 
-        self._operations.put(operation)
+    def log_text(self, text: str, name: str) -> None:
+        """Attach a text to the parent run."""
+        self._append("text", PARENT, text=text, name=name)
 
-    def log_frame(self, frame: pd.DataFrame, name: str, run_id: str) -> None:
-        """Attach a frame to a run as Parquet, at once."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            frame.to_parquet(path, index=False)
-            self.client.log_artifact(run_id, str(path))
+    def close_parent(self, tags: Mapping[str, str], status: str) -> None:
+        """The parent's last tags and its status."""
+        self.tag(PARENT, tags)
+        self._append("status", PARENT, status=status)
 
-    def log_json(self, content: Any, name: str) -> None:
-        """Attach plain values to the parent run."""
-        text = json.dumps(content, indent=2, sort_keys=True)
-        self._operations.put(lambda: self.client.log_text(self.parent_id, text, name))
+    def recall(self) -> dict[str, "Recalled"]:
+        """What the spool knows of every run, from this driver and those before it."""
+        known: dict[str, Recalled] = {}
+        for _, record in self.spool.read():
+            run = known.setdefault(record["run"], Recalled())
+            if record["op"] == "epochs":
+                run.epochs += [EpochRecord(epoch=e, timestamp_ms=t, metrics=m) for e, t, m in record["epochs"]]
+            elif record["op"] == "end":
+                run.end, run.epochs = record, run.epochs[-1:]
+        return known
 
     def drain(self) -> None:
-        """Wait until everything handed over so far is written."""
-        done = threading.Event()
-        self._operations.put(done.set)
-        done.wait()
+        """Wait until everything handed over so far is in MLflow.
+
+        Raises:
+            StudyError: The server stays away.
+        """
+        if not self.uploader.drain(PATIENCE_SECONDS):
+            raise StudyError(
+                f"MLflow at {self.client.tracking_uri} is away; {self.uploader.waiting()} records wait in "
+                f"{self.spool.path} and are lost to nobody; go on once it is back"
+            )
 
     def close(self) -> None:
-        """Write what is left and end the thread."""
-        self._operations.put(None)
-        self._thread.join()
+        """End the uploading; what is not uploaded yet stays in the spool for the next time."""
+        self.uploader.close()
 
-    def _work(self) -> None:
-        flushed = time.monotonic()
-        while True:
-            try:
-                operation = self._operations.get(timeout=SECONDS_BETWEEN_BATCHES)
-            except queue.Empty:
-                operation = self._flush_all
-            if operation is None:
-                return self._attempt(self._flush_all)
-            self._attempt(operation)
-            if time.monotonic() - flushed > SECONDS_BETWEEN_BATCHES:
-                self._attempt(self._flush_all)
-                flushed = time.monotonic()
-
-    def _attempt(self, operation: Operation) -> None:
-        try:
-            operation()
-        except Exception as error:
-            self.errors.append(error)
-            logger.warning("MLflow refused a record: %s", error)
-
-    def _start(self, key: str, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        if key in self.run_ids:
-            return self.client.set_terminated(self.run_ids[key], "RUNNING")
-        about = {
-            layout.STUDY: self.study,
-            layout.UID: f"{self.parent_id}/{key}",
-            layout.STATE: "running",
-            layout.PARENT: self.parent_id,
-        }
-        run = self.client.create_run(self.experiment_id, tags={**about, **tags}, run_name=name)
-        self.run_ids[key] = run.info.run_id
-        params = [Param(name, layout.text_value(value)) for name, value in parameters.items()]
-        self.client.log_batch(run.info.run_id, params=params)
-
-    def _flush_all(self) -> None:
-        for key in list(self._points):
-            self._flush(key)
-
-    def _flush(self, key: str) -> None:
-        points = self._points.pop(key, [])
-        for start in range(0, len(points), METRICS_PER_BATCH):
-            self.client.log_batch(self.run_ids[key], metrics=points[start : start + METRICS_PER_BATCH])
-
-
-def history_frame(number: int, history: Sequence[EpochRecord]) -> pd.DataFrame:
-    """A trial's history: a row an epoch with `trial`, `epoch` and the metrics; no epochs, no rows."""
-    rows = [{"trial": number, "epoch": record.epoch, **record.metrics} for record in history]
-    return pd.DataFrame(rows, columns=None if rows else ["trial", "epoch"])
+    def _append(self, operation: str, key: str, is_durable: bool = False, **content: Any) -> None:
+        self.spool.append({"op": operation, "run": key, "time_ms": time.time_ns() // 10**6, **content}, is_durable)

@@ -37,6 +37,11 @@ class StackedAdam:
     def _column(self, values: Sequence[float]) -> Tensor:
         return self.parameters_KP.new_tensor(values)[:, None]
 
+    def moments(self) -> list[tuple[Tensor, Tensor]]:
+        """Each parameter's running means, of the gradient and of its square, as views in the parameter's shape."""
+        means, squares = (_views(flat_KP, self.parameters) for flat_KP in (self.mean_KP, self.square_KP))
+        return list(zip(means, squares, strict=True))
+
     def minimize(self, loss: Tensor) -> None:
         """Move every member's parameters once, down the gradient of a scalar: the sum of the members' losses."""
         gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
@@ -62,9 +67,12 @@ class StackedAdam:
 def _flatten(parameters: list[nn.Parameter]) -> Tensor:
     """Move parameters of shape (K, ...) into one buffer (K, P), of which they become views."""
     flat_KP = torch.cat([parameter.detach().flatten(1) for parameter in parameters], dim=1)
-    start = 0
-    for parameter in parameters:
-        stop = start + parameter[0].numel()
-        parameter.data = flat_KP[:, start:stop].view(parameter.shape)
-        start = stop
+    for parameter, view in zip(parameters, _views(flat_KP, parameters), strict=True):
+        parameter.data = view
     return flat_KP
+
+
+def _views(flat_KP: Tensor, parameters: list[nn.Parameter]) -> list[Tensor]:
+    """The parts of a buffer (K, P) that belong to each parameter, in its shape."""
+    parts = torch.split(flat_KP, [parameter[0].numel() for parameter in parameters], dim=1)
+    return [part.view(parameter.shape) for part, parameter in zip(parts, parameters, strict=True)]

@@ -77,6 +77,18 @@ def test_an_ensemble_is_the_mean_of_its_members_standardized_scores():
     assert len(labelled) == len({trial for trial, _ in labelled}) == 3
 
 
+def test_neither_a_rule_nor_an_ensemble_takes_a_trial_that_violates_a_constraint():
+    scores, _ = frames()
+    known = trials(scores).assign(feasible=[True, True, True, True, False, False])
+    for members in (1, 3, 5):
+        found = {one.name: one for one in detectors(known, [1, 3], "val/elbo", None, members)}
+        assert {pick.trial for one in found.values() for pick in one.picks} <= {0, 1, 2, 3}
+        assert {pick.trial for pick in found["ensemble_best"].picks} == {3, 2, 1, 0} - set(range(4 - members))
+    none = {one.name: one for one in detectors(known.assign(feasible=False), [], "val/elbo", None, 1)}
+    assert none["val/elbo"].picks[0].trial == 5
+    assert "ensemble_frontier" not in none
+
+
 def test_without_labels_there_are_no_rules_that_need_them_and_no_areas():
     table, rows, _, _ = compared(labels=False)
     assert not table["needs_labels"].any()

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from pipeline.anomaly import SCORES
-from pipeline.choosing import RULES, Pick, choose, ranked
+from pipeline.choosing import RULES, Pick, choose, eligible, ranked
 
 
 def trials(*rows) -> pd.DataFrame:
@@ -59,6 +59,16 @@ def test_each_trial_is_ranked_once_by_its_best_score_and_of_equal_scores_the_fir
 def test_all_are_ranked_as_one_after_another_would_be_chosen():
     frame = trials(("finished", 1.0), ("finished", 3.0), ("failed", 9.0), ("finished", 3.0), ("finished", math.nan))
     assert [pick.trial for pick in ranked(frame, "val/elbo")] == [1, 3, 0]
+
+
+def test_a_trial_that_violates_a_constraint_is_chosen_only_where_no_finished_trial_keeps_them():
+    frame = trials(("finished", 9.0), ("finished", 1.0), ("stopped", 99.0), ("finished", 5.0)).sort_values("trial")
+    kept = frame.assign(feasible=[False, True, True, None])
+    assert [pick.trial for pick in ranked(kept, "val/elbo")] == [3, 1]
+    assert eligible(kept)["trial"].tolist() == [1, 3]
+    for nothing in ([False, False, True, False], [False] * 4):
+        assert [pick.trial for pick in ranked(frame.assign(feasible=nothing), "val/elbo")] == [0, 3, 1]
+    assert ranked(frame.assign(feasible=True), "val/elbo") == ranked(frame, "val/elbo")
 
 
 def test_there_is_no_champion_by_a_metric_that_no_trial_has():

@@ -11,6 +11,7 @@ from pipeline.anomaly import SCORES
 from pipeline.tracking.record import StudyRecord
 
 from .detectors import compared, in_units
+from .eventful import ACTIVE_UNITS, KL, eventful
 from .families import confirmed, discrete, looked_into, mixed_families, without_rate
 from .studies import SPEC, study, table_study
 
@@ -184,6 +185,35 @@ def garbled() -> StudyRecord:
     return replace(record, data=data, choices=choices)
 
 
+def infeasible() -> StudyRecord:
+    """No finished trial keeps the constraints, so that all were chosen among."""
+    record = confirmed(compared(eventful(study(trials=10, epochs=6), ({**KL, "at_most": -1.0},))))
+    assert not record.trials["feasible"].any()
+    return record
+
+
+def failing() -> StudyRecord:
+    """More reasons to fail than anyone reads, some of them no line at all."""
+    record = eventful(study(trials=20, epochs=6))
+    reasons = [NASTY, "x" * 999, "\n\n", None, "a | b", "\x1b[31mred\x1b[0m", "\x00\u202e", *"abcdefg"]
+    trials = record.trials.astype({"reason": object})
+    trials.loc[6:19, ["state", "failure"]] = ["failed", "error"]
+    trials.loc[6:19, "reason"] = reasons
+    return replace(record, trials=trials)
+
+
+def interrupted() -> StudyRecord:
+    record = eventful(study(trials=10, epochs=6))
+    trials = record.trials.assign(state=["finished"] * 4 + ["waiting"] * 4 + ["running"] * 2)
+    return replace(record, trials=trials, champion=None)
+
+
+def just_begun() -> StudyRecord:
+    """Of this version, with constraints and early stopping, and with no trial yet."""
+    record = eventful(study(trials=1, epochs=2))
+    return replace(record, trials=record.trials.head(0), history=record.history.head(0), champion=None)
+
+
 ODD: dict[str, tuple[Callable[[], StudyRecord], str]] = {
     "one trial": (lambda: study(trials=1, epochs=4), "1 of 1 finished trial is on the frontier"),
     "none finished": (lambda: in_state("stopped"), "No trial is on the frontier yet"),
@@ -225,6 +255,16 @@ ODD: dict[str, tuple[Callable[[], StudyRecord], str]] = {
     "strange labels": (strange_labels, "Values are in the units of the data"),
     "garbled": (garbled, "Values are as the network sees them, scaled"),
     "point code, compared": (lambda: compared(without_rate(trials=10, epochs=6)), "scores with a KL in them are left"),
+    "none feasible": (infeasible, "No finished trial keeps the constraints (validation KL at most −1 nats), so every"),
+    "none feasible, one objective": (
+        lambda: eventful(
+            without_rate(("val/reconstruction",), trials=10, epochs=6), ({**ACTIVE_UNITS, "at_least": 99},)
+        ),
+        "No finished trial keeps the constraints, so there is no hypervolume yet.",
+    ),
+    "many reasons": (failing, "other reasons"),
+    "interrupted": (interrupted, "4 trials waiting to be resumed"),
+    "just begun": (just_begun, "No trial has begun yet."),
     "only normals": (lambda: one_class(False), "No anomaly is labelled in the test split."),
     "only anomalies": (lambda: one_class(True), "not known on the test split: no normal example."),
 }

@@ -6,6 +6,7 @@ from pipeline.search.store import StudyStore
 from pipeline.spec import load_spec
 
 DIGITS = Path(__file__).parents[2] / "search_spaces" / "digits.yaml"
+GOOD = {"val/reconstruction": 30.0, "val/kl": 5.0}
 LISTS = ["model.network.hidden=null", "search.network.hidden={choices: [[64, 32], [128]]}"]
 
 

@@ -82,6 +82,32 @@ def test_only_finished_trials_make_the_frontier_in_either_direction(signs, front
     assert frontier_of(trials(), ["val/kl", "val/elbo"], signs)["trial"].tolist() == frontier
 
 
+any_trial = st.tuples(
+    st.sampled_from(["finished", "finished", "stopped", "failed", "running", "waiting"]),
+    st.sampled_from([True, True, False, None]),
+    few,
+    few,
+)
+
+
+@given(st.lists(any_trial, min_size=1, max_size=20))
+def test_the_frontier_is_that_of_the_finished_feasible_trials_alone(rows):
+    frame = pd.DataFrame(rows, columns=["state", "feasible", "x", "y"]).assign(trial=range(len(rows)))
+    kept = {n: np.array(row[2:]) for n, row in enumerate(rows) if row[0] == "finished" and row[1] is not False}
+    expected = {n for n, point in kept.items() if not any(dominates(other, point) for other in kept.values())}
+    assert set(frontier_of(frame, ["x", "y"], [1, 1])["trial"]) == expected
+    without = frame.drop(columns="feasible")
+    everyone = frontier_of(frame.assign(feasible=True), ["x", "y"], [1, 1])["trial"].tolist()
+    assert frontier_of(without, ["x", "y"], [1, 1])["trial"].tolist() == everyone
+
+
+def test_a_better_trial_that_was_stopped_or_violates_a_constraint_pushes_none_off_the_frontier():
+    better = {"val/kl": [2.0, 0, 0, 0, 1.0, 0.0], "val/elbo": [2.0, 0, 0, 0, 1.0, 0.0]}
+    frame = trials(**better, feasible=[True, True, True, True, True, False])
+    assert frontier_of(frame, ["val/kl", "val/elbo"], [1, 1])["trial"].tolist() == [1]
+    assert frontier_of(frame.assign(feasible=False), ["val/kl", "val/elbo"], [1, 1]).empty
+
+
 def test_trials_without_finite_objectives_are_not_on_the_frontier_and_equal_ones_come_by_number():
     values = {"val/kl": [1.0, 0, 0, 0, 1.0, math.nan], "val/elbo": [7.0, 0, 0, 0, 7.0, -math.inf]}
     assert frontier_of(trials(**values), ["val/kl", "val/elbo"], [1, 1])["trial"].tolist() == [1, 5]

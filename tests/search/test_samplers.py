@@ -1,8 +1,14 @@
+import numpy as np
 import pytest
+from optuna.samplers import RandomSampler
+from optuna.trial import create_trial
 
-from pipeline.search.sampler import SAMPLERS
+from pipeline.search.sampler import SAMPLERS, first_generation
+from pipeline.search.space import distribution
 from pipeline.spec import Choices
 
+# The samplers with a model begin to use it after 10 finished trials; the Gaussian process takes about a second then.
+FEW = 12
 KINDS = pytest.mark.parametrize("kind", SAMPLERS)
 
 
@@ -26,7 +32,7 @@ def try_some(store, count):
 @KINDS
 def test_every_configuration_keeps_to_its_branches_and_ranges(open_store, kind):
     store = open_store(f"sampler.kind={kind}", "search.latent_dim={low: 2, high: 4, type: int}")
-    proposals = try_some(store, 30)
+    proposals = try_some(store, 30 if kind != "gp" else FEW)
     schedules = set()
     for values in (proposal.parameters for proposal in proposals):
         schedule, bits = values["kl_annealing.schedule"], values["free_bits.kind"]
@@ -60,8 +66,64 @@ def test_the_same_seed_gives_the_same_configurations_and_another_seed_others(ope
 
 @KINDS
 def test_a_new_driver_goes_on_where_the_last_one_was_and_repeats_nothing(open_store, kind):
-    undisturbed = try_some(open_store(f"sampler.kind={kind}", file="whole.db"), 6)
-    first = try_some(open_store(f"sampler.kind={kind}"), 3)
-    second = try_some(open_store(f"sampler.kind={kind}"), 3)
+    undisturbed = try_some(open_store(f"sampler.kind={kind}", file="whole.db"), FEW)
+    first = try_some(open_store(f"sampler.kind={kind}"), FEW - 1)
+    second = try_some(open_store(f"sampler.kind={kind}"), 1)
     assert [*first, *second] == undisturbed
-    assert len({proposal.parameters["beta"] for proposal in undisturbed}) == 6
+    assert len({proposal.parameters["beta"] for proposal in undisturbed}) == FEW
+
+
+@KINDS
+def test_failed_and_stopped_trials_disturb_no_sampler(open_store, kind):
+    settings = [f"sampler.kind={kind}", "constraints=[{metric: val/kl, at_most: 4}]"]
+    store = open_store(*settings)
+    for _ in range(FEW // 2):
+        store.fail(store.ask().number, "diverged")
+        proposal = store.ask()
+        store.stop(proposal.number, measured(proposal.parameters))
+        store.stop(store.ask().number, {})
+    assert all(store.spec.trial(proposal.parameters) for proposal in try_some(store, FEW))
+    assert store.counts() == {"finished": FEW, "stopped": 2 * (FEW // 2), "failed": FEW // 2}
+
+
+@KINDS
+def test_a_study_with_one_objective_works_with_every_sampler(open_store, kind):
+    store = open_store(f"sampler.kind={kind}", "objectives=[{metric: val/kl, direction: minimize}]")
+    assert all(store.spec.trial(proposal.parameters) for proposal in try_some(store, FEW))
+
+
+def add_first_generation(store, count, measure):
+    """Finished trials, drawn at random but told without being asked for, which takes less time."""
+    random = RandomSampler(seed=0)
+    for _ in range(count):
+        space = {name: distribution(parameter) for name, parameter in store.spec.search.items()}
+        values = {name: random.sample_independent(store.study, None, name, one) for name, one in space.items()}
+        metrics = measure(values)
+        trial = create_trial(
+            params=values,
+            distributions=space,
+            values=[metrics[objective.metric] for objective in store.spec.objectives],
+            constraints={one.name: one.violation(metrics) for one in store.spec.constraints},
+            system_attrs=first_generation(store.spec.sampler.kind),
+        )
+        store.study.add_trial(trial)
+
+
+def torn(parameters):
+    """Both objectives are best at a large beta, but so are the active units, which are to be few."""
+    beta = parameters["beta"]
+    return {"val/reconstruction": 10 - beta, "val/kl": 20 - beta, "val/active_units": beta}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SAMPLERS if kind != "random"])
+def test_a_sampler_looks_where_the_constraint_is_kept(open_store, kind):
+    others = [f"search.{name}={{low: 0.1, high: 0.9}}" for name in ("sigma", "corruption.level", "codebook.commitment")]
+    settings = [f"sampler.kind={kind}", "search=null", "search.beta={low: 0, high: 10}", *others]
+
+    def share(*bound):
+        store = open_store(*settings, *bound, file=f"{len(bound)}.db")
+        add_first_generation(store, 80 if kind.startswith("nsga") else 12, torn)
+        betas = [store.ask().parameters["beta"] for _ in range(4 if kind == "gp" else 20)]
+        return np.mean(np.array(betas) <= 3)
+
+    assert share("constraints=[{metric: val/active_units, at_most: 3}]") > share() + 0.3

@@ -5,7 +5,7 @@ from optuna.trial import TrialState
 
 from pipeline.errors import UserError
 
-GOOD = {"val/reconstruction": 30.0, "val/kl": 5.0}
+from .conftest import GOOD
 
 
 def states(store):

@@ -16,7 +16,10 @@ FREE = ["champion=null", "data.anomaly_labels=null"]
         (["data.source=python:module"], "data.source: came 'python:module'; expected one of .*package.module:function"),
         (["data.source=3"], "data.source: came 3, expected a valid string"),
         (["data.missing=mean"], "data.missing: came 'mean'; expected one of refuse, median"),
-        (["data.anomaly_labels=[[8]]"], r"data.anomaly_labels.0: came \[8\], expected a finite number, a word, true"),
+        (
+            ["data.anomaly_labels=[[8]]"],
+            r"data.anomaly_labels\[0\]: came \[8\], expected a finite number, a word, true",
+        ),
         (["data.split.by=group"], "data.split.column: is missing; split.by group needs the column with the groups"),
         (["data.split.by=time"], "data.split.column: is missing; split.by time needs the column with the times"),
         (["data.split.column=when"], "data.split.column: came 'when', which only split.by group and time use"),

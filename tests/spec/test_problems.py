@@ -18,7 +18,7 @@ WRONG = {
     "unknown key": ("trials: 64", "trails: 64", None, ["trails: unknown key", "did you mean 'trials'?"]),
     "unknown inner key": ("batch_size:", "batchsize:", None, ["training.batchsize: unknown", "mean 'batch_size'?"]),
     "unknown key of a range": ("high: 20,", "high: 20, whne: {},", None, ["beta.whne: unknown key", "mean 'when'?"]),
-    "unknown key in a list": ("c: val/kl,", "c: val/kl, refrence: 1,", None, ["objectives.1.refrence", "'reference'?"]),
+    "unknown key in a list": ("c: val/kl,", "c: val/kl, refrence: 1,", None, ["tives[1].refrence", "'reference'?"]),
     "unknown parameter": ("  latent_dim: ", "  latent_dmi: ", None, ["search.latent_dmi: unknown", "'latent_dim'?"]),
     "missing key": ("  source: digits\n", "", "data:", ["data.source: is missing"]),
     "word for a number": ("trials: 64", "trials: many", None, ["trials: came 'many', expected a valid integer"]),
@@ -64,10 +64,10 @@ WRONG = {
     "split of more than all": ("validation: 0.2", "validation: 0.3", None, ["data.split: ", "up to 1.1, expected 1"]),
     "bernoulli unscaled": ("scale: unit", "scale: standard", None, ["data.scale: came 'standard'", "bernoulli"]),
     "choice without labels": ("[8]", "[]", "champion:", ["champion.by: came 'val/auroc'", "data.anomaly_labels"]),
-    "unknown metric": ("metric: val/kl", "metric: val/kll", None, ["objectives.1.metric: came 'val/kll'", "'val/kl'?"]),
+    "unknown metric": ("metric: val/kl", "metric: val/kll", None, ["tives[1].metric: came 'val/kll'", "'val/kl'?"]),
     "rate of a point code": ("family: vae", "family: autoencoder", "metric: val/kl", ["came 'val/kl'", "point code"]),
     "metric twice": (
-        "metric: val/kl, ", "metric: val/reconstruction,  ", None, ["objectives.1.metric: came", "each metric once"]
+        "metric: val/kl, ", "metric: val/reconstruction,  ", None, ["objectives[1].metric: came", "each metric once"]
     ),
 }  # fmt: skip
 
@@ -97,7 +97,7 @@ def test_several_problems_come_together_each_with_its_line(tmp_path):
 
 def test_objectives_on_auroc_need_labels(tmp_path):
     file = edited(tmp_path, ("[8]", "[]"), ("champion: {by: val/auroc}", ""), ("metric: val/kl", "metric: val/auroc"))
-    with pytest.raises(UserError, match=r"objectives\.1\.metric: came 'val/auroc', .*data\.anomaly_labels"):
+    with pytest.raises(UserError, match=r"objectives\[1\]\.metric: came 'val/auroc', .*data\.anomaly_labels"):
         load_spec(file)
 
 
@@ -124,6 +124,12 @@ def test_what_is_no_study_file_is_said_to_be_none(tmp_path, content, says):
     (message,) = str(caught.value).splitlines()
     assert message.startswith(f"{file}: ")
     assert says in message
+
+
+def test_of_several_settings_the_one_that_went_wrong_is_named():
+    settings = ["search=null", "search.beta={low: 1, high: 2}", "search.beta.low=3", "search.beta.low=4"]
+    with pytest.raises(UserError, match=r"^--set search\.beta\.low=4: search\.beta\.low: came 4"):
+        load_spec(DIGITS, settings)
 
 
 @pytest.mark.parametrize(

@@ -73,5 +73,5 @@ def test_a_study_stays_with_its_data_wherever_they_lie_and_prepares_them_once(ra
     moved = run_study(spec, [*overrides, f"data.path={other}", "trials=2"], home=tmp_path)
     assert len(moved.trials) == 2
     np.savez(other, X=x_ND + 1, y=y_N)
-    with pytest.raises(UserError, match="changed since it began"):
+    with pytest.raises(UserError, match="exists already, on other data"):
         run_study(spec, [*overrides, f"data.path={other}", "trials=3"], home=tmp_path)

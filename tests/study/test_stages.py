@@ -62,7 +62,7 @@ def test_families_with_and_without_a_rate_can_be_searched_together(ray_session, 
 
 
 def test_a_family_without_a_rate_cannot_be_ranked_by_it(tmp_path):
-    with pytest.raises(UserError, match=r"objectives\.1\.metric: came 'val/kl', which a point code"):
+    with pytest.raises(UserError, match=r"objectives\[1\]\.metric: came 'val/kl', which a point code"):
         run_study(SPEC, [*SHORT, *FAMILIES], home=tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -145,10 +145,10 @@ def test_a_budget_can_be_raised(pair, ray_session, tmp_path_factory):
 
 
 def test_an_exception_in_a_trial_ends_that_trial_with_its_traceback(ray_session, tmp_path):
-    too_wide = ["model.network.hidden=null", "search.network.hidden={choices: [[16], [1099511627776]]}"]
+    too_wide = ["model.network.hidden=null", f"search.network.hidden={{choices: [[16], [{2**62}]]}}"]
     record = run_study(SPEC, ["training.epochs=1", "trials=6", *too_wide], home=tmp_path)
     trials = record.trials
-    wide = trials["network.hidden"] == "[1099511627776]"
+    wide = trials["network.hidden"] == f"[{2**62}]"
     assert wide.any()
     assert (trials.loc[wide, "failure"] == "error").all()
     assert (trials.loc[~wide, "state"] == "finished").all()

@@ -89,18 +89,27 @@ def _name_line(axes: Axes, x: float, y: float, name: str) -> None:
 
 
 def _trials(axes: Axes, points: pd.DataFrame, auroc: str) -> None:
-    for state, marker, colour in (("stopped", "x", FAINT), ("running", "+", GREY)):
+    for state, marker, colour in (("stopped", "x", FAINT), ("running", "+", GREY), ("waiting", "2", GREY)):
         some = points[points["state"].eq(state)]
         if len(some):
             axes.scatter(some["x"], some["y"], s=20, marker=marker, color=colour, linewidths=1, zorder=2,
                          label=state)  # fmt: skip
     finished = points[points["state"].eq("finished")]
+    _infeasible(axes, finished[~finished["feasible"]])
+    finished = finished[finished["feasible"]]
     known = np.isfinite(finished["auroc"])
     for on_frontier, size in ((False, 30), (True, 58)):
         some = finished[~known & finished["frontier"].eq(on_frontier)]
         axes.scatter(some["x"], some["y"], s=size, color=NORMAL, edgecolors=PAPER, linewidths=0.6, zorder=4)
     if known.any():
         _coloured(axes, finished[known], auroc)
+
+
+def _infeasible(axes: Axes, points: pd.DataFrame) -> None:
+    """By its shape alone, so that no colour has to be told from another."""
+    if len(points):
+        axes.scatter(points["x"], points["y"], s=30, marker="v", facecolors="none", edgecolors=INK, linewidths=0.9,
+                     zorder=3, label="constraint violated")  # fmt: skip
 
 
 def _coloured(axes: Axes, points: pd.DataFrame, auroc: str) -> None:

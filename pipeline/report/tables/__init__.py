@@ -7,6 +7,7 @@ import pandas as pd
 from pipeline.report.tables.choice import Choice, SideBySide, choices, side_by_side
 from pipeline.report.tables.codes import CodeFacts, LatentMap, LatentUse, code_facts, latent_map, latent_use
 from pipeline.report.tables.confirmation import Confirmation, confirmation
+from pipeline.report.tables.constraints import Constraint, Constraints, constraints
 from pipeline.report.tables.contest import Contest, baseline_contest, label_contest
 from pipeline.report.tables.detection import Curves, Scores, curves, scores
 from pipeline.report.tables.doubts import Collapse, Edge, collapse, edges
@@ -19,12 +20,14 @@ from pipeline.report.tables.examples import (
     samples,
     traversals,
 )
-from pipeline.report.tables.frames import FIRST_PARAMETERS, Interval, Missing, searched_parameters, tidy, with_state
+from pipeline.report.tables.failures import Failure, Preemptions, failures, preemptions
+from pipeline.report.tables.frames import FIRST_PARAMETERS, Interval, Missing, searched_parameters, tidy
 from pipeline.report.tables.frontier import HypervolumeHistory, frontier, hypervolume_history
 from pipeline.report.tables.plane import Plane, Strip, plane
 from pipeline.report.tables.score_table import ScoreTable, score_table
 from pipeline.report.tables.scored import champion_auroc
 from pipeline.report.tables.slices import AurocSlice, auroc_slice
+from pipeline.report.tables.stopping import EarlyStopping, early_stopping
 from pipeline.report.tables.summary import StudySummary, summarized, summary
 from pipeline.report.tables.top import Top, top
 from pipeline.report.tables.training import TrainingCurves, training_curves
@@ -36,15 +39,20 @@ __all__ = [
     "CodeFacts",
     "Collapse",
     "Confirmation",
+    "Constraint",
+    "Constraints",
     "Contest",
     "Curves",
+    "EarlyStopping",
     "Edge",
+    "Failure",
     "HypervolumeHistory",
     "Interval",
     "LatentMap",
     "LatentUse",
     "Missing",
     "Plane",
+    "Preemptions",
     "Reconstructions",
     "Samples",
     "ScoreTable",
@@ -71,7 +79,8 @@ class StudyTables:
         parameters: Columns of the searched parameters.
         side_by_side: Those of `choices` that can be drawn.
         labels, baseline: The chosen model beside another rule and beside none; None where there is no such.
-        failures: Numbers of the failed trials by failure class.
+        stopping: None where the study stops no trial early.
+        failures: The failed trials by failure class and reason.
         The others: see their types; `Missing` says why a table is not there.
     """
 
@@ -102,7 +111,10 @@ class StudyTables:
     baseline: Contest | None
     collapse: Collapse
     edges: tuple[Edge, ...]
-    failures: dict[str, list[int]]
+    stopping: EarlyStopping | None
+    constraints: Constraints
+    failures: tuple[Failure, ...]
+    preemptions: Preemptions
 
 
 def study_tables(record: StudyRecord) -> StudyTables:
@@ -139,11 +151,8 @@ def study_tables(record: StudyRecord) -> StudyTables:
         baseline=baseline_contest(found),
         collapse=collapse(record),
         edges=edges(record, found),
-        failures=_failures(record),
+        stopping=early_stopping(record),
+        constraints=constraints(record),
+        failures=failures(record),
+        preemptions=preemptions(record),
     )
-
-
-def _failures(record: StudyRecord) -> dict[str, list[int]]:
-    failed = with_state(record, "failed")
-    kinds = failed["failure"].fillna("unknown").astype(str)
-    return {str(kind): [int(trial) for trial in group] for kind, group in failed["trial"].groupby(kinds)}

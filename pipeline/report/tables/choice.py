@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from pipeline.anomaly import BASELINE
-from pipeline.choosing import RULES
+from pipeline.choosing import RULES, eligible
 from pipeline.choosing.comparison import ENSEMBLES
-from pipeline.report.tables.frames import Interval, Missing, numbers, row_of, scalar, with_state
+from pipeline.report.tables.frames import Interval, Missing, numbers, row_of, scalar
 from pipeline.report.tables.scored import champion_auroc, followed_score, meant, score_of, stored_auroc
 from pipeline.tracking.record import StudyRecord
 
@@ -97,11 +97,11 @@ def _kind(name: str) -> Kind:
 
 
 def _ranked(record: StudyRecord) -> list[Choice]:
-    """For a study that compared nothing itself: the best finished trials, with the score that it followed."""
+    """For a study that compared nothing itself: the best eligible trials, with the score that it followed."""
     champion = record.champion
     taken = {champion.rule: champion.trial} if champion else {}
     for rule in PLAIN_RULES:
-        trial = best(with_state(record, "finished"), rule)
+        trial = best(eligible(record.trials), rule)
         if trial is not None:
             taken.setdefault(rule, trial)
     return [_of_trial(record, rule, trial) for rule, trial in taken.items()]

@@ -13,7 +13,9 @@ from pipeline.tracking.record import StudyRecord
 Floats = NDArray[np.float64]
 
 FIXED = ("trial", "state", "failure", "run_id")
-STATES = ("finished", "stopped", "failed", "running")
+# What a study of an earlier version does not know of its trials.
+LATER = ("reason", "preemptions", "feasible")
+STATES = ("finished", "stopped", "failed", "running", "waiting")
 FIRST_PARAMETERS = ("beta", "latent_dim")
 PREFIXES = ("objective.", "model.")
 
@@ -41,12 +43,13 @@ class Interval:
 def tidy(record: StudyRecord) -> StudyRecord:
     """The same record with rows and columns in one order, whatever order the store returned them in.
 
-    Trials are ordered by number, and their columns as FIXED, searched parameters, other parameters, metrics.
+    Trials are ordered by number, and their columns as FIXED, LATER, searched parameters, other parameters, metrics.
     """
     trials = record.trials.reindex(columns=list(dict.fromkeys([*FIXED, *record.trials.columns])))
     trials = trials.astype({"state": object, "failure": object}).sort_values("trial", ignore_index=True)
+    later = [name for name in LATER if name in trials.columns]
     rest = sorted(set(trials.columns) - set(FIXED), key=lambda name: ("/" in name, name))
-    names = [*FIXED, *searched_parameters(record), *rest]
+    names = [*FIXED, *later, *searched_parameters(record), *rest]
     history = record.history.reindex(columns=list(dict.fromkeys(["trial", "epoch", *sorted(record.history.columns)])))
     return replace(
         record,

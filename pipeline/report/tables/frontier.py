@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.report.tables.frames import Floats, Missing, numbers, with_state
-from pipeline.search.pareto import hypervolume, non_dominated
+from pipeline.report.tables.stopping import epochs_trained, stops_early
+from pipeline.search.pareto import feasible, hypervolume, non_dominated
 from pipeline.tracking.record import StudyRecord
 
 PLANE = ("val/reconstruction", "val/kl")
@@ -25,11 +26,14 @@ class HypervolumeHistory:
         hypervolume_N: In the product of the objectives' units (nats squared for reconstruction and KL); with one
             objective, how far the best trial lies beyond the reference.
         reference: The fixed reference point, by objective metric.
+        epochs_N: Epochs that the trials up to this number trained, in any state; None where the study stops no trial
+            early.
     """
 
     trial_N: NDArray[np.int64]
     hypervolume_N: Floats
     reference: Mapping[str, float]
+    epochs_N: NDArray[np.int64] | None
 
 
 def objective_signs(spec: Mapping[str, Any]) -> dict[str, float]:
@@ -44,11 +48,11 @@ def minimized_objectives(trials: pd.DataFrame, spec: Mapping[str, Any]) -> Float
 
 
 def frontier(record: StudyRecord) -> pd.DataFrame:
-    """The finished trials that no finished trial dominates, by the first objective from best to worst.
+    """The finished, feasible trials that no such trial dominates, by the first objective from best to worst.
 
     A stopped or running trial is never among them: its values are those of a model that was still in training.
     """
-    finished = with_state(record, "finished")
+    finished = feasible(with_state(record, "finished")).reset_index(drop=True)
     values = minimized_objectives(finished, record.spec)
     chosen = finished[non_dominated(values)]
     order = np.argsort(values[chosen.index, 0], kind="stable")
@@ -63,12 +67,21 @@ def hypervolume_history(record: StudyRecord) -> HypervolumeHistory | Missing:
     finished = with_state(record, "finished")
     if finished.empty:
         return Missing("No trial has finished, so there is no hypervolume yet.")
+    kept = finished["trial"].isin(feasible(finished)["trial"]).to_numpy()
+    if not kept.any():
+        return Missing("No finished trial keeps the constraints, so there is no hypervolume yet.")
     reference = [sign * record.reference[metric] for metric, sign in signs.items()]
     return HypervolumeHistory(
         trial_N=finished["trial"].to_numpy(np.int64),
-        hypervolume_N=_growing(minimized_objectives(finished, record.spec), reference),
+        hypervolume_N=_growing(np.where(kept[:, None], minimized_objectives(finished, record.spec), np.nan), reference),
         reference={metric: float(record.reference[metric]) for metric in signs},
+        epochs_N=_epochs(record, finished) if stops_early(record.spec) else None,
     )
+
+
+def _epochs(record: StudyRecord, finished: pd.DataFrame) -> NDArray[np.int64]:
+    together = epochs_trained(record).reindex(record.trials["trial"], fill_value=0).cumsum()
+    return np.asarray(together[finished["trial"]], dtype=np.int64)
 
 
 def _growing(values_NM: Floats, reference_M: list[float]) -> Floats:

@@ -9,6 +9,7 @@ import pandas as pd
 from pipeline.report.tables.frames import Missing, numbers
 from pipeline.report.tables.frontier import PLANE, frontier, objective_signs
 from pipeline.report.tables.scored import auroc_metric
+from pipeline.search.pareto import feasible
 from pipeline.tracking.record import StudyRecord
 
 Limits = tuple[float, float]
@@ -21,8 +22,8 @@ class Plane:
     Attributes:
         metrics: Which are across and upwards.
         smaller_is_better: For each of the two.
-        points: A row a trial that measured both: `trial`, `state`, `x`, `y`, `auroc` (NaN where unknown), `frontier`,
-            `champion`.
+        points: A row a trial that measured both: `trial`, `state`, `feasible`, `x`, `y`, `auroc` (NaN where unknown),
+            `frontier`, `champion`.
         auroc_metric: Which AUROC that is.
         off_plane: Trials that are not in `points`, counted by state.
         x, y: Limits that hold the frontier and the bulk of the finished trials, so that a few that went far off do not
@@ -53,7 +54,7 @@ class Strip:
         metric: The objective.
         smaller_is_better: Its direction.
         points, auroc_metric, off_plane, y: As for Plane, where `x` is the trial's number.
-        best: A row a finished trial: its number `x` and the best value so far, `y`.
+        best: A row a finished trial that keeps the constraints: its number `x` and the best value so far, `y`.
     """
 
     metric: str
@@ -108,6 +109,7 @@ def _points(record: StudyRecord, columns: tuple[str, ...]) -> pd.DataFrame:
         {
             "trial": trials["trial"],
             "state": trials["state"],
+            "feasible": trials["trial"].isin(feasible(trials)["trial"]),
             "x": numbers(trials, columns[0]),
             "y": numbers(trials, columns[1]),
             "auroc": numbers(trials, auroc_metric(record, "val")),
@@ -120,7 +122,7 @@ def _points(record: StudyRecord, columns: tuple[str, ...]) -> pd.DataFrame:
 def _strip(
     points: pd.DataFrame, metric: str, smaller_is_better: bool, auroc: str, off_plane: Mapping[str, int]
 ) -> Strip:
-    best = points.loc[points["state"].eq("finished"), ["x", "y"]].reset_index(drop=True)
+    best = points.loc[points["state"].eq("finished") & points["feasible"], ["x", "y"]].reset_index(drop=True)
     best["y"] = best["y"].cummin() if smaller_is_better else best["y"].cummax()
     return Strip(
         metric=metric,

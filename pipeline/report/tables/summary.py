@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.choosing import eligible
 from pipeline.report.tables.choice import best
-from pipeline.report.tables.frames import STATES, Interval, Missing, numbers, row_of, scalar, tidy, with_state
+from pipeline.report.tables.frames import STATES, Interval, Missing, numbers, row_of, scalar, tidy
 from pipeline.report.tables.frontier import frontier, hypervolume_history
 from pipeline.report.tables.scored import champion_auroc, meaning, why_undefined
 from pipeline.tracking.record import StudyRecord
@@ -21,8 +22,8 @@ class StudySummary:
         states: Number of trials by state; the states of STATES are always there.
         epochs: Epochs trained by all trials together.
         training_hours: Sum of the epochs' seconds in hours (trials run side by side); NaN where unknown.
-        frontier_size: Finished trials that no other dominates.
-        best_elbo_nats, best_elbo_trial: The highest validation ELBO of a finished trial, in nats per example.
+        frontier_size: Finished, feasible trials that no other such trial dominates.
+        best_elbo_nats, best_elbo_trial: The highest validation ELBO of a trial that may be chosen, in nats per example.
         champion_trial, champion_rule: The chosen trial and the metric that chose it; None while there is none.
         champion_score: The anomaly score that the chosen trial is used with; None while there is none.
         test_auroc: The chosen trial's AUROC on the test split, of that score, with its 95 % interval.
@@ -55,7 +56,7 @@ def summary(record: StudyRecord) -> StudySummary:
 def summarized(record: StudyRecord, test_auroc: Interval) -> StudySummary:
     """The summary of a tidy record whose `champion_auroc` is known already."""
     seconds = numbers(record.history, "time/epoch_seconds")
-    elbo_trial = best(with_state(record, "finished"), "val/elbo")
+    elbo_trial = best(eligible(record.trials), "val/elbo")
     history = hypervolume_history(record)
     return StudySummary(
         name=record.name,

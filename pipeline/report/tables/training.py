@@ -7,6 +7,7 @@ import pandas as pd
 
 from pipeline.report.tables.frames import Missing, numbers, trial_numbers, with_state
 from pipeline.report.tables.frontier import frontier, minimized_objectives, objective_signs
+from pipeline.search.pareto import feasible
 from pipeline.tracking.record import StudyRecord
 
 TERMS = ("val/reconstruction", "val/kl", "train/kl_weight")
@@ -66,8 +67,8 @@ def training_curves(record: StudyRecord, most: int = 7) -> TrainingCurves | Miss
 
 
 def _best(record: StudyRecord, most: int) -> pd.DataFrame:
-    """The best finished trials by a single objective, the best first."""
-    finished = with_state(record, "finished")
+    """The best finished, feasible trials by a single objective, the best first."""
+    finished = feasible(with_state(record, "finished"))
     values = minimized_objectives(finished, record.spec)[:, 0]
     order = np.argsort(values, kind="stable")[: min(most, int(np.isfinite(values).sum()))]
     return finished.iloc[order].reset_index(drop=True)

@@ -1,0 +1,157 @@
+"""When a trial is judged, and whether it goes on. Arrays and moocore only: it knows no study store.
+
+Rungs as in asynchronous successive halving (Li et al. 2020); several objectives by non-dominated sorting with a spread
+tie-break (Salinas et al. 2021).
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.spec.stopping import EarlyStoppingSpec
+
+Floats = NDArray[np.float64]
+Rule = Callable[[Floats, Floats, int], bool]
+
+# The mean of an epoch's weights, each 1, may be this far below 1 in float32.
+ROUNDING = 2.0**-22
+# Beyond this a range of values would not be finite.
+LARGEST = 1e300
+# Three rungs after the first, each `reduction_factor` times as far, make the budget.
+RUNGS_AFTER_FIRST = 3
+# Of `median`: rungs in a budget, and the earlier trials that it takes to say what is usual.
+RUNGS_OF_MEDIAN = 10
+FEWEST_FOR_MEDIAN = 3
+
+
+def rungs(spec: EarlyStoppingSpec, epochs: int) -> tuple[int, ...]:
+    """The epochs after which a trial is judged, ascending.
+
+    Args:
+        spec: The rule.
+        epochs: The trial's budget; every rung is below it, as a trial that has spent it has finished.
+    """
+    if spec.kind == "none":
+        return ()
+    if spec.kind == "median":
+        step = max(1, round(epochs / RUNGS_OF_MEDIAN))
+        return tuple(range(spec.min_epochs or step, epochs, step))
+    rung = spec.min_epochs or max(1, round(epochs / spec.reduction_factor**RUNGS_AFTER_FIRST))
+    found: list[int] = []
+    while rung < epochs:
+        found.append(rung)
+        rung *= spec.reduction_factor
+    return tuple(found)
+
+
+def due(rungs: Sequence[int], history: Sequence[tuple[int, float]]) -> int | None:
+    """The rung at which a trial is judged after the last of its epochs so far.
+
+    In an epoch whose KL weight was below 1 at any step, a trial minimized something else than the rest, and is not
+    judged. A rung that falls into one is judged in the first epoch after it that was not so, unless the next rung is
+    reached first: then that one is.
+
+    Args:
+        rungs: Epochs, ascending.
+        history: Every epoch so far and the mean KL weight of its steps, in order.
+
+    Returns:
+        The rung, which is below the last epoch where the trial is judged late; None where it is not judged now.
+    """
+    if not history or not _is_full(history[-1]):
+        return None
+    now = history[-1][0]
+    rung = max((rung for rung in rungs if rung <= now), default=None)
+    if rung is None or any(rung <= epoch < now and _is_full((epoch, weight)) for epoch, weight in history):
+        return None
+    return rung
+
+
+def _is_full(epoch: tuple[int, float]) -> bool:
+    return epoch[1] >= 1 - ROUNDING
+
+
+def goes_on(kind: str, record_NM: Floats, own_M: Floats, reduction_factor: int) -> bool:
+    """Whether a trial goes on at a rung.
+
+    Args:
+        kind: `pareto`, `asha` or `median`; the latter two compare one metric, M = 1.
+        record_NM: The values of N earlier trials at the same rung, all to be minimized; those that are not finite are
+            passed over.
+        own_M: The trial's own values; with one that is not finite it never goes on.
+        reduction_factor: One trial of so many goes on.
+    """
+    own_M = np.asarray(own_M, dtype=np.float64)
+    record_NM = np.asarray(record_NM, dtype=np.float64).reshape(-1, len(own_M))
+    if not np.isfinite(own_M).all():
+        return False
+    return RULES[kind](record_NM[np.isfinite(record_NM).all(axis=1)], own_M, reduction_factor)
+
+
+def among_best_fronts(record_NM: Floats, own_M: Floats, reduction_factor: int, spares_front: bool = False) -> bool:
+    """Whether a trial is among the best of all, front by front, and inside a front by spread.
+
+    Args:
+        record_NM: The earlier trials' values.
+        own_M: The trial's own.
+        reduction_factor: The best ceil((N + 1) / reduction_factor) go on.
+        spares_front: Let every trial of the first front go on, however crowded it is.
+    """
+    values_NM = np.vstack([record_NM, own_M])
+    front_N = moocore.pareto_rank(values_NM)
+    if spares_front and front_N[-1] == 0:
+        return True
+    better = int((front_N < front_N[-1]).sum())
+    return better + place_by_spread(values_NM[front_N == front_N[-1]]) < _places(len(values_NM), reduction_factor)
+
+
+def _among_best(record_N1: Floats, own_1: Floats, reduction_factor: int) -> bool:
+    return int((record_N1 < own_1).sum()) < _places(len(record_N1) + 1, reduction_factor)
+
+
+def _not_below_median(record_N1: Floats, own_1: Floats, reduction_factor: int) -> bool:
+    return len(record_N1) < FEWEST_FOR_MEDIAN or bool(own_1[0] <= np.median(record_N1))
+
+
+def _places(trials: int, reduction_factor: int) -> int:
+    return math.ceil(trials / reduction_factor)
+
+
+#: The rule of each kind of early stopping.
+RULES: Mapping[str, Rule] = {"pareto": among_best_fronts, "asha": _among_best, "median": _not_below_median}
+
+
+def place_by_spread(front_FM: Floats) -> int:
+    """The place of the last of a front's points when the most spread out come first.
+
+    First come the ends, the best by one objective each; then again and again the point that is farthest from all before
+    it (farthest-first traversal, Gonzalez 1985), with each objective scaled to the front's range. So the last point is
+    first where it is an end itself, and last where an equal point is there already.
+
+    Args:
+        front_FM: F points, none of which dominates another; every objective is minimized.
+
+    Returns:
+        From 0 to F - 1.
+    """
+    front_FM = np.clip(front_FM, -LARGEST, LARGEST)
+    low_M, range_M = front_FM.min(axis=0), np.ptp(front_FM, axis=0)
+    scaled_FM = (front_FM - low_M) / np.where(range_M > 0, range_M, 1)
+    own = len(front_FM) - 1
+    has_equal = bool((front_FM[:own] == front_FM[own]).all(axis=1).any())
+    if (front_FM[own] == low_M).any() and not has_equal:
+        return 0
+    before = {int(place) for place in scaled_FM.argmin(axis=0)}
+    distance_F = np.min([_distance(scaled_FM, place) for place in before], axis=0)
+    while own not in before:
+        distance_F[list(before)] = -1
+        before.add(farthest := int(distance_F.argmax()))
+        distance_F = np.minimum(distance_F, _distance(scaled_FM, farthest))
+    return len(before) - 1
+
+
+def _distance(points_FM: Floats, place: int) -> Floats:
+    return np.asarray(np.linalg.norm(points_FM - points_FM[place], axis=1))

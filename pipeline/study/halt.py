@@ -1,0 +1,59 @@
+"""Why and how a study ends before its budget is met."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pipeline.errors import StudyError
+
+
+class Interrupted(StudyError):
+    """Somebody pressed Ctrl-C, or ended the driver's process kindly."""
+
+
+class Halt:
+    """The wish to end: running trials are saved, and another driver can go on."""
+
+    def __init__(self) -> None:
+        self._why: Exception | None = None
+        self._watched: list[tuple[threading.Event, Exception]] = []
+
+    @property
+    def why(self) -> Exception | None:
+        """The first reason that was given; None while there is none."""
+        for event, why in self._watched:
+            if event.is_set():
+                self.ask(why)
+        return self._why
+
+    def ask(self, why: Exception) -> None:
+        """Ask for the end."""
+        self._why = self._why or why
+
+    def watch(self, event: threading.Event, why: Exception) -> None:
+        """Take an event, once it is set, for a reason."""
+        self._watched.append((event, why))
+
+    @contextmanager
+    def on_signals(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Let the first Ctrl-C (or SIGTERM) ask for the end, and the second end at once by KeyboardInterrupt."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+
+        def handle(number: int, frame: Any) -> None:
+            if isinstance(self.why, Interrupted):
+                raise KeyboardInterrupt
+            self.ask(Interrupted("interrupted"))
+            say("stopping: running trials are being saved; Ctrl-C again ends at once")
+
+        try:
+            for kind in before:
+                signal.signal(kind, handle)
+            yield
+        finally:
+            for kind, handler in before.items():
+                signal.signal(kind, handler)

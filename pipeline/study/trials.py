@@ -1,0 +1,131 @@
+"""The search's ledger: proposals, epochs and ends of trials go to the study store, to tracking and to the screen."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+from pipeline.errors import StudyError
+from pipeline.search.early_stopping import due
+from pipeline.search.store import StudyStore
+from pipeline.study.asking import Asker
+from pipeline.study.halt import Halt
+from pipeline.study.judging import kl_weights_of, rungs_of
+from pipeline.study.keeper import Keeper
+from pipeline.study.ledger import Ledger, end_tags
+from pipeline.study.messages import Task, TrialReport
+from pipeline.study.progress import Progress
+from pipeline.tracking import layout
+from pipeline.tracking.layout import trial_name
+from pipeline.tracking.record import EpochRecord
+from pipeline.tracking.writer import Recalled, TrackingWriter
+
+# So many first trials that fail alike mean that the others would too.
+ALIKE = 3
+
+
+class StudyLedger(Ledger):
+    """Trials by Optuna's numbers. The study store is told last: what it takes as ended, the spool has on disk."""
+
+    def __init__(
+        self,
+        store: StudyStore,
+        tracking: TrackingWriter,
+        recalled: Mapping[str, Recalled],
+        progress: Progress,
+        keeper: Keeper,
+        halt: Halt,
+        at_once: int,
+    ):
+        super().__init__(tracking, recalled)
+        self.store, self.display, self.keeper, self.halt = store, progress, keeper, halt
+        self._rungs: dict[str, tuple[int, ...]] = {}
+        self.asker = Asker(store.ask, lambda: store.ask(at_random=True), store.remaining(), at_once)
+
+    def _fresh(self) -> Task | None:
+        while (proposal := self.asker.take()) is not None:
+            task = Task(key=trial_name(proposal.number), number=proposal.number, parameters=dict(proposal.parameters))
+            known = self.recalled.get(task.key)
+            if known is None or known.end is None:
+                self.show()
+                return task
+            report = _as_report(known)
+            self._tell(task, report, last_metrics(report, known.epochs))
+        return None
+
+    def _has_fresh(self) -> bool:
+        return self.asker.has_more()
+
+    def _describe(self, task: Task) -> tuple[str, dict[str, str]]:
+        tags = {layout.KIND: "trial", layout.TRIAL: str(task.number)}
+        return layout.trial_run_name(task.number, task.parameters), tags
+
+    def _goes_on(self, task: Task, history: Sequence[EpochRecord]) -> bool:
+        if task.key not in self._rungs:
+            self._rungs[task.key] = rungs_of(self.store.spec, task)
+        rung = due(self._rungs[task.key], kl_weights_of(history))
+        if rung is None:
+            return True
+        return self.store.judge(task.number, rung, history[-1].metrics, is_late=rung < history[-1].epoch)
+
+    def _preempted(self, task: Task) -> int:
+        return self.store.count_preemption(task.number)
+
+    def _close(self, task: Task, report: TrialReport, history: Sequence[EpochRecord]) -> None:
+        metrics = last_metrics(report, history)
+        report = self._checked(report, metrics)
+        tags = end_tags(report)
+        if self.store.spec.constraints:
+            tags[layout.FEASIBLE] = str(self.store.spec.is_feasible(metrics)).lower()
+        self.tracking.end(task.key, task.number, report.metrics, tags, report.error)
+        self._tell(task, report, metrics)
+        self.keeper.ended(task, report, metrics)
+        self._stop_if_alike(task.number)
+        self.show()
+
+    def _checked(self, report: TrialReport, metrics: Mapping[str, float]) -> TrialReport:
+        """A trial without finite objectives has not finished, whatever it says."""
+        objectives = [objective.metric for objective in self.store.spec.objectives]
+        bad = [metric for metric in objectives if not math.isfinite(metrics.get(metric, math.nan))]
+        if report.state != "finished" or not bad:
+            return report
+        return TrialReport(state="failed", failure="diverged", error=f"{', '.join(bad)} not finite at the end")
+
+    def _tell(self, task: Task, report: TrialReport, metrics: Mapping[str, float]) -> None:
+        if report.state == "finished":
+            self.store.finish(task.number, metrics)
+        elif report.state == "stopped":
+            self.store.stop(task.number, metrics)
+        else:
+            self.store.fail(task.number, report.failure or "error", report.reason)
+
+    def _stop_if_alike(self, number: int) -> None:
+        failures = self.store.failures()[:ALIKE]
+        first = self.store.first_numbers(ALIKE)
+        if number not in first or [failed for failed, _, _ in failures] != first or len(first) < ALIKE:
+            return
+        kinds = {(failure, re.sub(r"\d+", "#", reason)) for _, failure, reason in failures}
+        _, failure, reason = failures[0]
+        # To diverge is a configuration's own fault, of which a search may well draw three.
+        if len(kinds) == 1 and failure != "diverged":
+            self.halt.ask(StudyError(f"the first {ALIKE} trials failed alike ({failure}): {reason}"))
+
+    def show(self) -> None:
+        """Bring the progress line up to date."""
+        self.display.update(self.store.counts(), self.store.finished_values(), self.tracking.uploader.is_away)
+
+
+def last_metrics(report: TrialReport, history: Sequence[EpochRecord]) -> dict[str, float]:
+    """A trial's metrics at its end: those of its last epoch, and the final ones."""
+    return {**(history[-1].metrics if history else {}), **report.metrics}
+
+
+def _as_report(known: Recalled) -> TrialReport:
+    """What an earlier driver had written down of an end before it could tell the study store."""
+    assert known.end is not None
+    tags = known.end["tags"]
+    return TrialReport(
+        state=tags[layout.STATE],
+        failure=tags.get(layout.FAILURE),
+        error=tags.get(layout.REASON),
+        metrics=known.end["metrics"],
+    )

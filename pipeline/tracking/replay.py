@@ -1,0 +1,158 @@
+"""What each record of the spool does in MLflow. Doing it a second time changes nothing."""
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+
+from pipeline.tracking import layout
+from pipeline.tracking.spool import Record
+from pipeline.tracking.store import find_run
+
+logger = logging.getLogger(__name__)
+
+# MLflow's own limit.
+METRICS_PER_BATCH = 1000
+# The parent run's key.
+PARENT = ""
+
+
+class Replay:
+    """Applies records in their order. A metric's timestamp is in its record: a second time is the same point."""
+
+    def __init__(self, client: MlflowClient, parent: Run, run_ids: dict[str, str]):
+        self.client, self.parent = client, parent
+        self.run_ids = {**run_ids, PARENT: parent.info.run_id}
+        self._epochs: dict[str, dict[int, Record]] = {}
+        self._points: dict[str, list[Metric]] = {}
+        self._ended: list[str] = []
+        self._is_unsure = False
+        self._operations: dict[str, Callable[[Record], None]] = {
+            "start": self._start,
+            "epochs": self._log_epochs,
+            "end": self._end,
+            "tags": lambda record: self._log_tags(record["run"], record["tags"]),
+            "status": self._status,
+            "files": self._files,
+            "text": self._text,
+        }
+
+    def recall(self, records: Iterable[Record]) -> None:
+        """Take up the histories of the runs that are still open, from records that are in MLflow already."""
+        for record in records:
+            if record["op"] == "epochs":
+                self._remember(record)
+            elif record["op"] == "end":
+                self._epochs.pop(record["run"], None)
+
+    def apply(self, records: Sequence[Record]) -> None:
+        """Do what the records say; after an error it may all be applied again."""
+        self._points, self._ended = {}, []
+        try:
+            for record in records:
+                self._operations[record["op"]](record)
+            for key in list(self._points):
+                self._flush(key)
+        except BaseException:
+            # A request that failed may have been carried out all the same.
+            self._is_unsure = True
+            raise
+        self._is_unsure = False
+
+    def forget(self) -> None:
+        """Drop the histories of the runs that ended in records applied last."""
+        for key in self._ended:
+            self._epochs.pop(key, None)
+
+    def _start(self, record: Record) -> None:
+        key = record["run"]
+        if key not in self.run_ids:
+            self.run_ids[key] = self._create(record)
+        else:
+            self._log_tags(key, {layout.STATE: "running"})
+            self.client.update_run(self.run_ids[key], status="RUNNING")
+
+    def _create(self, record: Record) -> str:
+        uid = f"{self.parent.info.run_id}/{record['run']}"
+        known = find_run(self.client, self.parent.info.experiment_id, uid) if self._is_unsure else None
+        about = {
+            layout.STUDY: self.parent.data.tags[layout.STUDY],
+            layout.UID: uid,
+            layout.STATE: "running",
+            layout.PARENT: self.parent.info.run_id,
+        }
+        run = known or self.client.create_run(
+            self.parent.info.experiment_id, record["time_ms"], tags={**about, **record["tags"]}, run_name=record["name"]
+        )
+        params = [Param(name, value) for name, value in record["parameters"].items()]
+        self.client.log_batch(run.info.run_id, params=params)
+        return str(run.info.run_id)
+
+    def _log_epochs(self, record: Record) -> None:
+        self._remember(record)
+        self._points.setdefault(record["run"], []).extend(
+            Metric(name, value, stamp, epoch)
+            for epoch, stamp, metrics in record["epochs"]
+            for name, value in metrics.items()
+        )
+
+    def _remember(self, record: Record) -> None:
+        history = self._epochs.setdefault(record["run"], {})
+        history.update({epoch: metrics for epoch, _, metrics in record["epochs"]})
+
+    def _end(self, record: Record) -> None:
+        key, history = record["run"], self._epochs.get(record["run"], {})
+        points = self._points.setdefault(key, [])
+        points += [Metric(name, value, record["time_ms"], len(history)) for name, value in record["metrics"].items()]
+        self._flush(key)
+        run_id = self.run_ids[key]
+        self._attach_frame(history_frame(record["number"], history), layout.HISTORY_FILE, run_id)
+        if record["error"]:
+            self.client.log_text(run_id, record["error"], "error.txt")
+        self._log_tags(key, record["tags"])
+        status = "FAILED" if record["tags"][layout.STATE] == "failed" else "FINISHED"
+        self.client.set_terminated(run_id, status, record["time_ms"])
+        self._ended.append(key)
+
+    def _status(self, record: Record) -> None:
+        self._flush(record["run"])
+        run_id = self.run_ids[record["run"]]
+        if record["status"] in ("RUNNING", "SCHEDULED"):
+            self.client.update_run(run_id, status=record["status"])
+        else:
+            self.client.set_terminated(run_id, record["status"], record["time_ms"])
+
+    def _files(self, record: Record) -> None:
+        for file in record["files"]:
+            if Path(file).exists():
+                self.client.log_artifact(self.run_ids[record["run"]], file)
+            else:
+                logger.warning("%s is gone and cannot be attached", file)
+
+    def _text(self, record: Record) -> None:
+        self.client.log_text(self.run_ids[record["run"]], record["text"], record["name"])
+
+    def _log_tags(self, key: str, tags: Mapping[str, str]) -> None:
+        self.client.log_batch(self.run_ids[key], tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def _flush(self, key: str) -> None:
+        points = self._points.pop(key, [])
+        for start in range(0, len(points), METRICS_PER_BATCH):
+            self.client.log_batch(self.run_ids[key], metrics=points[start : start + METRICS_PER_BATCH])
+
+    def _attach_frame(self, frame: pd.DataFrame, name: str, run_id: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            frame.to_parquet(path, index=False)
+            self.client.log_artifact(run_id, str(path))
+
+
+def history_frame(number: int, history: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
+    """A trial's history: a row an epoch with `trial`, `epoch` and the metrics; no epochs, no rows."""
+    rows = [{"trial": number, "epoch": epoch, **history[epoch]} for epoch in sorted(history)]
+    return pd.DataFrame(rows, columns=None if rows else ["trial", "epoch"])

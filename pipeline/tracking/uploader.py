@@ -1,0 +1,138 @@
+"""From the spool to MLflow, by a thread of its own: at least once, and what arrives twice changes nothing."""
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from pipeline.tracking.replay import Replay
+from pipeline.tracking.spool import Record, Spool
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_BATCHES = 1.0
+RECORDS_PER_BATCH = 2000
+LONGEST_PAUSE_SECONDS = 30.0
+# What trying again cannot mend.
+REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
+
+
+class Uploader:
+    """Brings a spool's records to MLflow in their order, and remembers how far it came.
+
+    Attributes:
+        errors: What MLflow refused for good.
+        is_away: Whether the last attempt found no server, so that records wait.
+    """
+
+    def __init__(self, client: MlflowClient, parent: Run, run_ids: dict[str, str], spool: Spool):
+        """Go on where an earlier uploader of this spool and parent run was."""
+        self.spool, self.errors, self.is_away = spool, list[Exception](), False
+        self._replay = Replay(client, parent, run_ids)
+        self._marker = Marker(spool.path.with_suffix(".offset"), parent.info.run_id)
+        self._offset = min(self._marker.read(), spool.end)
+        self._replay.recall(record for offset, record in spool.read() if offset <= self._offset)
+        self._wake, self._is_closing = threading.Event(), False
+        self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What is in the spool and not yet in MLflow."""
+        return self.spool.end - self._offset
+
+    def waiting(self) -> int:
+        """How many records are in the spool and not yet in MLflow."""
+        return sum(1 for _ in self.spool.read(self._offset))
+
+    def drain(self, patience_seconds: float) -> bool:
+        """Wait until all is in MLflow, as long as it makes headway; False where it does not for so long."""
+        offset, since = self._offset, time.monotonic()
+        while self.waiting_bytes:
+            self._wake.set()
+            time.sleep(0.02)
+            if self._offset != offset:
+                offset, since = self._offset, time.monotonic()
+            elif self.is_away and time.monotonic() - since > patience_seconds:
+                return False
+        return True
+
+    def close(self) -> None:
+        """End the thread, after what it is doing now."""
+        self._is_closing = True
+        self._wake.set()
+        self._thread.join(timeout=2 * LONGEST_PAUSE_SECONDS)
+
+    def _work(self) -> None:
+        pause = SECONDS_BETWEEN_BATCHES
+        while not self._is_closing:
+            try:
+                self._upload()
+                pause, self.is_away = SECONDS_BETWEEN_BATCHES, False
+            except Exception as error:
+                if not self.is_away:
+                    logger.warning("MLflow is away, records wait in %s: %s", self.spool.path, str(error)[:500])
+                self.is_away, pause = True, min(2 * pause, LONGEST_PAUSE_SECONDS)
+            self._wake.wait(pause)
+            self._wake.clear()
+
+    def _upload(self) -> None:
+        """One batch; after an error its records are read again, as nothing of it counts as done."""
+        batch = list(self.spool.read(self._offset, RECORDS_PER_BATCH))
+        if not batch:
+            return
+        try:
+            self._replay.apply([record for _, record in batch])
+        except Exception as error:
+            if _may_pass(error):
+                raise
+            self._one_by_one([record for _, record in batch])
+        self._offset = batch[-1][0]
+        self._marker.write(self._offset)
+        self._replay.forget()
+
+    def _one_by_one(self, records: Sequence[Record]) -> None:
+        """Leave out only the records that MLflow will never take."""
+        for record in records:
+            try:
+                self._replay.apply([record])
+            except Exception as error:
+                if _may_pass(error):
+                    raise
+                logger.warning("MLflow refused a record: %s", error)
+                self.errors.append(error)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same request may succeed later: the server is away, slow or in trouble."""
+    if isinstance(error, MlflowException):
+        return error.error_code not in REFUSALS
+    return isinstance(error, OSError)
+
+
+class Marker:
+    """How far a spool has been uploaded to one parent run; to another run, nothing has."""
+
+    def __init__(self, path: Path, run_id: str):
+        self.path, self.run_id = path, run_id
+
+    def read(self) -> int:
+        """The offset in bytes."""
+        try:
+            known = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return 0
+        return int(known["offset"]) if known.get("run_id") == self.run_id else 0
+
+    def write(self, offset: int) -> None:
+        """Replace the offset, whole or not at all."""
+        unfinished = self.path.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps({"run_id": self.run_id, "offset": offset}), encoding="utf-8")
+        os.replace(unfinished, self.path)

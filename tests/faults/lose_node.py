@@ -1,0 +1,40 @@
+"""Run a study on two nodes and take one of them away, without grace, while a trial is on it."""
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+import ray
+from ray.cluster_utils import Cluster
+
+from pipeline.api import run_study
+from tests.faults.runs import SMALL, SPEC, ended
+
+
+def busy(node_id: str) -> bool:
+    """Whether all CPUs of a node are taken."""
+    free = ray._private.state.available_resources_per_node()
+    return node_id in free and not free[node_id].get("CPU", 0)
+
+
+def main(home: Path) -> None:
+    """Run, and lose the second node."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    ray.init(address=cluster.address, log_to_driver=False)
+    cluster.wait_for_nodes()
+
+    def lose() -> None:
+        while ended(home) < 3 or not busy(nodes[1].node_id):
+            time.sleep(0.1)
+        cluster.remove_node(nodes[1], allow_graceful=False)
+        sys.stdout.write("lost a node with a trial on it\n")
+
+    threading.Thread(target=lose, daemon=True).start()
+    run_study(SPEC, SMALL, home=home)
+    ray.shutdown()
+    cluster.shutdown()
+
+
+main(Path(sys.argv[1]))

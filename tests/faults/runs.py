@@ -1,0 +1,153 @@
+"""A study in a process of its own, to be killed, and what must hold of it afterwards."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import psutil
+from mlflow import MlflowClient
+
+from pipeline.api import load_study
+from pipeline.search.store import STATE_NAMES
+from pipeline.tracking import layout
+from pipeline.tracking.store import find_children, require_parent
+
+SPEC = Path(__file__).parents[2] / "search_spaces" / "digits.yaml"
+# Some seconds of training for twelve trials, some of which are stopped early.
+SMALL = [
+    "trials=12",
+    "training.epochs=36",
+    "model.network.hidden=[32, 16]",
+    "early_stopping={kind: pareto, min_epochs: 4}",
+    "checkpoints.every_seconds=0.2",
+    "diagnostics.iwae_draws=0",
+    "confirm={top: 1, seeds: 1}",
+]
+PATIENCE_SECONDS = 240.0
+
+
+class Driver:
+    """`vae-study run` or `resume` as a process of its own."""
+
+    def __init__(
+        self,
+        home: Path,
+        *words: str,
+        more: Sequence[str] = (),
+        ray: str | None = None,
+        settings: Sequence[str] = tuple(SMALL),
+    ):
+        # Not in HOME, whose disk may be full.
+        self.home, self.output = home, home.with_name(f"{home.name}.txt")
+        home.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "pipeline", *(words or ("run", str(SPEC)))]
+        for setting in () if words else settings:
+            command += ["--set", setting]
+        command += [*more, "--home", str(home), "--no-report", *(["--ray-address", ray] if ray else [])]
+        environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS",)}
+        with self.output.open("ab") as output:
+            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=home)
+        self.tree = psutil.Process(self.process.pid)
+
+    def wait(self) -> int:
+        """Its exit code."""
+        return self.process.wait(PATIENCE_SECONDS)
+
+    def kill(self) -> None:
+        """No grace: neither handlers nor clean-up run."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def workers(self) -> list[psutil.Process]:
+        """The worker processes that are in a trial."""
+        found = [child for child in self.tree.children(recursive=True) if _title(child).startswith("ray::")]
+        return [child for child in found if "VaeTrial" in _title(child) or "Trainable" in _title(child)]
+
+    def text(self) -> str:
+        """What it has printed so far."""
+        return self.output.read_text(errors="replace")
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for something that another process does."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.1)
+
+
+def ended(home: Path, states: Sequence[str] = ("COMPLETE", "PRUNED", "FAIL")) -> int:
+    """How many trials have ended so; read so that the study's own driver notices nothing."""
+    path = home / "digits" / "study.db"
+    query = f"SELECT COUNT(*) FROM trials WHERE state IN ({', '.join(map(repr, states))})"
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            return int(database.execute(query).fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+def study_of(home: Path) -> optuna.Study:
+    """The study store of a study that no driver is about to make."""
+    return optuna.load_study(study_name="digits", storage=f"sqlite:///{home / 'digits' / 'study.db'}")
+
+
+def check_invariants(home: Path, trials: int) -> None:
+    """Exactly the budget of trials, each once in Optuna and once in MLflow, with one state and one whole history."""
+    stored = study_of(home).get_trials()
+    assert [trial.number for trial in stored] == list(range(trials))
+    client = MlflowClient(f"sqlite:///{home}/mlflow.db")
+    parent = require_parent(client, "digits")
+    children = find_children(client, parent)
+    assert [int(run.data.tags[layout.TRIAL]) for run in children] == list(range(trials))
+    assert parent.info.status == "FINISHED"
+    for trial, run in zip(stored, children, strict=True):
+        state = STATE_NAMES[trial.state]
+        assert run.data.tags[layout.STATE] == state
+        assert run.info.status == ("FAILED" if state == "failed" else "FINISHED")
+        assert run.data.params.keys() == trial.params.keys()
+    _check_histories(client, home, children)
+
+
+def _check_histories(client: MlflowClient, home: Path, children: list) -> None:
+    """Every epoch once: in the files, and point for point in MLflow's database."""
+    record = load_study("digits", home=home)
+    epochs = record.history.groupby("trial")["epoch"].apply(list)
+    for run in children:
+        number = int(run.data.tags[layout.TRIAL])
+        if number not in epochs:
+            assert run.data.tags[layout.STATE] == "failed"
+            continue
+        assert epochs[number] == list(range(1, len(epochs[number]) + 1))
+        points = Counter(point.step for point in client.get_metric_history(run.info.run_id, "val/reconstruction"))
+        assert points == Counter(epochs[number])
+        if run.data.tags[layout.STATE] == "finished":
+            assert len(epochs[number]) == record.spec["training"]["epochs"]
+
+
+def check_equal(home: Path, undisturbed: Path) -> None:
+    """The same configurations, states and metrics to the last bit; clocks and identities may differ."""
+    clocks = ["run_id", "time/epoch_seconds", "preemptions"]
+    one, other = (load_study("digits", home=place) for place in (home, undisturbed))
+    pd.testing.assert_frame_equal(
+        one.trials.drop(columns=clocks), other.trials.drop(columns=clocks), check_exact=True, check_like=True
+    )
+    histories = [record.history.drop(columns="time/epoch_seconds") for record in (one, other)]
+    pd.testing.assert_frame_equal(*histories, check_exact=True, check_like=True)
+    assert one.champion.trial == other.champion.trial

@@ -1,0 +1,382 @@
+"""How a study went: what was stopped early, what violates a constraint, what failed and why, and who went on."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.colors import to_rgba
+
+from pipeline.report import write_report
+from pipeline.report.figures.trade_off import draw_plane, draw_strip
+from pipeline.report.grids import failure_grid, trial_grid
+from pipeline.report.prose import overview
+from pipeline.report.tables import Missing, Plane, Strip, StudyTables, study_tables, tidy
+from pipeline.report.tables.constraints import constraints
+from pipeline.report.tables.failures import LONGEST_REASON, MOST_REASONS, failures, first_line, preemptions
+from pipeline.report.tables.frontier import frontier, hypervolume_history
+from pipeline.report.tables.plane import plane
+from pipeline.report.tables.stopping import early_stopping
+from pipeline.tracking.record import StudyRecord
+
+from .detectors import compared
+from .eventful import ACTIVE_UNITS, KL, eventful, keeps
+from .families import without_rate
+from .page import bytes_of, page_of
+from .studies import study
+from .test_tables import METRICS, record_of, slow_frontier, slow_hypervolume
+
+STATES = ["finished", "stopped", "failed", "running", "waiting"]
+SMALL = {"trials": 30, "epochs": 6}
+
+
+@pytest.fixture(scope="module")
+def record() -> StudyRecord:
+    return compared(eventful(study(**SMALL)))
+
+
+@pytest.fixture(scope="module")
+def tables(record: StudyRecord) -> StudyTables:
+    return study_tables(record)
+
+
+@pytest.fixture(scope="module")
+def written(record: StudyRecord, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(record, tmp_path_factory.mktemp("eventful") / "report").parent
+
+
+def with_trials(record: StudyRecord, **columns: Any) -> StudyRecord:
+    return tidy(replace(record, trials=record.trials.assign(**columns)))
+
+
+ROWS = st.lists(
+    st.tuples(st.sampled_from(STATES), *[st.sampled_from([0.0, 1.0, 2.0, 3.5, 4.0])] * 2, st.booleans()),
+    min_size=1,
+    max_size=14,
+)
+
+
+@given(ROWS)
+def test_stopped_and_infeasible_trials_neither_join_nor_move_the_frontier(rows: Any) -> None:
+    small = with_trials(record_of([row[:3] for row in rows]), feasible=[row[3] for row in rows])
+    hidden = [(state if ok else "failed", x, y) for state, x, y, ok in rows]
+    assert set(frontier(small)["trial"]) == slow_frontier(hidden)
+    history = hypervolume_history(small)
+    points = [(x, y) for state, x, y in hidden if state == "finished"]
+    assert isinstance(history, Missing) == (not points)
+    if not isinstance(history, Missing):
+        assert len(history.trial_N) == sum(state == "finished" for state, *_ in rows)
+        assert history.hypervolume_N[-1] == pytest.approx(slow_hypervolume(points, 8.0))
+        assert (np.diff(history.hypervolume_N) >= 0).all()
+
+
+def test_better_trials_that_were_stopped_or_are_infeasible_are_drawn_beside_the_frontier_s_line() -> None:
+    rows = [("finished", 3.0, 3.0), ("finished", 2.0, 5.0), ("stopped", 1.0, 1.0), ("finished", 0.5, 0.5)]
+    table = plane(with_trials(record_of(rows), feasible=[True, True, True, False]))
+    assert isinstance(table, Plane)
+    (axes,) = draw_plane(table).axes
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["stopped", "constraint violated", "frontier"]
+    drawn = {str(dots.get_label()): dots for dots in axes.collections}
+    assert np.asarray(drawn["stopped"].get_offsets()).tolist() == [[1.0, 1.0]]
+    assert np.asarray(drawn["constraint violated"].get_offsets()).tolist() == [[0.5, 0.5]]
+    assert not len(drawn["constraint violated"].get_facecolor())  # type: ignore[arg-type]
+    assert np.asarray(drawn["stopped"].get_edgecolor()).tolist() == [list(to_rgba("#c3c9d0"))]
+    line = next(line for line in axes.lines if line.get_label() == "frontier")
+    assert np.asarray(line.get_xydata()).tolist() == [[2.0, 5.0], [3.0, 3.0]]
+
+
+def test_along_one_objective_the_best_so_far_keeps_the_constraints() -> None:
+    made = without_rate(("val/reconstruction",), trials=20, epochs=6)
+    finished = made.trials[made.trials["state"] == "finished"]
+    best = int(finished["val/reconstruction"].idxmin())
+    table = plane(with_trials(made, feasible=made.trials["trial"] != best))
+    assert isinstance(table, Strip)
+    assert best not in set(table.best["x"])
+    assert table.best["y"].iloc[-1] == finished["val/reconstruction"].drop(best).min()
+    assert "constraint violated" in [dots.get_label() for dots in draw_strip(table).axes[0].collections]
+
+
+HISTORIES = st.lists(
+    st.tuples(st.sampled_from(STATES), st.integers(0, 9), st.sampled_from([None, 9, 12]), st.integers(0, 3)),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=60)
+@given(HISTORIES, st.sampled_from([None, 20]))
+def test_the_share_of_epochs_is_what_counting_them_one_by_one_gives(trials: Any, fixed: int | None) -> None:
+    """Each trial with the epochs it trained, the budget that was searched for it, and epochs it reports twice."""
+    rows = [
+        (trial, epoch)
+        for trial, (_, trained, _, twice) in enumerate(trials)
+        for epoch in [*range(1, trained + 1), *range(1, min(trained, twice) + 1)]
+    ]
+    made = record_of([(state, 1.0, 1.0) for state, *_ in trials])
+    spec = {**made.spec, "early_stopping": {"kind": "asha"}, "training": {"epochs": fixed} if fixed else {}}
+    made = replace(made, spec=spec, history=pd.DataFrame(rows, columns=["trial", "epoch"]))
+    found = early_stopping(with_trials(made, **{"training.epochs": [budget for _, _, budget, _ in trials]}))
+    assert found is not None
+    counted = [
+        (trained, budget or fixed)
+        for state, trained, budget, _ in trials
+        if state in ("finished", "stopped") and trained and (budget or fixed)
+    ]
+    assert (found.trained, found.full) == (sum(t for t, _ in counted), sum(b for _, b in counted))
+    assert found.stopped == tuple(n for n, (state, *_) in enumerate(trials) if state == "stopped")
+    assert found.trained_by_trial == {n: trained for n, (_, trained, _, _) in enumerate(trials) if trained}
+    assert np.isnan(found.share) if not counted else 0 < found.share <= 1
+
+
+def test_the_summary_says_what_was_stopped_and_what_that_spared(record: StudyRecord, tables: StudyTables) -> None:
+    states = Counter(record.trials["state"])
+    ended = record.trials["trial"][record.trials["state"].isin(["finished", "stopped"])]
+    trained, full = int(record.history["trial"].isin(ended).sum()), 6 * len(ended)
+    assert states["stopped"] > 1
+    assert (
+        "Early stopping by non-dominated sorting (reduction factor 3, not before epoch 4) ended "
+        f"{states['stopped']} of 30 trials: the finished and the stopped trials together trained "
+        f"{100 * trained / full:.1f} % of the epochs of their full budgets ({trained} of {full})."
+    ) in overview(tables)[1]
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ({"kind": "asha", "metric": "val/elbo", "reduction_factor": 4, "min_epochs": None},
+         "successive halving (ASHA) on validation ELBO (reduction factor 4) ended"),
+        ({"kind": "median", "metric": "val/kl", "reduction_factor": 3, "min_epochs": 5},
+         "the median rule on validation KL (not before epoch 5) ended"),
+        ({"kind": "pareto", "metric": "val/elbo"}, "Early stopping by non-dominated sorting ended"),
+    ],
+)  # fmt: skip
+def test_the_rule_is_told_with_what_it_looks_at(record: StudyRecord, rule: dict[str, Any], told: str) -> None:
+    assert told in overview(study_tables(replace(record, spec={**record.spec, "early_stopping": rule})))[1]
+
+
+def test_a_study_that_could_stop_trials_and_did_not_says_so() -> None:
+    made = eventful(study(**SMALL))
+    kept = made.trials["state"] == "finished"
+    told = overview(study_tables(replace(made, trials=made.trials[kept])))[1]
+    assert "ended no trial: the finished trials trained 100.0 % of the epochs of their full budgets" in told
+
+
+def test_every_constraint_counts_who_violates_it(record: StudyRecord, tables: StudyTables) -> None:
+    finished = record.trials[record.trials["state"] == "finished"].to_dict("records")
+    for bound, constraint in zip(tables.constraints.bounds, (ACTIVE_UNITS, KL), strict=True):
+        assert bound.violating == tuple(row["trial"] for row in finished if not keeps(row, constraint))
+    both = [row["trial"] for row in finished if not (keeps(row, ACTIVE_UNITS) and keeps(row, KL))]
+    assert tables.constraints.violating == tuple(both)
+    assert 0 < len(both) < len(finished)
+    units, kl = (len(bound.violating) for bound in tables.constraints.bounds)
+    assert (
+        f"{len(both)} of {len(finished)} finished trials violate a constraint and are not on the frontier: "
+        f"validation active units at least 4 ({units} trials) and validation KL at most 25 nats ({kl} trial"
+    ) in overview(tables)[1]
+
+
+def test_a_trial_without_a_constraint_s_metric_violates_it() -> None:
+    made = record_of([("finished", 1.0, 1.0), ("finished", 2.0, np.nan)])
+    made = replace(made, spec={**made.spec, "constraints": [{"metric": "val/kl", "at_least": 0.5}]})
+    found = constraints(with_trials(made, feasible=[True, False]))
+    assert found.bounds[0].violating == found.violating == (1,)
+
+
+def test_trials_that_keep_everything_are_told_in_a_sentence(record: StudyRecord) -> None:
+    made = with_trials(record, feasible=True)
+    told = overview(study_tables(made))
+    n = int((made.trials["state"] == "finished").sum())
+    kept = "validation active units at least 4 and validation KL at most 25 nats"
+    assert f"All {n} finished trials keep the constraints: {kept}." in told[1]
+    assert "that keep" not in " ".join([told[0], *told[2:]])
+
+
+def test_where_no_trial_keeps_the_constraints_one_is_chosen_and_the_report_warns(tmp_path: Path) -> None:
+    made = compared(eventful(study(trials=10, epochs=6), ({**KL, "at_most": -1.0},)))
+    assert made.champion is not None
+    finished = made.trials[made.trials["state"] == "finished"].set_index("trial")
+    assert made.champion.trial == finished.filter(like="val_auroc/").max(axis=1).idxmax()
+    folder = write_report(made, tmp_path / "report").parent
+    text = page_of(folder).text
+    warning = f"so every choice here is made among all {len(finished)} finished trials."
+    assert "No finished trial keeps the constraints (validation KL at most −1 nats), " + warning in text
+    assert warning in (folder / "report.md").read_text(encoding="utf-8")
+    assert "No trial is on the frontier, because none of the finished ones keeps the constraints." in text
+    assert pd.read_csv(folder / "frontier.csv").empty
+
+
+def test_rules_of_a_running_study_take_only_trials_that_keep_the_constraints() -> None:
+    made = eventful(study(**SMALL))
+    found = study_tables(replace(made, champion=None))
+    kept = made.trials[made.trials["feasible"] & made.trials["state"].eq("finished")].set_index("trial")
+    assert {c.name: c.trials[0] for c in found.choices} == {
+        rule: kept[rule].idxmax() for rule in ("val/auroc", "val/elbo")
+    }
+    assert found.summary.best_elbo_trial == kept["val/elbo"].idxmax()
+
+
+def failed(*reasons: tuple[str, str | None], **columns: Any) -> StudyRecord:
+    made = record_of([("failed", 1.0, 1.0)] * len(reasons))
+    kinds, why = zip(*reasons, strict=True)
+    return with_trials(made, failure=list(kinds), reason=pd.Series(why, dtype=object), **columns)
+
+
+def test_failures_are_grouped_by_class_and_reason_the_most_frequent_first() -> None:
+    found = failures(
+        failed(("error", "KeyError: 'a'\nmore"), ("diverged", "val/kl"), ("error", "KeyError: 'b'"), ("error", None),
+               ("diverged", "val/kl"), ("error", "KeyError: 'b'"), ("preempted", "worker died"))
+    )  # fmt: skip
+    assert [(f.kind, f.reason, f.reasons, f.trials) for f in found] == [
+        ("error", "KeyError: 'b'", 1, (2, 5)),
+        ("error", "KeyError: 'a'", 1, (0,)),
+        ("error", "", 0, (3,)),
+        ("diverged", "val/kl", 1, (1, 4)),
+        ("preempted", "worker died", 1, (6,)),
+    ]
+
+
+@given(st.lists(st.tuples(st.sampled_from("AB"), st.sampled_from("abcdefghijk")), min_size=1, max_size=40))
+def test_every_failed_trial_is_told_once_and_rare_reasons_are_counted(reasons: list[tuple[str, str]]) -> None:
+    found = failures(failed(*reasons))
+    assert sorted(trial for failure in found for trial in failure.trials) == list(range(len(reasons)))
+    for kind in {kind for kind, _ in reasons}:
+        mine = [failure for failure in found if failure.kind == kind]
+        assert len(mine) <= MOST_REASONS + 1
+        assert sum(failure.reasons for failure in mine) == len({why for k, why in reasons if k == kind})
+        for failure in mine:
+            assert all(reasons[trial][0] == kind for trial in failure.trials)
+            assert not failure.reason or all(reasons[trial][1] == failure.reason for trial in failure.trials)
+
+
+@given(st.text())
+def test_a_reason_is_one_line_of_bounded_length_without_what_cannot_be_printed(text: str) -> None:
+    line = first_line(text)
+    assert len(line) <= LONGEST_REASON
+    assert line.isprintable()
+    assert line == line.strip()
+
+
+def test_a_reason_is_cut_and_freed_of_colours() -> None:
+    assert first_line("x" * LONGEST_REASON) == "x" * LONGEST_REASON
+    assert first_line("x" * (LONGEST_REASON + 1)) == "x" * (LONGEST_REASON - 1) + "…"
+    assert first_line("\n \n\x1b[36m(pid=7)\x1b[0m  KeyError:\t'a'\nmore") == "(pid=7) KeyError: 'a'"
+    assert [first_line(nothing) for nothing in (None, np.nan, "", "\n", "\x1b[0m")] == [""] * 5
+
+
+def test_reasons_are_escaped_in_both_pages_and_never_widen_them(tmp_path: Path) -> None:
+    made = eventful(study(trials=6, epochs=3))
+    nasty = ['Error: <script>alert("1")</script> | `x` & <wbr>', "y" * 5000]
+    trials = made.trials.astype({"reason": object})
+    trials.loc[[4, 5], ["state", "failure"]] = ["failed", "error"]
+    trials.loc[[4, 5], "reason"] = nasty
+    folder = write_report(replace(made, trials=trials), tmp_path / "report").parent
+    page, markdown = page_of(folder), (folder / "report.md").read_text(encoding="utf-8")
+    assert not page.all("script")
+    assert nasty[0] in page.text
+    assert "<script" not in markdown
+    assert "&lt;script&gt;" in markdown
+    assert "y" * LONGEST_REASON not in page.text + markdown
+    source = (folder / "report.html").read_text(encoding="utf-8")
+    assert "y" * 32 + "<wbr>" in source
+    assert "y" * 33 not in source
+    row = next(line for line in markdown.splitlines() if line.startswith("| error | 1 | 4 |"))
+    assert len(row.replace("\\|", "").split("|")) == 6
+
+
+def test_without_reasons_the_table_of_failures_is_as_it_was() -> None:
+    made = study(trials=64, epochs=3)
+    kinds = made.trials[made.trials["state"] == "failed"].groupby("failure")["trial"].apply(list)
+    grid = failure_grid(study_tables(made))
+    assert len(grid.rows) > 1
+    assert grid.head == ("failure", "trials", "their numbers")
+    assert {row[0]: row[1:] for row in grid.rows} == {
+        kind: (str(len(mine)), ", ".join(map(str, mine))) for kind, mine in kinds.items()
+    }
+    assert failure_grid(study_tables(eventful(made))).head[-1] == "reason"
+
+
+def test_trials_that_lost_their_worker_are_counted_but_for_those_that_did_not_go_on(tables: StudyTables) -> None:
+    counts = [1, 0, 3, 2, np.nan]
+    reasons = [("preempted", "worker died"), ("error", "x"), ("preempted", "worker died"), ("error", "x"), ("", "")]
+    made = failed(*reasons, preemptions=counts, state=["finished", "finished", "failed", "failed", "running"])
+    made.trials.loc[0, "failure"] = None
+    found = preemptions(made)
+    assert (found.trials, found.times) == ((0, 3), 3)
+    assert (
+        "2 trials were interrupted by a lost worker, 3 times in all, and went on from their last checkpoint: "
+        "trials 3 and 8."
+    ) in overview(tables)[1]
+
+
+def test_the_summary_names_what_the_search_began_with(record: StudyRecord, tables: StudyTables) -> None:
+    assert overview(tables)[1].startswith(
+        "2 configurations of the study file were to be tried first. "
+        "The search was warm-started with the finished trials of the study older <b>."
+    )
+    alone = replace(record, spec={**record.spec, "enqueue": [{"beta": 1}], "warm_start": None})
+    assert overview(study_tables(alone))[1].startswith("1 configuration of the study file was to be tried first. Early")
+
+
+def test_the_table_of_all_trials_says_how_far_each_came(record: StudyRecord, tables: StudyTables) -> None:
+    grid = trial_grid(tables, tables.trials)
+    assert grid.head[:5] == ("trial", "state", "epochs", "feasible", "preemptions")
+    lengths = record.history.groupby("trial").size()
+    for row, about in zip(grid.rows, record.trials.to_dict("records"), strict=True):
+        assert row[2] == str(lengths[about["trial"]])
+        judged = about["state"] in ("finished", "stopped")
+        assert row[3] == (("yes" if about["feasible"] else "no") if judged else "–")
+        assert row[4] == str(about["preemptions"])
+
+
+def test_the_hypervolume_is_told_with_the_epochs_that_it_took(record: StudyRecord, tables: StudyTables) -> None:
+    table = tables.hypervolume
+    assert not isinstance(table, Missing)
+    assert table.epochs_N is not None
+    expected = [int((record.history["trial"] <= trial).sum()) for trial in table.trial_N]
+    assert table.epochs_N.tolist() == expected
+    plain = hypervolume_history(tidy(study(**SMALL)))
+    assert not isinstance(plain, Missing)
+    assert plain.epochs_N is None
+
+
+def quiet(made: StudyRecord) -> StudyRecord:
+    """Of this version, but nothing remarkable happened."""
+    return replace(made, trials=made.trials.assign(feasible=True, preemptions=0, reason=None))
+
+
+@pytest.mark.parametrize("make", [lambda: study(**SMALL), lambda: without_rate(("val/reconstruction",), **SMALL)])
+def test_a_study_in_which_nothing_of_this_happened_reads_as_one_of_an_earlier_version(
+    make: Callable[[], StudyRecord], tmp_path: Path
+) -> None:
+    plain, made = (write_report(r, tmp_path / n).parent for r, n in ((make(), "plain"), (quiet(make()), "quiet")))
+    one, other = bytes_of(plain), bytes_of(made)
+    tables_of_trials = {"trials.parquet", "frontier.csv"}
+    assert {name for name in one if one[name] != other[name]} == tables_of_trials
+    spec = {"early_stopping": {"kind": "none"}, "constraints": [], "enqueue": [], "warm_start": None}
+    said = overview(study_tables(replace(make(), spec={**make().spec, **spec})))
+    assert said == overview(study_tables(make()))
+
+
+def test_what_was_measured_is_the_same_in_any_order_and_stored_with_the_report(
+    record: StudyRecord, written: Path, tmp_path: Path
+) -> None:
+    shuffled = replace(
+        record,
+        trials=record.trials.sample(frac=1, random_state=1)[list(reversed(record.trials.columns))],
+        history=record.history.sample(frac=1, random_state=2),
+    )
+    assert bytes_of(write_report(shuffled, tmp_path / "again").parent) == bytes_of(written)
+    stored = pd.read_parquet(written / "trials.parquet")
+    assert list(stored.columns[:8]) == [
+        "trial", "state", "failure", "run_id", "reason", "preemptions", "feasible", "beta"
+    ]  # fmt: skip
+    assert stored["feasible"].tolist() == record.trials["feasible"].tolist()
+    assert set(METRICS) <= set(stored.columns)

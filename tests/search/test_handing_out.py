@@ -1,0 +1,128 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from optuna.trial import TrialState
+
+from .conftest import GOOD
+
+TRIES = "enqueue=[{beta: 1, network.hidden: [128]}, {objective.free_bits.kind: total, free_bits.nats: 1}]"
+
+
+def attributes(store, number):
+    return store.study.get_trials(deepcopy=False)[number].user_attrs
+
+
+def test_what_the_spec_names_is_tried_first_and_completed_by_the_sampler(open_store):
+    store = open_store(TRIES)
+    first, second, third = (store.ask() for _ in range(3))
+    assert (first.parameters["beta"], first.parameters["network.hidden"]) == (1.0, (128,))
+    assert type(first.parameters["beta"]) is float
+    assert (second.parameters["free_bits.kind"], second.parameters["free_bits.nats"]) == ("total", 1.0)
+    assert second.parameters["beta"] != first.parameters["beta"]
+    assert [first.number, second.number, third.number] == [0, 1, 2]
+    for proposal in (first, second, third):
+        assert store.spec.trial(proposal.parameters)
+        assert store.parameters(proposal.number) == proposal.parameters
+
+
+def test_each_first_try_is_handed_out_once_however_often_drivers_come_and_go(open_store):
+    store = open_store(TRIES, "trials=4")
+    assert store.remaining() == 4
+    first = store.ask()
+    assert store.remaining() == 3
+    assert store.counts() == {"running": 1, "waiting": 1}
+    store.fail(first.number, "diverged")
+
+    store = open_store(TRIES, "trials=4")
+    assert store.remaining() == 3
+    assert store.ask().parameters["free_bits.kind"] == "total"
+    store = open_store(TRIES, "trials=4")
+    assert (store.remaining(), store.ask().number) == (3, 1)
+    assert [store.ask().number for _ in range(2)] == [2, 3]
+    assert (store.remaining(), store.counts()) == (0, {"failed": 1, "running": 3})
+
+
+def test_first_tries_may_be_added_later_and_come_after_what_was_interrupted(open_store):
+    dead = open_store()
+    left = dead.ask()
+    store = open_store(TRIES)
+    assert store.ask() == left
+    assert store.ask().parameters["beta"] == 1.0
+    one_more = TRIES.replace("enqueue=[", "enqueue=[{beta: 2}, ")
+    store = open_store(one_more)
+    assert [store.ask().number for _ in range(2)] == [0, 1]
+    assert [store.ask().parameters["beta"] for _ in range(2)][1] == 2.0
+
+
+def test_equal_first_tries_are_one(open_store):
+    store = open_store("enqueue=[{beta: 1}, {objective.beta: 1.0}]")
+    assert [store.ask().parameters["beta"] == 1.0 for _ in range(2)] == [True, False]
+
+
+def test_a_trial_whose_worker_died_is_handed_out_next_as_it_was(open_store):
+    store = open_store(TRIES, "trials=4")
+    asked = [store.ask() for _ in range(3)]
+    assert (store.count_preemption(1), store.count_preemption(1), store.count_preemption(2)) == (1, 2, 1)
+    store.requeue(1)
+    assert store.remaining() == 2
+    store.requeue(2)
+    assert store.count_preemption(2) == 2
+    assert [store.ask() for _ in range(2)] == [asked[2], asked[1]]
+    assert (store.remaining(), store.ask().number) == (1, 3)
+    assert store.finish(1, GOOD)
+    assert attributes(store, 1)["preemptions"] == 2
+    assert open_store(TRIES, "trials=4").count_preemption(2) == 3
+
+
+@pytest.mark.parametrize("kind", ["random", "tpe", "gp"])
+def test_asking_at_random_is_noted_and_needs_no_sampler(open_store, kind):
+    store = open_store(f"sampler.kind={kind}")
+    sampled, at_random = store.ask(), store.ask(at_random=True)
+    assert at_random.number == 1
+    assert store.spec.trial(at_random.parameters)
+    assert ["sampler" in attributes(store, number) for number in (0, 1)] == [False, True]
+    assert attributes(store, 1)["sampler"] == "random"
+    assert store.ask(at_random=True).parameters != at_random.parameters
+    assert sampled.parameters != at_random.parameters
+
+
+def test_a_complete_configuration_is_not_drawn_at_random_whoever_asks(open_store):
+    everything = "{beta: 1, latent_dim: 2, kl_annealing.schedule: none, free_bits.kind: none, network.hidden: [128]}"
+    store = open_store(f"enqueue=[{everything}, {{beta: 2}}]")
+    assert store.ask(at_random=True).parameters["beta"] == 1
+    assert store.ask(at_random=True).parameters["beta"] == 2
+    store.requeue(1)
+    store.requeue(0)
+    assert [store.ask(at_random=True).number for _ in range(2)] == [0, 1]
+    assert ["sampler" in attributes(store, number) for number in (0, 1)] == [False, True]
+
+
+def test_threads_that_ask_at_once_get_different_trials_while_others_end(open_store):
+    store = open_store(TRIES, "sampler.kind=gp", "trials=40")
+    for _ in range(11):
+        proposal = store.ask()
+        store.finish(proposal.number, {"val/reconstruction": 30 + proposal.parameters["beta"], "val/kl": 5.0})
+    with ThreadPoolExecutor(3) as threads:
+        slow = [threads.submit(store.ask) for _ in range(3)]
+        quick = [threads.submit(store.ask, at_random=True) for _ in range(6)]
+        proposals = [future.result() for future in [*quick, *slow]]
+        ended = [threads.submit(store.finish, proposal.number, GOOD) for proposal in proposals[:6]]
+        assert all(future.result() for future in ended)
+    assert sorted(proposal.number for proposal in proposals) == list(range(11, 20))
+    assert len({proposal.parameters["beta"] for proposal in proposals}) == 9
+    assert store.counts() == {"finished": 17, "running": 3}
+    for proposal in proposals:
+        assert store.parameters(proposal.number) == proposal.parameters
+        assert store.spec.trial(proposal.parameters)
+    assert [("sampler" in attributes(store, proposal.number)) for proposal in proposals] == [True] * 6 + [False] * 3
+
+
+def test_the_first_numbers_are_those_that_were_handed_out(open_store):
+    store = open_store(TRIES)
+    assert store.first_numbers(3) == []
+    store.ask()
+    assert store.study.get_trials(states=[TrialState.WAITING])
+    assert store.first_numbers(3) == [0]
+    for _ in range(3):
+        store.ask()
+    assert store.first_numbers(3) == [0, 1, 2]

@@ -1,0 +1,187 @@
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import optuna
+import psutil
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.search import lock
+from pipeline.search.lock import DriverLock
+
+DRIVE = """
+import sys, time, optuna
+from pipeline.errors import UserError
+from pipeline.search.lock import DriverLock
+study = optuna.load_study(study_name="a", storage=sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    with DriverLock(study):
+        print("held", flush=True)
+        sys.stdin.readline()
+except UserError as error:
+    print(error, flush=True)
+"""
+
+
+@pytest.fixture
+def url(tmp_path):
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    optuna.create_study(storage=url, study_name="a")
+    return url
+
+
+@pytest.fixture
+def study(url):
+    return optuna.load_study(study_name="a", storage=url)
+
+
+@contextmanager
+def driver(url):
+    """Another process that is ready to lock the study, and does so at the first line that it is told."""
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVE, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def told(process, line="go"):
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+
+
+def holder(age=0.0, older=0.0, **changes):
+    """This process as another driver, with its last beat so many seconds ago, and begun so many seconds earlier."""
+    me = psutil.Process()
+    held = {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time() - older, "token": "x"}
+    return held | {"beat": time.time() - age} | changes
+
+
+def test_a_second_driver_is_refused_until_the_first_is_killed(url, study):
+    with driver(url) as first:
+        told(first)
+        assert first.stdout.readline() == "held\n"
+        with pytest.raises(UserError) as caught:
+            DriverLock(study).acquire()
+        words = f"the study 'a' is being run by pid {first.pid} on host {socket.gethostname()} (last sign of life "
+        assert str(caught.value).startswith(words)
+        assert "try again" not in str(caught.value)
+        os.kill(first.pid, 9)
+        # Not waited for yet: a process of which only its end is left.
+        while psutil.Process(first.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        with DriverLock(study):
+            assert study.user_attrs["driver"]["pid"] == os.getpid()
+
+
+def test_a_driver_that_ends_leaves_the_study_free(url, study):
+    with driver(url) as first, driver(url) as second:
+        told(first)
+        assert first.stdout.readline() == "held\n"
+        told(first, "end")
+        assert first.wait(20) == 0
+        assert study.user_attrs["driver"] is None
+        told(second)
+        assert second.stdout.readline() == "held\n"
+
+
+def test_of_drivers_that_start_at_once_one_wins(url):
+    with driver(url) as one, driver(url) as other, driver(url) as third:
+        processes = [one, other, third]
+        for process in processes:
+            told(process)
+        said = [process.stdout.readline() for process in processes]
+        assert said.count("held\n") == 1
+        assert sum("is being run by pid" in line for line in said) == 2
+
+
+@pytest.mark.parametrize(
+    ("held", "is_free"),
+    [
+        ({}, False),
+        ({"age": 1e6}, False),
+        ({"older": 100}, True),
+        ({"pid": 2**22 + 1}, True),
+        ({"pid_space": "pid:[1]", "pid": 2**22 + 1}, False),
+        ({"host": "elsewhere"}, False),
+        ({"host": "elsewhere", "age": 40}, False),
+        ({"host": "elsewhere", "age": 61}, True),
+        ({"host": "elsewhere", "age": -3_600}, False),
+    ],
+)
+def test_a_holder_is_alive_by_its_process_here_and_by_its_beat_elsewhere(monkeypatch, study, held, is_free):
+    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.01)
+    held = holder(**held)
+    study.set_user_attr("driver", held)
+    if is_free:
+        with DriverLock(study) as mine:
+            assert not mine.lost.is_set()
+        assert study.user_attrs["driver"] is None
+    else:
+        with pytest.raises(UserError, match="is being run by"):
+            DriverLock(study).acquire()
+        assert study.user_attrs["driver"] == held
+
+
+def test_who_waits_for_another_host_is_told_how_long(study):
+    study.set_user_attr("driver", holder(host="elsewhere", pid=7, age=20))
+    says = r"by pid 7 on host elsewhere \(last sign of life 2\d s ago\); .*try again in (40|39|3\d) s"
+    with pytest.raises(UserError, match=says):
+        DriverLock(study).acquire()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.05)
+
+
+def wait_until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert condition()
+
+
+def test_a_held_lock_beats_and_a_stolen_one_is_noticed_and_left_alone(quick, study):
+    with DriverLock(study) as mine:
+        first = study.user_attrs["driver"]["beat"]
+        wait_until(lambda: study.user_attrs["driver"]["beat"] > first)
+        assert not mine.lost.is_set()
+        thief = holder(host="elsewhere", token="thief")
+        study.set_user_attr("driver", thief)
+        wait_until(mine.lost.is_set)
+    assert study.user_attrs["driver"] == thief
+
+
+def test_a_database_that_goes_away_ends_no_driver(quick, study, tmp_path, caplog):
+    file = tmp_path / "study.db"
+    with DriverLock(study) as mine:
+        content = file.read_bytes()
+        file.write_bytes(b"no database any more" * 100)
+        wait_until(lambda: "could not be renewed" in caplog.text)
+        assert not mine.lost.is_set()
+        file.write_bytes(content)
+        first = time.time()
+        wait_until(lambda: study.user_attrs["driver"]["beat"] > first)
+        file.write_bytes(b"no database any more" * 100)
+    assert "could not be given up" in caplog.text
+
+
+def test_an_interrupted_attempt_leaves_nothing_behind(monkeypatch, study):
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lock.time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        DriverLock(study).acquire()
+    assert study.user_attrs["driver"] is None
