@@ -223,6 +223,7 @@ def test_a_kill_at_any_moment_leaves_a_good_checkpoint_and_no_half_one(processes
         time.sleep(chance.uniform(0, 0.05))
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
+        _wait_until_settled(folder)
         half_written += len(os.listdir(folder.local)) - len(folder.names()) if folder.local else 0
         assert 1 <= len(folder.names()) <= 3
         latest = Checkpoints(folder).latest()
@@ -233,6 +234,13 @@ def test_a_kill_at_any_moment_leaves_a_good_checkpoint_and_no_half_one(processes
         assert half_written, "no kill came while a file was being written"
         Checkpoints(folder).save(numbered(reached + 1, numbers))
         assert sorted(os.listdir(folder.local)) == folder.names()
+
+
+def _wait_until_settled(folder: Folder) -> None:
+    """A store may still carry out what it was sent before the kill."""
+    before = None
+    while folder.local is None and before != (before := folder.names()):
+        time.sleep(0.5)
 
 
 def _epochs(folder: Folder, above: int = 0) -> list[int]:
