@@ -42,7 +42,7 @@ class Sleeper(tune.Trainable):
     """A trial that does nothing, for a second."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.assignment, self.is_first = config["assignment"], True
+        self.assignment = config["assignment"]
         sign_in(self.assignment.roster)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -50,11 +50,9 @@ class Sleeper(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        started = time.time()
+        started, began = time.time(), time.monotonic()
         time.sleep(float(os.environ.get("SLEEP_SECONDS", "1")))
-        if self.is_first:
-            wait_for_others(self.assignment.roster, self.assignment.workers)
-            self.is_first = False
+        wait_for_others(self.assignment.roster, self.assignment.workers, began)
         beta = self.assignment.task.parameters["beta"]
         metrics = {"val/reconstruction": 20 + beta, "val/kl": 10 / beta, "train/kl_weight": 1.0, STARTED: started}
         record = EpochRecord(epoch=1, timestamp_ms=time.time_ns() // 10**6, metrics=metrics)

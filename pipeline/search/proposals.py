@@ -82,8 +82,3 @@ class Proposals:
         seed = self.spec.seed if self.spec.sampler.seed is None else self.spec.sampler.seed
         words = np.random.SeedSequence([seed, number]).generate_state(1)
         return make_sampler(kind, int(words[0]))
-
-    def put_back(self, number: int) -> None:
-        """Hand a trial out again, before all others."""
-        with self._lock:
-            self.left.appendleft(number)

@@ -91,7 +91,8 @@ class StudyStore:
         return [trial for trial in self.study.get_trials(deepcopy=False, states=states or None) if is_own(trial)]
 
     def _at(self, number: int) -> FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[number]
+        # To read all trials for one would take the driver's loop ever longer.
+        return self._storage.get_trial(self._id(number))
 
     def _note(self, number: int, attribute: str, value: Any) -> None:
         self._storage.set_trial_user_attr(self._id(number), attribute, value)
@@ -102,17 +103,13 @@ class StudyStore:
     def ask(self, at_random: bool = False) -> Proposal:
         """The next configuration.
 
-        First come those that an earlier driver left running, or that were put back, under their old numbers; then the
-        ones that the spec names; then the sampler's. May be called from several threads at once.
+        First come those that an earlier driver left running, under their old numbers; then the ones that the spec
+        names; then the sampler's. May be called from several threads at once.
 
         Args:
             at_random: Draw what is still open of it at random, for when the spec's sampler takes too long.
         """
         return self._proposals.ask(at_random)
-
-    def requeue(self, number: int) -> None:
-        """Put a running trial, whose worker died, back to where `ask` takes the next one from."""
-        self._proposals.put_back(number)
 
     def count_preemption(self, number: int) -> int:
         """Count that an unfinished trial lost its worker; how often it has."""

@@ -10,8 +10,12 @@ from pipeline.search.store import Proposal
 
 # A quick sampler answers within this, so that no turn of the driver's loop is lost.
 PATIENCE_SECONDS = 0.05
-# From here on the next configuration is asked for before it is needed.
-SLOW_SECONDS = 0.2
+# With one trial at a time nobody else waits.
+PATIENCE_SECONDS_ALONE = 1.0
+# Where an ask costs a larger share of a trial's time, the next configuration is asked for before it is needed.
+DEAR_SHARE = 0.02
+# Of the newest in the mean time between two turns.
+NEWEST_SHARE = 0.2
 # So long a slot stands idle for a slow sampler; then it gets a configuration drawn at random.
 LONGEST_WAIT_SECONDS = 1.0
 
@@ -32,7 +36,9 @@ class Asker:
         self._ask, self._ask_at_random, self.left, self._at_once = ask, ask_at_random, count, at_once
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sampler")
         self._answers: deque[Future[Proposal]] = deque()
-        self._seconds = 0.0
+        self._patience = PATIENCE_SECONDS_ALONE if at_once == 1 else PATIENCE_SECONDS
+        self._ask_seconds = self._turn_seconds = 0.0
+        self._taken = time.monotonic()
         self._waiting_since: float | None = None
 
     def take(self) -> Proposal | None:
@@ -40,13 +46,12 @@ class Asker:
         self._order(1)
         if not self._answers:
             return None
-        wait_for([self._answers[0]], PATIENCE_SECONDS)
-        if self._answers[0].done():
-            answer = self._answers.popleft().result()
-            self._order(1 if self._is_slow() else 0)
-            self._waiting_since = None
-            return answer
-        return self._instead()
+        wait_for([self._answers[0]], self._patience)
+        if not self._answers[0].done():
+            return self._instead()
+        answer = self._answers.popleft().result()
+        self._turn()
+        return answer
 
     def has_more(self) -> bool:
         """Whether any configuration is still to be taken."""
@@ -64,11 +69,16 @@ class Asker:
     def _timed(self) -> Proposal:
         started = time.monotonic()
         answer = self._ask()
-        self._seconds = time.monotonic() - started
+        self._ask_seconds = time.monotonic() - started
         return answer
 
-    def _is_slow(self) -> bool:
-        return self._at_once > 1 and self._seconds > SLOW_SECONDS
+    def _turn(self) -> None:
+        now = time.monotonic()
+        self._turn_seconds += NEWEST_SHARE * (now - self._taken - self._turn_seconds)
+        self._taken, self._waiting_since = now, None
+        trial_seconds = self._at_once * self._turn_seconds
+        if self._at_once > 1 and self._ask_seconds > DEAR_SHARE * trial_seconds:
+            self._order(1)
 
     def _instead(self) -> Proposal | None:
         self._waiting_since = self._waiting_since or time.monotonic()

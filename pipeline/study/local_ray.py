@@ -26,7 +26,8 @@ def connected(address: str | None) -> Iterator[None]:
 
 
 def _start(address: str | None) -> None:
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    # Of failed trials the driver tells itself.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
         if address:
@@ -49,17 +50,21 @@ def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
+def fitting(resources: ResourcesSpec) -> int:
+    """How many trials the nodes that are up can run at once; 0 where none fits."""
+    wanted = {"CPU": resources.cpu, "GPU": resources.gpu}
+    return sum(min(int(node.get(kind, 0) // ask) for kind, ask in wanted.items() if ask) for node in _nodes())
+
+
 def slots(resources: ResourcesSpec) -> int:
-    """How many trials the nodes that are up can run at once.
+    """How many trials the nodes that are up can run at once, one at least.
 
     Raises:
         UserError: No node has what a single trial asks for.
     """
-    wanted = {"CPU": resources.cpu, "GPU": resources.gpu}
-    nodes = _nodes()
-    fits = sum(min(int(node.get(kind, 0) // ask) for kind, ask in wanted.items() if ask) for node in nodes)
+    fits = fitting(resources)
     if fits == 0:
-        largest = {kind: max((node.get(kind, 0) for node in nodes), default=0) for kind in wanted}
+        largest = {kind: max((node.get(kind, 0) for node in _nodes()), default=0) for kind in ("CPU", "GPU")}
         raise UserError(
             f"resources: a trial asks for {resources.cpu:g} CPU and {resources.gpu:g} GPU; "
             f"the largest node has {largest['CPU']:g} CPU and {largest['GPU']:g} GPU"

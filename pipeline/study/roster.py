@@ -5,7 +5,8 @@ import uuid
 
 from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_list, _internal_kv_put
 
-SECONDS_FOR_WORKERS = 60.0
+# A worker's start takes less than this, and a trial that took longer gives the others time enough.
+SECONDS_FOR_WORKERS = 30.0
 
 
 def new_roster() -> str:
@@ -18,14 +19,18 @@ def sign_in(roster: str) -> None:
     _internal_kv_put(f"{roster}{uuid.uuid4().hex}", b"1")
 
 
-def wait_for_others(roster: str, workers: int) -> None:
-    """Wait until so many workers are up.
+def wait_for_others(roster: str, workers: int, began: float) -> None:
+    """Wait until so many workers have signed in.
 
     Tune gives a free worker to a trial whose own is still starting, and ends that one: with trials shorter than a
     worker's start, a single worker would do all the work.
+
+    Args:
+        roster: The list.
+        workers: All that have died, and all that are to be up.
+        began: When the trial did, by time.monotonic().
     """
-    deadline = time.monotonic() + SECONDS_FOR_WORKERS
-    while len(_internal_kv_list(roster)) < workers and time.monotonic() < deadline:
+    while len(_internal_kv_list(roster)) < workers and time.monotonic() < began + SECONDS_FOR_WORKERS:
         time.sleep(0.05)
 
 

@@ -15,6 +15,7 @@ from pipeline.study.messages import Assignment, Task, TrialReport
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+RELEASED = object()
 
 
 class LedgerSearcher(Searcher):
@@ -87,6 +88,20 @@ class LedgerScheduler(FIFOScheduler):
     def __init__(self, searcher: LedgerSearcher):
         super().__init__()  # type: ignore[no-untyped-call]
         self.searcher = searcher
+        self.kept: Any = None
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Have idle workers wait for their next trial, until one comes that needs their room for itself.
+
+        By itself Tune keeps one idle worker, and ends another that becomes free before the sampler has answered.
+        """
+        cache, resources = tune_controller._tune_controller._actor_cache, trial.placement_group_factory
+        if self.kept is None:
+            self.kept = resources
+            cache.increase_max(resources, self.searcher.concurrency)
+        elif self.kept is not RELEASED and resources != self.kept:
+            cache.decrease_max(self.kept, self.searcher.concurrency)
+            self.kept = RELEASED
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Whether a trial goes on after some epochs."""

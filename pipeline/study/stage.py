@@ -2,7 +2,7 @@
 
 from ray.tune import Trainable
 
-from pipeline.study import roster
+from pipeline.study import local_ray, roster
 from pipeline.study.halt import Halt
 from pipeline.study.ledger import Ledger
 from pipeline.study.messages import Assignment, Task
@@ -26,7 +26,7 @@ def run_stage(
             data_sha256=plan.data.sha256,
             folder=str(plan.folder),
             roster=names,
-            workers=workers,
+            workers=ledger.deaths + min(workers, local_ray.fitting(plan.spec.resources)),
         )
 
     try:

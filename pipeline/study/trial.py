@@ -55,11 +55,11 @@ class VaeTrial(tune.Trainable):
         self.assignment: Assignment = config["assignment"]
         self.course: Course | None = None
         sign_in(self.assignment.roster)
-        self.is_first = True
+        self.began = time.monotonic()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """A used worker takes the next trial."""
-        self.assignment, self.course = new_config["assignment"], None
+        self.assignment, self.course, self.began = new_config["assignment"], None, time.monotonic()
         return True
 
     def step(self) -> dict[str, Any]:
@@ -84,9 +84,7 @@ class VaeTrial(tune.Trainable):
             if not self.course.is_trained:
                 return TrialReport(epochs=epochs)
             metrics = self.course.measure()
-            if self.is_first:
-                wait_for_others(self.assignment.roster, self.assignment.workers)
-                self.is_first = False
+            wait_for_others(self.assignment.roster, self.assignment.workers, self.began)
             return TrialReport(epochs=epochs, state="finished", metrics=metrics)
         except Diverged as reason:
             return TrialReport(epochs=epochs, state="failed", failure="diverged", error=str(reason))

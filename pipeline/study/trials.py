@@ -2,6 +2,7 @@
 
 import math
 import re
+import time
 from collections.abc import Mapping, Sequence
 
 from pipeline.errors import StudyError
@@ -21,6 +22,7 @@ from pipeline.tracking.writer import Recalled, TrackingWriter
 
 # So many first trials that fail alike mean that the others would too.
 ALIKE = 3
+SECONDS_BETWEEN_SHOWS = 1.0
 
 
 class StudyLedger(Ledger):
@@ -39,6 +41,8 @@ class StudyLedger(Ledger):
         super().__init__(tracking, recalled)
         self.store, self.display, self.keeper, self.halt = store, progress, keeper, halt
         self._rungs: dict[str, tuple[int, ...]] = {}
+        self._first: list[int] = []
+        self._shown = -math.inf
         self.asker = Asker(store.ask, lambda: store.ask(at_random=True), store.remaining(), at_once)
 
     def _fresh(self) -> Task | None:
@@ -99,9 +103,12 @@ class StudyLedger(Ledger):
             self.store.fail(task.number, report.failure or "error", report.reason)
 
     def _stop_if_alike(self, number: int) -> None:
+        if len(self._first) < ALIKE:
+            self._first = self.store.first_numbers(ALIKE)
+        if len(self._first) < ALIKE or number not in self._first:
+            return
         failures = self.store.failures()[:ALIKE]
-        first = self.store.first_numbers(ALIKE)
-        if number not in first or [failed for failed, _, _ in failures] != first or len(first) < ALIKE:
+        if [failed for failed, _, _ in failures] != self._first:
             return
         kinds = {(failure, re.sub(r"\d+", "#", reason)) for _, failure, reason in failures}
         _, failure, reason = failures[0]
@@ -110,7 +117,10 @@ class StudyLedger(Ledger):
             self.halt.ask(StudyError(f"the first {ALIKE} trials failed alike ({failure}): {reason}"))
 
     def show(self) -> None:
-        """Bring the progress line up to date."""
+        """Bring the progress line up to date, now and then: it takes reading the whole store."""
+        if time.monotonic() - self._shown < SECONDS_BETWEEN_SHOWS:
+            return
+        self._shown = time.monotonic()
         self.display.update(self.store.counts(), self.store.finished_values(), self.tracking.uploader.is_away)
 
 

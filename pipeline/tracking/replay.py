@@ -12,7 +12,6 @@ from mlflow.entities import Metric, Param, Run, RunTag
 
 from pipeline.tracking import layout
 from pipeline.tracking.spool import Record
-from pipeline.tracking.store import find_run
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +29,9 @@ class Replay:
         self.run_ids = {**run_ids, PARENT: parent.info.run_id}
         self._epochs: dict[str, dict[int, Record]] = {}
         self._points: dict[str, list[Metric]] = {}
-        self._ended: list[str] = []
-        self._is_unsure = False
+        self._ended: set[str] = set()
+        # The driver before may have died while it created a run.
+        self._is_unsure = True
         self._operations: dict[str, Callable[[Record], None]] = {
             "start": self._start,
             "epochs": self._log_epochs,
@@ -52,7 +52,7 @@ class Replay:
 
     def apply(self, records: Sequence[Record]) -> None:
         """Do what the records say; after an error it may all be applied again."""
-        self._points, self._ended = {}, []
+        self._points, self._ended = {}, set()
         try:
             for record in records:
                 self._operations[record["op"]](record)
@@ -71,27 +71,42 @@ class Replay:
 
     def _start(self, record: Record) -> None:
         key = record["run"]
+        if key in self._ended:
+            self._ended.remove(key)
+            self._epochs.pop(key, None)
         if key not in self.run_ids:
             self.run_ids[key] = self._create(record)
         else:
             self._log_tags(key, {layout.STATE: "running"})
             self.client.update_run(self.run_ids[key], status="RUNNING")
+        params = [Param(name, value) for name, value in record["parameters"].items()]
+        self.client.log_batch(self.run_ids[key], params=params)
 
     def _create(self, record: Record) -> str:
-        uid = f"{self.parent.info.run_id}/{record['run']}"
-        known = find_run(self.client, self.parent.info.experiment_id, uid) if self._is_unsure else None
+        experiment, uid = self.parent.info.experiment_id, f"{self.parent.info.run_id}/{record['run']}"
         about = {
             layout.STUDY: self.parent.data.tags[layout.STUDY],
             layout.UID: uid,
             layout.STATE: "running",
             layout.PARENT: self.parent.info.run_id,
         }
-        run = known or self.client.create_run(
-            self.parent.info.experiment_id, record["time_ms"], tags={**about, **record["tags"]}, run_name=record["name"]
+        known = self._known(uid) if self._is_unsure else []
+        run = (
+            known[0]
+            if known
+            else self.client.create_run(
+                experiment, record["time_ms"], tags={**about, **record["tags"]}, run_name=record["name"]
+            )
         )
-        params = [Param(name, value) for name, value in record["parameters"].items()]
-        self.client.log_batch(run.info.run_id, params=params)
+        # MLflow's client sends a request again whose answer was lost, and so may have created several.
+        for other in self._known(uid):
+            if other.info.run_id != run.info.run_id:
+                self.client.delete_run(other.info.run_id)
         return str(run.info.run_id)
+
+    def _known(self, uid: str) -> list[Run]:
+        """The runs with an identity of ours."""
+        return list(self.client.search_runs([self.parent.info.experiment_id], f"tags.`{layout.UID}` = '{uid}'"))
 
     def _log_epochs(self, record: Record) -> None:
         self._remember(record)
@@ -117,7 +132,7 @@ class Replay:
         self._log_tags(key, record["tags"])
         status = "FAILED" if record["tags"][layout.STATE] == "failed" else "FINISHED"
         self.client.set_terminated(run_id, status, record["time_ms"])
-        self._ended.append(key)
+        self._ended.add(key)
 
     def _status(self, record: Record) -> None:
         self._flush(record["run"])

@@ -5,7 +5,6 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -13,15 +12,15 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from pipeline.tracking.replay import Replay
-from pipeline.tracking.spool import Record, Spool
+from pipeline.tracking.spool import Spool
 
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_BATCHES = 1.0
 RECORDS_PER_BATCH = 2000
 LONGEST_PAUSE_SECONDS = 30.0
-# What trying again cannot mend.
-REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
+# What trying again cannot mend. BAD_REQUEST can be: a proxy in trouble, or the server's database.
+REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 
 
 class Uploader:
@@ -38,6 +37,9 @@ class Uploader:
         self._replay = Replay(client, parent, run_ids)
         self._marker = Marker(spool.path.with_suffix(".offset"), parent.info.run_id)
         self._offset = min(self._marker.read(), spool.end)
+        # A spool that got lost begins anew, and so does the way through it.
+        self._marker.write(self._offset)
+        self._size = RECORDS_PER_BATCH
         self._replay.recall(record for offset, record in spool.read() if offset <= self._offset)
         self._wake, self._is_closing = threading.Event(), False
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
@@ -55,8 +57,10 @@ class Uploader:
     def drain(self, patience_seconds: float) -> bool:
         """Wait until all is in MLflow, as long as it makes headway; False where it does not for so long."""
         offset, since = self._offset, time.monotonic()
+        self._wake.set()
         while self.waiting_bytes:
-            self._wake.set()
+            if not self.is_away:
+                self._wake.set()
             time.sleep(0.02)
             if self._offset != offset:
                 offset, since = self._offset, time.monotonic()
@@ -74,41 +78,42 @@ class Uploader:
         pause = SECONDS_BETWEEN_BATCHES
         while not self._is_closing:
             try:
-                self._upload()
+                has_more = self._upload()
                 pause, self.is_away = SECONDS_BETWEEN_BATCHES, False
             except Exception as error:
                 if not self.is_away:
                     logger.warning("MLflow is away, records wait in %s: %s", self.spool.path, str(error)[:500])
-                self.is_away, pause = True, min(2 * pause, LONGEST_PAUSE_SECONDS)
-            self._wake.wait(pause)
-            self._wake.clear()
+                has_more, self.is_away, pause = False, True, min(2 * pause, LONGEST_PAUSE_SECONDS)
+            if not has_more:
+                self._wake.wait(pause)
+                self._wake.clear()
 
-    def _upload(self) -> None:
-        """One batch; after an error its records are read again, as nothing of it counts as done."""
-        batch = list(self.spool.read(self._offset, RECORDS_PER_BATCH))
+    def _upload(self) -> bool:
+        """One batch; whether another one is to follow at once.
+
+        After an error its records are read again, as nothing of it counts as done, but fewer of them: a server that
+        fails at every tenth request would never take a long batch, and a record that it refuses is to go alone.
+        """
+        batch = list(self.spool.read(self._offset, self._size))
         if not batch:
-            return
+            return False
+        # What MLflow has and the spool had lost would be logged again, at another time.
+        self.spool.sync()
         try:
             self._replay.apply([record for _, record in batch])
         except Exception as error:
+            self._size = max(1, len(batch) // 2)
             if _may_pass(error):
                 raise
-            self._one_by_one([record for _, record in batch])
+            if len(batch) > 1:
+                return True
+            logger.warning("MLflow refused a record: %s", error)
+            self.errors.append(error)
         self._offset = batch[-1][0]
         self._marker.write(self._offset)
         self._replay.forget()
-
-    def _one_by_one(self, records: Sequence[Record]) -> None:
-        """Leave out only the records that MLflow will never take."""
-        for record in records:
-            try:
-                self._replay.apply([record])
-            except Exception as error:
-                if _may_pass(error):
-                    raise
-                logger.warning("MLflow refused a record: %s", error)
-                self.errors.append(error)
-
+        is_full, self._size = len(batch) == self._size, min(2 * self._size, RECORDS_PER_BATCH)
+        return is_full
 
 def _may_pass(error: Exception) -> bool:
     """Whether the same request may succeed later: the server is away, slow or in trouble."""

@@ -108,7 +108,9 @@ class TrackingWriter:
         known: dict[str, Recalled] = {}
         for _, record in self.spool.read():
             run = known.setdefault(record["run"], Recalled())
-            if record["op"] == "epochs":
+            if record["op"] == "start" and run.end:
+                known[record["run"]] = Recalled()
+            elif record["op"] == "epochs":
                 run.epochs += [EpochRecord(epoch=e, timestamp_ms=t, metrics=m) for e, t, m in record["epochs"]]
             elif record["op"] == "end":
                 run.end, run.epochs = record, run.epochs[-1:]
