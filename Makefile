@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help study check test clean
+.PHONY: help study check test soak clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -30,6 +30,9 @@ check: .venv/installed-dev ## Lint, types, and which room of the house may impor
 
 test: .venv/installed-dev ## Install what tests need and run them all
 	$(BIN)/pytest
+
+soak: .venv/installed-dev ## 200 tiny trials with a kill every 20 seconds; some minutes
+	$(BIN)/python -m tests.faults.soak
 
 clean: ## Remove the virtual environment and caches; studies and reports stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

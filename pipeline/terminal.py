@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.search.early_stopping import rungs
 from pipeline.spec import Choices, Range, StudySpec
+from pipeline.spec.constraints import Constraint
 from pipeline.study.plan import Plan
 from pipeline.tracking.layout import trial_name
 from pipeline.tracking.record import StudyRecord
@@ -31,10 +33,31 @@ def plan_text(plan: Plan) -> str:
         f"objectives {', '.join(f'{o.direction} {o.metric}' for o in spec.objectives)}",
         f"reference  {', '.join(f'{name} {value:.4g}' for name, value in plan.reference.items())} (hypervolume)",
         f"budget     {spec.trials} trials of {_epochs(spec)} epochs, sampler {spec.sampler.kind}",
+        *_steering_lines(spec),
         f"resources  {spec.resources.cpu:g} CPU and {spec.resources.gpu:g} GPU a trial",
         f"champion   by {plan.rule}, score {spec.anomaly.score or 'by the rule'}",
     ]
     return "\n".join(lines)
+
+
+def _steering_lines(spec: StudySpec) -> Iterator[str]:
+    stopping = spec.early_stopping
+    if stopping.kind != "none":
+        epochs = ", ".join(map(str, rungs(stopping, spec.training.epochs)))
+        compared = f" on {stopping.metric}" if stopping.compares_one_metric else ""
+        yield f"stopping   {stopping.kind}{compared}, judged at epochs {epochs} once the KL weight is 1"
+    if spec.constraints:
+        yield f"keep       {', '.join(_constraint_text(one) for one in spec.constraints)}"
+    if spec.enqueue:
+        yield f"first      {len(spec.enqueue)} configurations of yours"
+    if spec.warm_start:
+        yield f"learns     from the trials of {spec.warm_start}"
+
+
+def _constraint_text(constraint: Constraint) -> str:
+    if constraint.at_most is None:
+        return f"{constraint.metric} at least {constraint.at_least:g}"
+    return f"{constraint.metric} at most {constraint.at_most:g}"
 
 
 def _epochs(spec: StudySpec) -> str:

@@ -91,14 +91,15 @@ def goes_on(kind: str, record_NM: Floats, own_M: Floats, reduction_factor: int) 
     return RULES[kind](record_NM[np.isfinite(record_NM).all(axis=1)], own_M, reduction_factor)
 
 
-def among_best_fronts(record_NM: Floats, own_M: Floats, reduction_factor: int, spares_front: bool = False) -> bool:
-    """Whether a trial is among the best of all, front by front, and inside a front by spread.
+def among_best_fronts(record_NM: Floats, own_M: Floats, reduction_factor: int, spares_front: bool = True) -> bool:
+    """Whether a trial is on the first front, or among the best of all, front by front, and inside a front by spread.
 
     Args:
         record_NM: The earlier trials' values.
         own_M: The trial's own.
         reduction_factor: The best ceil((N + 1) / reduction_factor) go on.
-        spares_front: Let every trial of the first front go on, however crowded it is.
+        spares_front: Let every trial of the first front go on, however crowded it is. To cut a crowded front finds less
+            of the trade-off with the same epochs (docs/benchmarks.md).
     """
     values_NM = np.vstack([record_NM, own_M])
     front_N = moocore.pareto_rank(values_NM)

@@ -1,6 +1,7 @@
 """What each record of the spool does in MLflow. Doing it a second time changes nothing."""
 
 import logging
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from pipeline.tracking.spool import Record
 
 logger = logging.getLogger(__name__)
 
+# By default MLflow's client prints a link for each run that ends, into the midst of the study's own line.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # MLflow's own limit.
 METRICS_PER_BATCH = 1000
 # The parent run's key.

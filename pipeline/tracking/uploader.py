@@ -109,11 +109,15 @@ class Uploader:
                 return True
             logger.warning("MLflow refused a record: %s", error)
             self.errors.append(error)
-        self._offset = batch[-1][0]
-        self._marker.write(self._offset)
-        self._replay.forget()
+        self._advance(batch[-1][0])
         is_full, self._size = len(batch) == self._size, min(2 * self._size, RECORDS_PER_BATCH)
         return is_full
+
+    def _advance(self, offset: int) -> None:
+        self._offset = offset
+        self._marker.write(offset)
+        self._replay.forget()
+
 
 def _may_pass(error: Exception) -> bool:
     """Whether the same request may succeed later: the server is away, slow or in trouble."""

@@ -156,8 +156,10 @@ def test_pareto_is_what_sorting_front_by_front_and_inside_a_front_by_spread_give
     front_N = front_numbers(values_NM)
     mates = np.flatnonzero(front_N == front_N[-1])
     place = (front_N < front_N[-1]).sum() + spread_order(values_NM[mates]).index(len(mates) - 1)
+    is_among_best = place < math.ceil(len(values_NM) / factor)
     assert place_by_spread(values_NM[mates]) == spread_order(values_NM[mates]).index(len(mates) - 1)
-    assert goes_on("pareto", values_NM[:-1], values_NM[-1], factor) == (place < math.ceil(len(values_NM) / factor))
+    assert among_best_fronts(values_NM[:-1], values_NM[-1], factor, spares_front=False) == is_among_best
+    assert goes_on("pareto", values_NM[:-1], values_NM[-1], factor) == (is_among_best or front_N[-1] == 0)
 
 
 @given(point_sets(any_finite), factors)
@@ -181,17 +183,10 @@ def test_of_a_crowded_front_the_middle_of_a_gap_goes_on_and_a_near_twin_does_not
     angle_N = np.linspace(0, np.pi / 2, 20 * count + 1)
     curve_NM = 1 - np.c_[np.cos(angle_N), np.sin(angle_N)]
     crowd_NM = np.vstack([curve_NM[: 2 * count], curve_NM[-1:]])
-    assert goes_on("pareto", crowd_NM, curve_NM[11 * count], factor)
+    assert among_best_fronts(crowd_NM, curve_NM[11 * count], factor, spares_front=False)
     between = 1 - np.array([np.cos(angle_N[:2]).mean(), np.sin(angle_N[:2]).mean()]) - 1e-9
-    assert not goes_on("pareto", crowd_NM, between, factor)
-    assert among_best_fronts(crowd_NM, between, factor, spares_front=True)
-
-
-@given(point_sets(any_finite), factors)
-def test_only_dominated_trials_end_where_the_front_is_spared(values_NM, factor):
-    is_first = front_numbers(values_NM)[-1] == 0
-    spared = among_best_fronts(values_NM[:-1], values_NM[-1], factor, spares_front=True)
-    assert spared == (is_first or goes_on("pareto", values_NM[:-1], values_NM[-1], factor))
+    assert not among_best_fronts(crowd_NM, between, factor, spares_front=False)
+    assert goes_on("pareto", crowd_NM, between, factor)
 
 
 @given(st.lists(any_finite, max_size=20), any_finite, factors)

@@ -35,7 +35,7 @@ def write_a_study(place: str, uri: str, study: str, dies_at_marker: int | None) 
         study: Its name; the parent run is there.
         dies_at_marker: The upload after which the process kills itself before it marks it as done.
     """
-    uploader.SECONDS_BETWEEN_BATCHES = 0.02
+    uploader.SECONDS_BETWEEN_BATCHES, uploader.RECORDS_PER_BATCH = 0.02, 7
     if dies_at_marker is not None:
         _die_before(dies_at_marker)
     writer = opened(open_client(uri), study, Path(place))
