@@ -27,7 +27,6 @@ from tests.tracking.story import (
     pause,
     records_of,
     start,
-    tag,
     whole_trial,
 )
 
