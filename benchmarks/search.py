@@ -1,8 +1,8 @@
 """Which search finds the frontier with the fewest epochs of training: Markdown.
 
 Four workers, simulated side by side in one process, train real models until a budget of epochs is spent. Compared are
-tpe with stopping on the frontier (also with crowded fronts cut to their most spread out), tpe alone, random search alone,
-and tpe with Ray's own ASHA on the ELBO.
+tpe with stopping on the frontier (also with crowded fronts cut to their most spread out), tpe alone, random search
+alone, and tpe with Ray's own ASHA on the ELBO.
 """
 
 import argparse

@@ -31,9 +31,9 @@ class Confirmation(Ledger):
         super().__init__(tracking, recalled)
         self.display, self.keeper = progress, keeper
         self.waiting, self.total, self.done = deque(tasks), len(tasks), 0
+        self.display.confirm(self.done, self.total)
 
     def _fresh(self) -> Task | None:
-        self.display.confirm(self.done, self.total)
         return self.waiting.popleft() if self.waiting else None
 
     def _has_fresh(self) -> bool:

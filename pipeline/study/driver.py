@@ -55,23 +55,21 @@ def drive(plan: Plan, places: Places, concurrency: int | None, console: Console)
 def _drive(plan: Plan, places: Places, concurrency: int | None, console: Console, halt: Halt) -> None:
     client = open_client(places.tracking_uri)
     check_reachable(client)
-    plan.scratch.mkdir(parents=True, exist_ok=True)
-    url = places.storage_of(plan.name)
-    with (
-        DriverLock(StudyStore(plan.spec, plan.name, url).study) as lock,
-        local_ray.connected(places.ray_address),
-    ):
-        # Opened again: until the lock was held, another driver may have changed it.
-        store = StudyStore(plan.spec, plan.name, url)
-        halt.watch(lock.lost, StudyError("another driver has taken the study over"))
+    with local_ray.connected(places.ray_address):
         at_once = concurrency or local_ray.slots(plan.spec.resources)
-        _prepare(plan, store, places)
-        writer = open_study(client, plan.spec, plan.name, plan.data, plan.reference, plan.scratch)
-        try:
-            _run(plan, store, writer, at_once, console, halt)
-            _finish(plan, store, writer, halt)
-        finally:
-            writer.close()
+        plan.scratch.mkdir(parents=True, exist_ok=True)
+        url = places.storage_of(plan.name)
+        with DriverLock(StudyStore(plan.spec, plan.name, url).study) as lock:
+            halt.watch(lock.lost, StudyError("another driver has taken the study over"))
+            # Opened again: until the lock was held, another driver may have changed it.
+            store = StudyStore(plan.spec, plan.name, url)
+            _prepare(plan, store, places)
+            writer = open_study(client, plan.spec, plan.name, plan.data, plan.reference, plan.scratch)
+            try:
+                _run(plan, store, writer, at_once, console, halt)
+                _finish(plan, store, writer, halt)
+            finally:
+                writer.close()
     _raise_for(plan, store, writer, halt)
 
 
