@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pipeline.errors import StudyError
@@ -18,6 +18,7 @@ class Halt:
 
     def __init__(self) -> None:
         self._why: Exception | None = None
+        self._is_interrupted = False
         self._watched: list[tuple[threading.Event, Exception]] = []
 
     @property
@@ -45,10 +46,13 @@ class Halt:
         before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
 
         def handle(number: int, frame: Any) -> None:
-            if isinstance(self.why, Interrupted):
+            if self._is_interrupted:
                 raise KeyboardInterrupt
+            self._is_interrupted = True
             self.ask(Interrupted("interrupted"))
-            say("stopping: running trials are being saved; Ctrl-C again ends at once")
+            # Nobody may read the output any more, or the signal came in the midst of writing to it.
+            with suppress(OSError, RuntimeError):
+                say("stopping: running trials are being saved; Ctrl-C again ends at once")
 
         try:
             for kind in before:

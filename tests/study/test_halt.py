@@ -11,6 +11,7 @@ import pytest
 from pipeline.errors import StudyError
 from pipeline.study.halt import Halt, Interrupted
 
+SECONDS = 10.0
 BEGIN = """
 import sys, time
 from pipeline.errors import StudyError
@@ -45,12 +46,16 @@ print("saved")
 
 @contextmanager
 def process(code, *words):
-    with subprocess.Popen(
-        [sys.executable, "-c", code, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-    ) as started:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command, pipe = [sys.executable, "-c", code, *words], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1, env=buffered) as started:
+        # Who waits for it in vain reads its end.
+        watchdog = threading.Timer(SECONDS, started.kill)
+        watchdog.start()
         try:
             yield started
         finally:
+            watchdog.cancel()
             started.kill()
 
 
@@ -78,7 +83,7 @@ def test_the_first_signal_asks_for_the_end_and_afterwards_the_old_handlers_are_b
         tell(started)
         assert lines(started, 1) == ["after"]
         started.send_signal(signal.SIGTERM)
-        assert started.wait(10) == -signal.SIGTERM
+        assert started.wait(SECONDS) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("kinds", [(first, second) for first in SIGNALS for second in SIGNALS])
@@ -107,7 +112,7 @@ def test_a_signal_in_the_midst_of_a_print_that_nobody_reads_ends_the_study_all_t
         started.send_signal(signal.SIGINT)
         time.sleep(0.1)
         assert started.stdout.read().endswith("saved\n")
-        assert started.wait(10) == 0
+        assert started.wait(SECONDS) == 0
 
 
 def test_a_signal_whose_message_goes_to_a_closed_pipe_asks_for_the_end():

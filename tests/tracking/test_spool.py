@@ -144,7 +144,7 @@ def test_threads_that_append_at_once_tear_no_line_and_keep_their_order_while_ano
         thread.start()
     offset = 0
     while any(thread.is_alive() for thread in threads) or offset < spool.end:
-        for offset, record in spool.read(offset):  # noqa: B020
+        for offset, record in spool.read(offset):  # noqa: B007, B020
             seen.append(record)
     assert seen == told(Spool(spool.path))
     for writer in range(4):
