@@ -43,10 +43,11 @@ class Sleeper(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         self.assignment = config["assignment"]
-        sign_in(self.assignment.roster)
+        sign_in(self.assignment.roster, self.assignment.task.key)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.assignment = new_config["assignment"]
+        before, self.assignment = self.assignment, new_config["assignment"]
+        sign_in(self.assignment.roster, self.assignment.task.key, before.task.key)
         return True
 
     def step(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -43,8 +43,7 @@ class Keeper:
             self._rows.append({"trial": task.number, "state": "finished", "feasible": feasible, **metrics})
             self._with_weights.add(task.number)
         if time.monotonic() - self._swept > SECONDS_BETWEEN_SWEEPS:
-            self._swept = time.monotonic()
-            self._thread.submit(self._sweep, pd.DataFrame(self._rows))
+            self._order_sweep()
 
     def drop_checkpoints(self, key: str) -> None:
         """A task needs its checkpoints no longer."""
@@ -52,8 +51,13 @@ class Keeper:
 
     def close(self) -> None:
         """The last sweep."""
-        self._thread.submit(self._sweep, pd.DataFrame(self._rows))
+        self._order_sweep()
         self._thread.shutdown(wait=True)
+
+    def _order_sweep(self) -> None:
+        self._swept = time.monotonic()
+        if self._rows:
+            self._thread.submit(self._sweep, [*self._rows])
 
     def _clear(self, key: str) -> None:
         try:
@@ -61,9 +65,11 @@ class Keeper:
         except OSError as error:
             logger.warning("the checkpoints of %s stay: %s", key, error)
 
-    def _sweep(self, trials: pd.DataFrame) -> None:
+    def _sweep(self, rows: Sequence[Mapping[Any, Any]]) -> None:
+        # A trial that ended after the sweep was ordered is not among the rows, and may be better than all of them.
+        known = self._with_weights & {int(row["trial"]) for row in rows}
         try:
-            for number in self._with_weights - finalists(self.plan, trials):
+            for number in known - finalists(self.plan, pd.DataFrame(rows)):
                 for name in (EXAMPLES, WEIGHTS):
                     (self.plan.trials / trial_name(number)).remove(name)
                 self._with_weights.discard(number)

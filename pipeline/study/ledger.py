@@ -106,11 +106,6 @@ class Ledger(ABC):
         self._running.discard(key)
         self._again.append(task)
 
-    @property
-    def deaths(self) -> int:
-        """How many workers have died."""
-        return sum(map(len, self._deaths.values()))
-
     def pause(self) -> None:
         """Mark what is still open as waiting for a later driver."""
         for key in self.open:

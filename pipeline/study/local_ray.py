@@ -33,7 +33,8 @@ def _start(address: str | None) -> None:
         if address:
             ray.init(address=address, **quiet)
         else:
-            ray.init(include_dashboard=False, **quiet)
+            # Without an address Ray would join whatever cluster it finds traces of, also of a dead one.
+            ray.init(address="local", include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"--ray-address {address}" if address else "local Ray"
         raise UserError(f"{where}: cannot be used: {str(error).splitlines()[0]}") from None

@@ -37,7 +37,7 @@ class Assignment:
         data_sha256: Fingerprint of the data that the study is about.
         folder: The study's folder, where the task leaves its files and keeps its checkpoints.
         roster: Where the workers of this run sign in.
-        workers: How many have to have signed in before a short trial may end.
+        workers: How many have to be up before a short trial may end.
     """
 
     task: Task

@@ -14,20 +14,27 @@ def new_roster() -> str:
     return f"vae-study/{uuid.uuid4().hex}/"
 
 
-def sign_in(roster: str) -> None:
-    """Put this worker on the list."""
-    _internal_kv_put(f"{roster}{uuid.uuid4().hex}", b"1")
+def sign_in(roster: str, key: str, before: str | None = None) -> None:
+    """Put the worker that has come to a task on the list, in place of the task that it had before."""
+    if before is not None:
+        strike(roster, before)
+    _internal_kv_put(f"{roster}{key}", b"1")
+
+
+def strike(roster: str, key: str) -> None:
+    """Take a task's worker off the list: it has died."""
+    _internal_kv_del(f"{roster}{key}")
 
 
 def wait_for_others(roster: str, workers: int, began: float) -> None:
-    """Wait until so many workers have signed in.
+    """Wait until so many workers are on the list.
 
     Tune gives a free worker to a trial whose own is still starting, and ends that one: with trials shorter than a
     worker's start, a single worker would do all the work.
 
     Args:
         roster: The list.
-        workers: All that have died, and all that are to be up.
+        workers: How many are to be up.
         began: When the trial did, by time.monotonic().
     """
     while len(_internal_kv_list(roster)) < workers and time.monotonic() < began + SECONDS_FOR_WORKERS:

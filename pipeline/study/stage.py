@@ -20,13 +20,15 @@ def run_stage(
     workers, names = min(at_once, count), roster.new_roster()
 
     def assign(task: Task) -> Assignment:
+        # Whoever had it before is dead.
+        roster.strike(names, task.key)
         return Assignment(
             task=task,
             spec=plan.spec.plain(),
             data_sha256=plan.data.sha256,
             folder=str(plan.folder),
             roster=names,
-            workers=ledger.deaths + min(workers, local_ray.fitting(plan.spec.resources)),
+            workers=min(workers, local_ray.fitting(plan.spec.resources)),
         )
 
     try:

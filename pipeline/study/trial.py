@@ -54,12 +54,14 @@ class VaeTrial(tune.Trainable):
         torch.set_num_threads(1)
         self.assignment: Assignment = config["assignment"]
         self.course: Course | None = None
-        sign_in(self.assignment.roster)
+        sign_in(self.assignment.roster, self.assignment.task.key)
         self.began = time.monotonic()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """A used worker takes the next trial."""
-        self.assignment, self.course, self.began = new_config["assignment"], None, time.monotonic()
+        before, self.assignment = self.assignment, new_config["assignment"]
+        self.course, self.began = None, time.monotonic()
+        sign_in(self.assignment.roster, self.assignment.task.key, before.task.key)
         return True
 
     def step(self) -> dict[str, Any]:

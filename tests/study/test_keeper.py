@@ -1,0 +1,230 @@
+import math
+import subprocess
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.anomaly import SCORES
+from pipeline.folders import Folder
+from pipeline.spec import load_spec
+from pipeline.study import keeper as module
+from pipeline.study.files import EXAMPLES, WEIGHTS
+from pipeline.study.files import SCORES as SCORES_FILE
+from pipeline.study.keeper import Keeper, finalists
+from pipeline.study.messages import Task, TrialReport
+from pipeline.study.plan import Plan
+from pipeline.tracking.layout import trial_name
+from tests.small_disk import small_disk
+from tests.study.conftest import SPEC
+
+BOUND = "constraints=[{metric: val/active_units, at_least: 1}]"
+LARGE = (EXAMPLES, WEIGHTS)
+
+
+def plan_in(folder, *settings):
+    spec = load_spec(SPEC, ["ensemble.members=2", *settings])
+    return Plan(spec=spec, name="a", folder=Folder.at(folder), data=None, reference={})
+
+
+def leave_files(plan, number):
+    """What a trial has left when it ends."""
+    for place, names in ((plan.trials, (SCORES_FILE, *LARGE)), (plan.checkpoints, ("epoch-1", "epoch-2"))):
+        folder = Path((place / trial_name(number)).path)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (folder / name).write_bytes(b"1")
+
+
+def left(plan, name):
+    """The trials that still have a file."""
+    return {int(path.parent.name.split("-")[1]) for path in Path(plan.trials.path).glob(f"*/{name}")}
+
+
+def end(keeper, number, state="finished", **metrics):
+    keeper.ended(Task(key=trial_name(number), number=number, parameters={}), TrialReport(state=state), metrics)
+
+
+def wait_for(keeper):
+    keeper._thread.submit(int).result()
+
+
+VALUES = st.integers(0, 3).map(float) | st.sampled_from([math.nan, math.inf, -math.inf])
+METRICS = ["val/reconstruction", "val/kl", "val/elbo", "val/active_units", "pseudo_auroc/residual_mahalanobis"]
+METRICS += ["val_auroc/elbo", f"val_auroc/{SCORES[-1]}"]
+TRIALS = st.lists(
+    st.tuples(
+        st.sampled_from(["finished"] * 5 + ["stopped", "failed"]),
+        st.fixed_dictionaries({}, optional=dict.fromkeys(METRICS, VALUES)),
+    ),
+    max_size=10,
+)
+
+
+def wanted(spec, trials):
+    """The trials that may still be used, by the plainest reading of what chooses, of {number: metrics}."""
+    objectives = [objective.metric for objective in spec.objectives]
+    good = {number: metrics for number, metrics in trials.items() if spec.is_feasible(metrics)}
+    points = {number: [metrics.get(name, math.nan) for name in objectives] for number, metrics in good.items()}
+    points = {number: point for number, point in points.items() if all(map(math.isfinite, point))}
+    kept = {
+        number
+        for number, point in points.items()
+        if not any(other != point and all(map(float.__le__, other, point)) for other in points.values())
+    }
+    rules = {
+        "val/auroc": lambda metrics: [metrics.get(f"val_auroc/{score}", math.nan) for score in SCORES],
+        "val/elbo": lambda metrics: [metrics.get("val/elbo", math.nan)],
+        "val/reconstruction": lambda metrics: [-metrics.get("val/reconstruction", math.nan)],
+        "pseudo": lambda metrics: [metrics.get("pseudo_auroc/residual_mahalanobis", math.nan)],
+    }
+    for rule, values_of in rules.items():
+        best = {number: [*filter(math.isfinite, values_of(metrics))] for number, metrics in (good or trials).items()}
+        order = sorted((-max(values), number) for number, values in best.items() if values)
+        count = spec.ensemble.members if rule in ("val/auroc", "val/elbo") else 1
+        kept |= {number for _, number in order[:count]}
+    return kept
+
+
+@settings(max_examples=60)
+@given(data=st.data(), trials=TRIALS, earlier=st.integers(0, 10), is_bound=st.booleans())
+def test_what_can_be_chosen_never_goes_and_after_a_sweep_nothing_else_is_left(
+    tmp_path_factory, data, trials, earlier, is_bound
+):
+    """`earlier`: how many of the trials an earlier driver has seen the end of."""
+    plan = plan_in(tmp_path_factory.mktemp("study"), *([BOUND] if is_bound else []))
+    order = data.draw(st.permutations(range(len(trials))))
+    for number in order:
+        leave_files(plan, number)
+    rows = [
+        {"trial": number, "state": state, "feasible": plan.spec.is_feasible(metrics), **metrics}
+        for number, (state, metrics) in ((number, trials[number]) for number in order[:earlier])
+    ]
+    keeper = Keeper(plan, pd.DataFrame(rows, columns=["trial", "state", "feasible", *METRICS]))
+    told = {number: trials[number][1] for number in order[:earlier] if trials[number][0] == "finished"}
+    for number in order[earlier:]:
+        state, metrics = trials[number]
+        is_swept = data.draw(st.booleans())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "SECONDS_BETWEEN_SWEEPS", -1 if is_swept else 1000)
+            end(keeper, number, state, **metrics)
+        told |= {number: metrics} if state == "finished" else {}
+        wait_for(keeper)
+        for name in LARGE:
+            gone = told.keys() - left(plan, name)
+            assert not gone & wanted(plan.spec, told)
+            assert not is_swept or gone == told.keys() - wanted(plan.spec, told)
+    keeper.close()
+    for name in LARGE:
+        assert left(plan, name) & told.keys() == wanted(plan.spec, told)
+    assert left(plan, SCORES_FILE) == set(range(len(trials)))
+
+
+@settings(max_examples=30)
+@given(trials=TRIALS, is_bound=st.booleans())
+def test_finalists_are_those_that_the_plainest_reading_gives(trials, is_bound):
+    plan = plan_in("anywhere", *([BOUND] if is_bound else []))
+    finished = {number: metrics for number, (state, metrics) in enumerate(trials) if state == "finished"}
+    rows = [
+        {"trial": number, "state": "finished", "feasible": plan.spec.is_feasible(metrics), **metrics}
+        for number, metrics in finished.items()
+    ]
+    frame = pd.DataFrame(rows, columns=["trial", "state", "feasible", *METRICS])
+    assert finalists(plan, frame) == wanted(plan.spec, finished)
+
+
+def test_a_trial_that_ends_while_a_sweep_is_waiting_keeps_its_weights(tmp_path, monkeypatch):
+    """The store is slow, and the sweep was ordered when nobody knew that trial."""
+    monkeypatch.setattr(module, "SECONDS_BETWEEN_SWEEPS", -1)
+    plan, go_on, clear = plan_in(tmp_path), threading.Event(), Folder.clear
+    monkeypatch.setattr(Folder, "clear", lambda folder: go_on.wait(10) and clear(folder))
+    for number in range(3):
+        leave_files(plan, number)
+    keeper = Keeper(plan, pd.DataFrame({"trial": [], "state": []}))
+    end(keeper, 0, **{"val/reconstruction": 2.0, "val/kl": 2.0})
+    monkeypatch.setattr(module, "SECONDS_BETWEEN_SWEEPS", 1000)
+    end(keeper, 1, **{"val/reconstruction": 1.0, "val/kl": 1.0})
+    go_on.set()
+    wait_for(keeper)
+    assert left(plan, WEIGHTS) == {0, 1, 2}
+    keeper.close()
+    assert left(plan, WEIGHTS) == {1, 2}
+
+
+def test_the_checkpoints_of_a_trial_go_when_it_ends_and_those_of_others_stay(tmp_path):
+    plan = plan_in(tmp_path)
+    for number in range(4):
+        leave_files(plan, number)
+    keeper = Keeper(plan, pd.DataFrame({"trial": [], "state": []}))
+    for number, state in enumerate(("finished", "stopped", "failed")):
+        end(keeper, number, state)
+    keeper.drop_checkpoints("trial-0042")
+    keeper.close()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["trial-0003"]
+
+
+def test_a_study_without_a_finished_trial_ends_quietly(tmp_path, caplog):
+    plan = plan_in(tmp_path)
+    leave_files(plan, 0)
+    keeper = Keeper(plan, pd.DataFrame({"trial": [], "state": []}))
+    end(keeper, 0, "failed")
+    keeper.close()
+    assert left(plan, WEIGHTS) == {0}
+    assert not caplog.records
+
+
+@contextmanager
+def read_only_disk(place):
+    with small_disk(place) as disk:
+        yield disk, lambda: subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+
+
+class Refuse(BaseHTTPRequestHandler):
+    """An object store in which nothing may be deleted, nor anything else be done."""
+
+    def refuse(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        page = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(page)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = refuse
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def refusing_store(place):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server, pytest.MonkeyPatch.context() as patch:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        yield "s3://bucket/study", lambda: None
+        server.shutdown()
+
+
+@pytest.mark.parametrize("store", [read_only_disk, refusing_store])
+def test_a_store_that_refuses_deletions_is_told_of_and_breaks_nothing(tmp_path, monkeypatch, caplog, store):
+    monkeypatch.setattr(module, "SECONDS_BETWEEN_SWEEPS", -1)
+    with store(tmp_path) as (place, refuse):
+        plan = plan_in(place)
+        for number in range(3) if plan.folder.local else ():
+            leave_files(plan, number)
+        refuse()
+        keeper = Keeper(plan, pd.DataFrame({"trial": [], "state": []}))
+        for number in range(3):
+            end(keeper, number, **{"val/reconstruction": 9.0 - number, "val/kl": 1.0, "val/elbo": float(number)})
+        keeper.close()
+    assert "the checkpoints of trial-0000 stay" in caplog.text
+    assert "weights of trials that will not be chosen stay" in caplog.text
