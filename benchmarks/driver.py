@@ -32,7 +32,7 @@ from pipeline.study.roster import sign_in, wait_for_others
 from pipeline.study.trials import StudyLedger
 from pipeline.tracking.record import EpochRecord
 from pipeline.tracking.store import open_client
-from pipeline.tracking.study import open_study, trials_so_far
+from pipeline.tracking.study import open_study
 
 SPEC = Path(__file__).parents[1] / "search_spaces" / "digits.yaml"
 STARTED = "time/started_seconds"
@@ -85,7 +85,7 @@ def measure(plan: Plan, slots: int, uri: str) -> NDArray[np.float64]:
     client = open_client(uri)
     store = StudyStore(plan.spec, plan.name, f"sqlite:///{plan.scratch}/study.db")
     writer = open_study(client, plan.spec, plan.name, plan.data, plan.reference, plan.scratch)
-    halt, keeper = Halt(), Keeper(plan, trials_so_far(writer))
+    halt, keeper = Halt(), Keeper(plan, writer.trials())
     with Progress(Console(), plan.spec.trials, plan.signs, list(plan.reference.values())) as progress:
         ledger = StudyLedger(store, writer, {}, progress, keeper, halt, slots)
         stage.run_stage(plan, ledger, slots, plan.spec.trials, halt, trainable=Sleeper)

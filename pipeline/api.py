@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +110,40 @@ def load_study(name: str, *, home: Home = HOME, tracking_uri: str | None = None)
     from pipeline.tracking.reader import read_study
 
     return read_study(_client(home, tracking_uri), name)
+
+
+def sync_study(
+    name: str, *, home: Home = HOME, tracking_uri: str | None = None, show: Callable[[int], None] = lambda waiting: None
+) -> int:
+    """Bring to MLflow what a study said while MLflow was away; to another `tracking_uri`, all that it ever said.
+
+    Args:
+        name: The study's name.
+        home: The folder of all studies.
+        tracking_uri: MLflow's store, as in `run_study`.
+        show: Called now and then with how many records wait.
+
+    Returns:
+        How many records were brought there.
+
+    Raises:
+        UserError: There is no such study on this machine, or a driver runs it, which brings its records itself.
+        StudyError: MLflow stayed away, or refused something; what waits, waits on.
+    """
+    from pipeline.folders import Folder
+    from pipeline.spec.schema import require_study_name
+    from pipeline.tracking.sync import sync
+
+    return sync(_client(home, tracking_uri), name, (Folder.at(home) / require_study_name(name)).scratch, show)
+
+
+def waiting_records(name: str, home: Home = HOME) -> int:
+    """How many records of a study wait on this machine for MLflow, or for `sync_study`."""
+    from pipeline.folders import Folder
+    from pipeline.spec.schema import require_study_name
+    from pipeline.tracking import backlog
+
+    return backlog.waiting_records((Folder.at(home) / require_study_name(name)).scratch)
 
 
 def build_report(name: str, *, home: Home = HOME, tracking_uri: str | None = None, output: Path | None = None) -> Path:

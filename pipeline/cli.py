@@ -22,6 +22,7 @@ Examples:
   vae-study run search_spaces/digits.yaml --name wide --set model.network.hidden='[512, 256]'
   vae-study resume digits
   vae-study report digits
+  vae-study sync digits
   vae-study ui
 """
 
@@ -139,6 +140,26 @@ def _after(record: StudyRecord, no_report: bool, places: dict[str, Any]) -> None
     click.echo(result_text(record, report, places["home"]))
 
 
+@main.command(short_help="Bring to MLflow what waits on this machine.")
+@click.argument("name")
+@_places
+def sync(name: str, home: str, tracking_uri: str | None) -> None:
+    """Bring to MLflow what a study said while MLflow was away.
+
+    Another --tracking-uri gets all that the study ever said. What a killed driver left as running is marked as
+    waiting.
+    """
+    from rich.console import Console
+
+    from pipeline import api
+
+    with Console(stderr=True).status("") as line:
+        count = api.sync_study(
+            name, home=home, tracking_uri=tracking_uri, show=lambda left: line.update(f"{left:,} records wait")
+        )
+    click.echo(f"{count:,} records of {name} brought to MLflow; its report: vae-study report {name}")
+
+
 @main.command()
 @click.argument("name")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder to write to.  [default: reports/NAME]")
@@ -160,7 +181,13 @@ def status(name: str | None, home: str, tracking_uri: str | None) -> None:
 
     names = [name] if name else api.list_studies(home=home, tracking_uri=tracking_uri)
     for each in names:
-        click.echo(status_text(api.load_study(each, home=home, tracking_uri=tracking_uri)))
+        waiting = api.waiting_records(each, home)
+        try:
+            click.echo(status_text(api.load_study(each, home=home, tracking_uri=tracking_uri), waiting))
+        except UserError as error:
+            if not waiting:
+                raise
+            raise UserError(f"{error}; {waiting:,} records of {each} wait on this machine") from None
     if not names:
         click.echo("no studies yet")
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import posixpath
 import re
 import shutil
 import uuid
@@ -16,10 +17,10 @@ import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem
 
 from pipeline.errors import UserError
+from pipeline.secrets import holds_secret
 
 # One letter before a colon would be a drive, not a scheme; s3:/bucket is a slip of the pen, not a folder named s3:.
 SCHEME = re.compile(r"[A-Za-z][\w+.-]+:/")
-SECRET = re.compile(r"://[^/@]*:.*@")
 UNFINISHED = ".unfinished-"
 
 
@@ -61,6 +62,11 @@ class Folder:
     def local(self) -> Path | None:
         """Its path where it is on a local file system, which NFS counts as."""
         return Path(self.path) if isinstance(self.system, LocalFileSystem) else None
+
+    @property
+    def scratch(self) -> Path:
+        """Where files that go with it lie on a local disk: in it, or for an object store in ./studies."""
+        return self.local or Path("studies").resolve() / posixpath.basename(self.path)
 
     def names(self) -> list[str]:
         """The files directly in it, sorted; none where there is no such folder."""
@@ -133,7 +139,7 @@ class Folder:
 
 
 def _opened(uri: str) -> tuple[Any, str]:
-    if SECRET.search(uri):
+    if holds_secret(uri):
         scheme = uri.split(":")[0]
         raise UserError(
             f"{scheme}://...: came an address with a password in it; expected it without: "

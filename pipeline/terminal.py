@@ -96,12 +96,14 @@ def result_text(record: StudyRecord, report: Path | None, home: str) -> str:
     return "\n".join(lines)
 
 
-def status_text(record: StudyRecord) -> str:
-    """A study's state in a few lines."""
+def status_text(record: StudyRecord, waiting: int) -> str:
+    """A study's state in a few lines; so many of its records wait on this machine."""
     from pipeline.report import summary
 
     total = record.spec.get("trials", "?")
-    return "\n".join([f"study      {record.name}, {total} trials asked for", *_facts(summary(record))])
+    how = f"which the driver brings, or: vae-study sync {record.name}"
+    late = [f"waiting    {waiting:,} records for MLflow, {how}"] if waiting else []
+    return "\n".join([f"study      {record.name}, {total} trials asked for", *_facts(summary(record)), *late])
 
 
 def _facts(facts: "StudySummary") -> Iterator[str]:

@@ -12,7 +12,6 @@ from pipeline.study.plan import Plan
 from pipeline.study.progress import Progress
 from pipeline.tracking import layout
 from pipeline.tracking.record import EpochRecord
-from pipeline.tracking.study import confirmed_so_far, trials_so_far
 from pipeline.tracking.writer import Recalled, TrackingWriter
 
 
@@ -55,9 +54,9 @@ def repeats_of(plan: Plan, store: StudyStore, writer: TrackingWriter) -> list[Ta
     confirm = plan.spec.confirm
     if not confirm.top:
         return []
-    picks = ranked(trials_so_far(writer), plan.rule, plan.spec.anomaly.score)
+    picks = ranked(writer.trials(), plan.rule, plan.spec.anomaly.score)
     best = [pick.trial for pick in picks[: confirm.top]]
-    done = set(confirmed_so_far(writer)[["trial", "seed"]].itertuples(index=False, name=None))
+    done = set(writer.confirmations()[["trial", "seed"]].itertuples(index=False, name=None))
     wanted = [(number, seed) for number in best for seed in range(1, confirm.seeds + 1)]
     return [
         Task(key=layout.repeat_name(number, seed), number=number, repeat=seed, parameters=store.parameters(number))

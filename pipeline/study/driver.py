@@ -19,12 +19,13 @@ from pipeline.study.progress import Progress
 from pipeline.study.stage import run_stage
 from pipeline.study.trials import StudyLedger
 from pipeline.tracking.store import check_reachable, open_client
-from pipeline.tracking.study import open_study, trials_so_far
+from pipeline.tracking.study import open_study
 from pipeline.tracking.writer import TrackingWriter
 
 logger = logging.getLogger(__name__)
 
 SPEC_FILE = "spec.json"
+SECONDS_AFTER_A_HALT = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +69,10 @@ def _drive(plan: Plan, places: Places, concurrency: int | None, console: Console
             try:
                 _run(plan, store, writer, at_once, console, halt)
                 _finish(plan, store, writer, halt)
+                _upload(plan, writer, halt, console)
             finally:
                 writer.close()
-    _raise_for(plan, store, writer, halt)
+    _raise_for(plan, store, halt)
 
 
 def _prepare(plan: Plan, store: StudyStore, places: Places) -> None:
@@ -82,7 +84,7 @@ def _prepare(plan: Plan, store: StudyStore, places: Places) -> None:
 
 def _run(plan: Plan, store: StudyStore, writer: TrackingWriter, at_once: int, console: Console, halt: Halt) -> None:
     """The search, and where it is complete the confirmation of the best."""
-    recalled, keeper = writer.recall(), Keeper(plan, trials_so_far(writer))
+    recalled, keeper = writer.recall(), Keeper(plan, writer.trials())
     with Progress(console, plan.spec.trials, plan.signs, list(plan.reference.values())) as progress:
         try:
             ledger = StudyLedger(store, writer, recalled, progress, keeper, halt, at_once)
@@ -107,16 +109,27 @@ def _finish(plan: Plan, store: StudyStore, writer: TrackingWriter, halt: Halt) -
         logger.warning("the interrupted study was not closed: %s", error)
 
 
-def _raise_for(plan: Plan, store: StudyStore, writer: TrackingWriter, halt: Halt) -> None:
+def _upload(plan: Plan, writer: TrackingWriter, halt: Halt, console: Console) -> None:
+    """Wait for MLflow, which the last records are on their way to, and no longer than is of use."""
+    if halt.why:
+        # What is left waits for who goes on, or for `sync`.
+        writer.uploader.drain(SECONDS_AFTER_A_HALT)
+        return
+    with console.status("bringing the last records to MLflow"):
+        try:
+            writer.drain()
+        except StudyError as error:
+            raise StudyError(f"the study is done, but {error}; once it is back: vae-study sync {plan.name}") from None
+    writer.require_accepted()
+
+
+def _raise_for(plan: Plan, store: StudyStore, halt: Halt) -> None:
     if halt.why is not None:
         counts = store.counts()
         done = counts.total() - counts["running"] - counts["waiting"]
         told = isinstance(halt.why, StudyError | UserError)
         why = str(halt.why) if told else f"the study {plan.name!r} broke: {_root(halt.why)}"
         raise StudyError(f"{why}; {done} of {plan.spec.trials} trials are done; {_go_on(plan)}") from halt.why
-    if writer.uploader.errors:
-        errors = writer.uploader.errors
-        raise StudyError(f"MLflow refused {len(errors)} records; the first: {errors[0]}")
     if not store.counts()["finished"]:
         raise StudyError(f"none of the {plan.spec.trials} trials finished; see the errors in the report and in MLflow")
 

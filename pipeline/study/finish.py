@@ -11,13 +11,13 @@ from pipeline.study.keeper import frontier_numbers
 from pipeline.study.plan import Plan
 from pipeline.tracking import layout
 from pipeline.tracking.layout import trial_name
-from pipeline.tracking.study import close_study, trials_so_far
+from pipeline.tracking.study import close_study
 from pipeline.tracking.writer import TrackingWriter
 
 
 def finish_study(plan: Plan, writer: TrackingWriter, is_complete: bool) -> None:
     """Choose the champion, compare it with other choices, attach the finalists' files, and close the parent run."""
-    trials = trials_so_far(writer)
+    trials = writer.trials()
     champion = choose(trials, plan.rule, plan.spec.anomaly.score)
     frontier = frontier_numbers(plan, trials)
     _attach(plan, writer, trials, {*frontier, *([champion.trial] if champion else [])})

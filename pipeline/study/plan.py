@@ -46,7 +46,7 @@ class Plan:
     @property
     def scratch(self) -> Path:
         """The driver's own files, which have to lie on a local disk."""
-        return self.folder.local or Path("studies").resolve() / self.name
+        return self.folder.scratch
 
     @property
     def signs(self) -> list[float]:

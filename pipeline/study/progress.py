@@ -52,11 +52,11 @@ class Progress:
     ) -> None:
         self.bar.stop()
 
-    def update(self, counts: Counter[str], finished_values: Sequence[Sequence[float]], is_away: bool) -> None:
-        """Show how far the study is, and whether MLflow is away, so that records wait on the disk."""
+    def update(self, counts: Counter[str], finished_values: Sequence[Sequence[float]], stalled: int) -> None:
+        """Show how far the study is, and how many records wait on the disk since MLflow is away or slow."""
         done = counts.total() - counts["running"] - counts["waiting"]
-        away = ["MLflow is away"] if is_away else []
-        text = "  ".join([*self._frontier(finished_values), *self._others(counts), *away, *self._time_left(done)])
+        waiting = [f"{stalled:,} records wait for MLflow"] if stalled else []
+        text = "  ".join([*self._frontier(finished_values), *self._others(counts), *waiting, *self._time_left(done)])
         self.bar.update(self.task, completed=done, facts=text)
         if not self.console.is_terminal and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()

@@ -121,7 +121,7 @@ class StudyLedger(Ledger):
         if time.monotonic() - self._shown < SECONDS_BETWEEN_SHOWS:
             return
         self._shown = time.monotonic()
-        self.display.update(self.store.counts(), self.store.finished_values(), self.tracking.uploader.is_away)
+        self.display.update(self.store.counts(), self.store.finished_values(), self.tracking.uploader.stalled())
 
 
 def last_metrics(report: TrialReport, history: Sequence[EpochRecord]) -> dict[str, float]:

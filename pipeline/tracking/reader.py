@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from pipeline.errors import UserError
 from pipeline.tracking import layout
+from pipeline.tracking.frames import RunFacts, confirmations_frame, joined, trials_frame
 from pipeline.tracking.record import ChampionRecord, StudyRecord
 from pipeline.tracking.store import find_children, require_parent
 
@@ -30,9 +31,6 @@ OPTIONAL_ARRAYS = {
     "top_reconstructions_TD": "top_reconstructions",
     "top_contributions_TD": "top_contributions",
 }
-
-
-TRIAL_COLUMNS = ["trial", "state", "failure", "reason", "feasible", "preemptions", "run_id"]
 
 
 def read_study(client: MlflowClient, name: str) -> StudyRecord:
@@ -57,7 +55,7 @@ def read_study(client: MlflowClient, name: str) -> StudyRecord:
             tracking_uri=client.tracking_uri,
             experiment_id=parent.info.experiment_id,
             run_id=parent.info.run_id,
-            confirmations=confirmations_frame(find_children(client, parent, "confirmation")),
+            confirmations=confirmations_frame(map(RunFacts.of, find_children(client, parent, "confirmation"))),
             **_comparison(parent, files),
         )
 
@@ -87,56 +85,16 @@ def _frames(client: MlflowClient, parent: Run, files: _Artifacts) -> tuple[pd.Da
         paths = [files.path(parent.info.run_id, name) for name in (layout.TRIALS_FILE, layout.HISTORY_FILE)]
         return pd.read_parquet(paths[0]), pd.read_parquet(paths[1])
     children = find_children(client, parent)
-    return children_frame(children), history_of_children(client, children)
+    histories = downloaded_histories(client, {run.info.run_id: run for run in children})
+    return trials_frame(map(RunFacts.of, children)), joined([*histories.values()])
 
 
-def children_frame(children: Sequence[Run]) -> pd.DataFrame:
-    """A row a trial: what is known of every trial, its parameters, its metrics at their last value."""
-    rows = [_row(run) for run in children]
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=TRIAL_COLUMNS)
-
-
-def confirmations_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """A row a trial and further seed that finished: `trial`, `seed`, its metrics at their last value."""
-    finished = [run for run in runs if run.data.tags[layout.STATE] == "finished"]
-    rows = [
-        {"trial": int(run.data.tags[layout.TRIAL]), "seed": int(run.data.tags[layout.SEED]), **run.data.metrics}
-        for run in finished
-    ]
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["trial", "seed"])
-
-
-def _row(run: Run) -> dict[str, Any]:
-    tags = run.data.tags
-    about = {
-        "trial": int(tags[layout.TRIAL]),
-        "state": tags[layout.STATE],
-        "failure": tags.get(layout.FAILURE),
-        "reason": tags.get(layout.REASON),
-        "feasible": tags.get(layout.FEASIBLE, "true") == "true",
-        "preemptions": int(tags.get(layout.PREEMPTIONS, 0)),
-        "run_id": run.info.run_id,
-    }
-    return {**about, **{name: _number(text) for name, text in run.data.params.items()}, **run.data.metrics}
-
-
-def _number(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def history_of_children(client: MlflowClient, children: Sequence[Run]) -> pd.DataFrame:
-    """A row a trial and epoch, of the trials that have ended."""
-    ended = [run for run in children if run.data.tags[layout.STATE] not in ("running", "waiting")]
+def downloaded_histories(client: MlflowClient, runs: Mapping[str, Run]) -> dict[str, pd.DataFrame]:
+    """The histories of the runs that have ended, by their keys: a row an epoch."""
+    ended = {key: run for key, run in runs.items() if run.data.tags[layout.STATE] not in ("running", "waiting")}
     with tempfile.TemporaryDirectory() as scratch:
         files = _Artifacts(client, Path(scratch))
-        frames = [pd.read_parquet(files.path(run.info.run_id, layout.HISTORY_FILE)) for run in ended]
-    frames = [frame for frame in frames if not frame.empty]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["trial", "epoch"])
+        return {key: pd.read_parquet(files.path(run.info.run_id, layout.HISTORY_FILE)) for key, run in ended.items()}
 
 
 def _data(parent: Run, files: _Artifacts) -> dict[str, Any]:

@@ -5,14 +5,15 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 
 from pipeline.tracking import layout
+from pipeline.tracking.frames import history_frame
 from pipeline.tracking.spool import Record
+from pipeline.tracking.store import keep_only, runs_with
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ class Replay:
             "tags": lambda record: self._log_tags(record["run"], record["tags"]),
             "status": self._status,
             "files": self._files,
+            "trials": self._trials,
+            "study": self._study,
             "text": self._text,
         }
 
@@ -93,23 +96,14 @@ class Replay:
             layout.STATE: "running",
             layout.PARENT: self.parent.info.run_id,
         }
-        known = self._known(uid) if self._is_unsure else []
-        run = (
-            known[0]
-            if known
-            else self.client.create_run(
-                experiment, record["time_ms"], tags={**about, **record["tags"]}, run_name=record["name"]
-            )
-        )
-        # MLflow's client sends a request again whose answer was lost, and so may have created several.
-        for other in self._known(uid):
-            if other.info.run_id != run.info.run_id:
-                self.client.delete_run(other.info.run_id)
+        known = runs_with(self.client, experiment, uid) if self._is_unsure else []
+        run = known[0] if known else self._new(record, about)
+        keep_only(self.client, run, uid)
         return str(run.info.run_id)
 
-    def _known(self, uid: str) -> list[Run]:
-        """The runs with an identity of ours."""
-        return list(self.client.search_runs([self.parent.info.experiment_id], f"tags.`{layout.UID}` = '{uid}'"))
+    def _new(self, record: Record, about: Mapping[str, str]) -> Run:
+        experiment, tags = self.parent.info.experiment_id, {**about, **record["tags"]}
+        return self.client.create_run(experiment, record["time_ms"], tags=tags, run_name=record["name"])
 
     def _log_epochs(self, record: Record) -> None:
         self._remember(record)
@@ -152,6 +146,17 @@ class Replay:
             else:
                 logger.warning("%s is gone and cannot be attached", file)
 
+    def _trials(self, record: Record) -> None:
+        """The frame of all trials, whose runs are known only now."""
+        frame = pd.read_parquet(record["file"])
+        frame["run_id"] = [self.run_ids.get(layout.trial_name(number)) for number in frame["trial"]]
+        self._attach_frame(frame, layout.TRIALS_FILE, self.run_ids[PARENT])
+
+    def _study(self, record: Record) -> None:
+        """A driver begins, or goes on."""
+        self._log_tags(PARENT, record["tags"])
+        self.client.update_run(self.run_ids[PARENT], status="RUNNING")
+
     def _text(self, record: Record) -> None:
         self.client.log_text(self.run_ids[record["run"]], record["text"], record["name"])
 
@@ -168,9 +173,3 @@ class Replay:
             path = Path(folder) / name
             frame.to_parquet(path, index=False)
             self.client.log_artifact(run_id, str(path))
-
-
-def history_frame(number: int, history: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
-    """A trial's history: a row an epoch with `trial`, `epoch` and the metrics; no epochs, no rows."""
-    rows = [{"trial": number, "epoch": epoch, **history[epoch]} for epoch in sorted(history)]
-    return pd.DataFrame(rows, columns=None if rows else ["trial", "epoch"])

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,26 @@ def find_parent(client: MlflowClient, study: str) -> Run | None:
     return max(runs, key=lambda run: run.info.start_time, default=None)
 
 
+def create_parent(client: MlflowClient, begun: Mapping[str, Any]) -> Run:
+    """The parent run of a study, made from what the spool says of its beginning: `experiment`, `name` and `tags`."""
+    experiment, uid = open_experiment(client, begun["experiment"]), uuid.uuid4().hex
+    run = client.create_run(experiment, tags={**begun["tags"], layout.UID: uid}, run_name=begun["name"])
+    keep_only(client, run, uid)
+    return run
+
+
+def keep_only(client: MlflowClient, run: Run, uid: str) -> None:
+    """Delete other runs with the same identity: MLflow's client repeats a request whose answer was lost."""
+    for other in runs_with(client, run.info.experiment_id, uid):
+        if other.info.run_id != run.info.run_id:
+            client.delete_run(other.info.run_id)
+
+
+def runs_with(client: MlflowClient, experiment: str, uid: str) -> list[Run]:
+    """The runs with an identity of ours."""
+    return _search(client, f"tags.`{layout.UID}` = '{uid}'", [experiment])
+
+
 def find_children(client: MlflowClient, parent: Run, kind: str = "trial") -> list[Run]:
     """The runs beneath a parent that are trials, or confirmations, by number and seed."""
     query = f"tags.`{layout.PARENT}` = '{parent.info.run_id}' and tags.`{layout.KIND}` = '{kind}'"
@@ -67,15 +88,10 @@ def find_children(client: MlflowClient, parent: Run, kind: str = "trial") -> lis
     return sorted(runs, key=lambda run: (int(run.data.tags[layout.TRIAL]), int(run.data.tags.get(layout.SEED, 0))))
 
 
-def run_ids(client: MlflowClient, parent: Run) -> dict[str, str]:
-    """The ids of all runs beneath a parent, by the keys that they were started with."""
+def runs_by_key(client: MlflowClient, parent: Run) -> dict[str, Run]:
+    """All runs beneath a parent, by the keys that they were started with."""
     runs = [run for kind in ("trial", "confirmation") for run in find_children(client, parent, kind)]
-    return {run.data.tags[layout.UID].partition("/")[2]: run.info.run_id for run in runs}
-
-
-def find_run(client: MlflowClient, experiment_id: str, uid: str) -> Run | None:
-    """The run with an identity of ours, if there is one."""
-    return next(iter(_search(client, f"tags.`{layout.UID}` = '{uid}'", [experiment_id])), None)
+    return {run.data.tags[layout.UID].partition("/")[2]: run for run in runs}
 
 
 def study_names(client: MlflowClient) -> list[str]:

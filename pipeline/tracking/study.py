@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -16,8 +15,7 @@ from pipeline.data import Dataset
 from pipeline.errors import UserError
 from pipeline.spec import StudySpec
 from pipeline.tracking import layout
-from pipeline.tracking.reader import children_frame, confirmations_frame, history_of_children
-from pipeline.tracking.store import find_children, find_parent, open_experiment, run_ids
+from pipeline.tracking.store import create_parent, find_parent, runs_by_key
 from pipeline.tracking.writer import TrackingWriter
 
 PACKAGES = ("vae-study", "ray", "torch", "optuna", "mlflow", "pandas", "pyarrow", "scikit-learn", "numpy")
@@ -42,12 +40,10 @@ def open_study(
     parent = find_parent(client, name)
     if parent is not None:
         _require_same_data(parent, name, data)
-        client.update_run(parent.info.run_id, status="RUNNING")
-        client.set_tag(parent.info.run_id, layout.STATE, "running")
-        children = run_ids(client, parent)
-    else:
-        parent, children = _create_parent(client, spec, name, data), {}
-    writer = TrackingWriter(client, parent, children, folder)
+    begun = {"experiment": spec.study, "name": name, "tags": _tags(spec, name, data)}
+    parent = parent or create_parent(client, begun)
+    writer = TrackingWriter(client, parent, runs_by_key(client, parent), folder)
+    writer.begin(begun)
     about = {
         layout.SPEC_FILE: spec.plain(),
         layout.DATA_FILE: data.summary(),
@@ -69,45 +65,26 @@ def _require_same_data(parent: Run, name: str, data: Dataset) -> None:
         )
 
 
-def _create_parent(client: MlflowClient, spec: StudySpec, name: str, data: Dataset) -> Run:
-    tags = {
+def _tags(spec: StudySpec, name: str, data: Dataset) -> dict[str, str]:
+    commit = _git_commit()
+    return {
         layout.KIND: "study",
         layout.STUDY: name,
         layout.STATE: "running",
         layout.SPEC_SHA: spec.sha256(),
         layout.DATA_SHA: data.sha256,
         layout.NOTE: f"{spec.trials} trials of {spec.model.family} on {data.source}, running.",
+        **({layout.COMMIT: commit} if commit else {}),
     }
-    commit = _git_commit()
-    if commit:
-        tags[layout.COMMIT] = commit
-    return client.create_run(open_experiment(client, spec.study), tags=tags, run_name=name)
-
-
-def trials_so_far(writer: TrackingWriter) -> pd.DataFrame:
-    """A row a trial of a study that is being written, once all that was handed over is in."""
-    writer.drain()
-    return children_frame(find_children(writer.client, writer.client.get_run(writer.parent_id)))
-
-
-def confirmed_so_far(writer: TrackingWriter) -> pd.DataFrame:
-    """A row a confirmation that is done."""
-    writer.drain()
-    return confirmations_frame(find_children(writer.client, writer.client.get_run(writer.parent_id), "confirmation"))
 
 
 def close_study(writer: TrackingWriter, state: str, note: str, rule: str, champion: Pick | None) -> None:
-    """End the parent run: its frames, its description, the champion, its state."""
-    writer.drain()
-    client, parent = writer.client, writer.client.get_run(writer.parent_id)
-    children = find_children(client, parent)
-    writer.log_frame(children_frame(children), layout.TRIALS_FILE)
-    writer.log_frame(history_of_children(client, children), layout.HISTORY_FILE)
+    """The last words of the parent run: its frames, its description, the champion, its state."""
+    writer.log_trials()
     tags = {layout.STATE: state, layout.NOTE: note, layout.CHAMPION_RULE: rule}
     if champion is not None:
         tags |= {layout.CHAMPION: str(champion.trial), layout.CHAMPION_SCORE: champion.score}
     writer.close_parent(tags, "FINISHED" if state == "finished" else "KILLED")
-    writer.drain()
 
 
 def environment() -> dict[str, str]:

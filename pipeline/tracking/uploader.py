@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from pipeline.tracking.backlog import MARKER_SUFFIX, lines
 from pipeline.tracking.replay import Replay
 from pipeline.tracking.spool import Spool
 
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_BATCHES = 1.0
 RECORDS_PER_BATCH = 2000
 LONGEST_PAUSE_SECONDS = 30.0
+SECONDS_TO_BE_SLOW = 10.0
 # What trying again cannot mend. BAD_REQUEST can be: a proxy in trouble, or the server's database.
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 
@@ -35,12 +37,13 @@ class Uploader:
         """Go on where an earlier uploader of this spool and parent run was."""
         self.spool, self.errors, self.is_away = spool, list[Exception](), False
         self._replay = Replay(client, parent, run_ids)
-        self._marker = Marker(spool.path.with_suffix(".offset"), parent.info.run_id)
+        self._marker = Marker(spool.path.with_suffix(MARKER_SUFFIX), parent.info.run_id)
         self._offset = min(self._marker.read(), spool.end)
         # A spool that got lost begins anew, and so does the way through it.
         self._marker.write(self._offset)
         self._size = RECORDS_PER_BATCH
         self._replay.recall(record for offset, record in spool.read() if offset <= self._offset)
+        self._advanced = time.monotonic()
         self._wake, self._is_closing = threading.Event(), False
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
@@ -52,7 +55,12 @@ class Uploader:
 
     def waiting(self) -> int:
         """How many records are in the spool and not yet in MLflow."""
-        return sum(1 for _ in self.spool.read(self._offset))
+        return lines(self.spool.path, self._offset, self.spool.end)
+
+    def stalled(self) -> int:
+        """How many records wait where MLflow is away, or slower than the study; 0 where all goes well."""
+        is_slow = time.monotonic() - self._advanced > SECONDS_TO_BE_SLOW
+        return self.waiting() if self.is_away or (self.waiting_bytes and is_slow) else 0
 
     def drain(self, patience_seconds: float) -> bool:
         """Wait until all is in MLflow, as long as it makes headway; False where it does not for so long."""
@@ -96,6 +104,7 @@ class Uploader:
         """
         batch = list(self.spool.read(self._offset, self._size))
         if not batch:
+            self._advanced = time.monotonic()
             return False
         # What MLflow has and the spool had lost would be logged again, at another time.
         self.spool.sync()
@@ -114,7 +123,7 @@ class Uploader:
         return is_full
 
     def _advance(self, offset: int) -> None:
-        self._offset = offset
+        self._offset, self._advanced = offset, time.monotonic()
         self._marker.write(offset)
         self._replay.forget()
 

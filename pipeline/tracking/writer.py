@@ -12,13 +12,17 @@ from mlflow.entities import Run
 
 from pipeline.errors import StudyError
 from pipeline.tracking import layout
+from pipeline.tracking.backlog import SPOOL_FILE, alone_with
+from pipeline.tracking.frames import RunFacts, confirmations_frame, trials_frame
+from pipeline.tracking.known import KnownRuns, histories, history_of
+from pipeline.tracking.reader import downloaded_histories
 from pipeline.tracking.record import EpochRecord
 from pipeline.tracking.replay import PARENT
 from pipeline.tracking.spool import Record, Spool
 from pipeline.tracking.uploader import Uploader
 
-SPOOL_FILE, OUTBOX = "spool.jsonl", "outbox"
-PATIENCE_SECONDS = 60.0
+OUTBOX = "outbox"
+PATIENCE_SECONDS = 30.0
 
 
 @dataclass
@@ -37,7 +41,7 @@ class Recalled:
 class TrackingWriter:
     """Writes a study's runs: one parent, one child a trial."""
 
-    def __init__(self, client: MlflowClient, parent: Run, child_runs: Mapping[str, str], folder: Path):
+    def __init__(self, client: MlflowClient, parent: Run, child_runs: Mapping[str, Run], folder: Path):
         """Start writing beneath a parent run.
 
         Args:
@@ -45,10 +49,33 @@ class TrackingWriter:
             parent: The study's run.
             child_runs: The runs that it has already, by their keys.
             folder: On a local disk, for the spool and for files on their way.
+
+        Raises:
+            UserError: Another process writes there.
         """
         self.client, self.parent_id, self.outbox = client, parent.info.run_id, folder / OUTBOX
+        self._held = alone_with(folder)
         self.spool = Spool(folder / SPOOL_FILE)
-        self.uploader = Uploader(client, parent, dict(child_runs), self.spool)
+        self._known = KnownRuns({key: RunFacts.of(run) for key, run in child_runs.items()})
+        self._elsewhere = self._recalled_elsewhere(child_runs)
+        run_ids = {key: run.info.run_id for key, run in child_runs.items()}
+        self.uploader = Uploader(client, parent, run_ids, self.spool)
+
+    def _recalled_elsewhere(self, child_runs: Mapping[str, Run]) -> dict[str, pd.DataFrame]:
+        """The histories of trials that a driver on another machine has written down."""
+        here = set()
+        for _, record in self.spool.read():
+            self._known.apply(record)
+            here.add(record["run"])
+        return downloaded_histories(self.client, {key: run for key, run in child_runs.items() if key not in here})
+
+    def begin(self, begun: Mapping[str, Any]) -> None:
+        """A driver begins, or goes on; from `begun` another tracking store could make the parent run anew.
+
+        Args:
+            begun: `experiment` and `name` (the parent run's), and its `tags`.
+        """
+        self._append("study", PARENT, **begun)
 
     def start(self, key: str, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Open the run that goes by `key` within this study, or open again the one that it has."""
@@ -88,11 +115,16 @@ class TrackingWriter:
         """Attach local files to a run; they have to stay where they are until they are uploaded."""
         self._append("files", key, files=[str(file) for file in files])
 
+    def log_trials(self) -> None:
+        """Attach the frames of all trials and of their epochs to the parent run."""
+        records = (record for _, record in self.spool.read())
+        history = history_of(self._known.of_kind("trial"), self._elsewhere, histories(records))
+        self.log_frame(history, layout.HISTORY_FILE)
+        self._append("trials", PARENT, file=str(self._write(self.trials(), layout.TRIALS_FILE)))
+
     def log_frame(self, frame: pd.DataFrame, name: str) -> None:
         """Attach a frame to the parent run as Parquet."""
-        self.outbox.mkdir(exist_ok=True)
-        frame.to_parquet(self.outbox / name, index=False)
-        self.log_files(PARENT, [self.outbox / name])
+        self.log_files(PARENT, [self._write(frame, name)])
 
     def log_text(self, text: str, name: str) -> None:
         """Attach a text to the parent run."""
@@ -102,6 +134,16 @@ class TrackingWriter:
         """The parent's last tags and its status."""
         self.tag(PARENT, tags)
         self._append("status", PARENT, status=status)
+
+    def abandon(self) -> None:
+        """Mark as waiting, or interrupted, what a driver that died left running."""
+        for kind in ("trial", "confirmation"):
+            for key, run in self._known.of_kind(kind).items():
+                if run.tags[layout.STATE] == "running":
+                    self.pause(key)
+        if self._known.state(PARENT) == "running":
+            self.log_trials()
+            self.close_parent({layout.STATE: "interrupted"}, "KILLED")
 
     def recall(self) -> dict[str, "Recalled"]:
         """What the spool knows of every run, from this driver and those before it."""
@@ -116,6 +158,14 @@ class TrackingWriter:
                 run.end, run.epochs = record, run.epochs[-1:]
         return known
 
+    def trials(self) -> pd.DataFrame:
+        """A row a trial as it is now, whether MLflow has heard of it or not."""
+        return trials_frame(self._known.of_kind("trial").values())
+
+    def confirmations(self) -> pd.DataFrame:
+        """A row a confirmation that is done."""
+        return confirmations_frame(self._known.of_kind("confirmation").values())
+
     def drain(self) -> None:
         """Wait until everything handed over so far is in MLflow.
 
@@ -123,14 +173,36 @@ class TrackingWriter:
             StudyError: The server stays away.
         """
         if not self.uploader.drain(PATIENCE_SECONDS):
-            raise StudyError(
-                f"MLflow at {self.client.tracking_uri} is away; {self.uploader.waiting()} records wait in "
-                f"{self.spool.path} and are lost to nobody; go on once it is back"
-            )
+            raise self.away()
+
+    def away(self) -> StudyError:
+        """What to say where the server stays away."""
+        return StudyError(
+            f"MLflow at {self.client.tracking_uri} is away; {self.uploader.waiting():,} records wait in "
+            f"{self.spool.path} and are lost to nobody"
+        )
+
+    def require_accepted(self) -> None:
+        """Nothing where MLflow took all that it was given.
+
+        Raises:
+            StudyError: It refused something for good.
+        """
+        errors = self.uploader.errors
+        if errors:
+            raise StudyError(f"MLflow refused {len(errors)} records; the first: {errors[0]}")
 
     def close(self) -> None:
         """End the uploading; what is not uploaded yet stays in the spool for the next time."""
         self.uploader.close()
+        self._held.release()
 
     def _append(self, operation: str, key: str, is_durable: bool = False, **content: Any) -> None:
-        self.spool.append({"op": operation, "run": key, "time_ms": time.time_ns() // 10**6, **content}, is_durable)
+        record = {"op": operation, "run": key, "time_ms": time.time_ns() // 10**6, **content}
+        self.spool.append(record, is_durable)
+        self._known.apply(record)
+
+    def _write(self, frame: pd.DataFrame, name: str) -> Path:
+        self.outbox.mkdir(exist_ok=True)
+        frame.to_parquet(self.outbox / name, index=False)
+        return self.outbox / name

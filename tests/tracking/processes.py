@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from pipeline.tracking import layout, uploader
 from pipeline.tracking.record import EpochRecord
 from pipeline.tracking.spool import Spool
-from pipeline.tracking.store import find_parent, open_client, run_ids
+from pipeline.tracking.store import find_parent, open_client, runs_by_key
 from pipeline.tracking.uploader import Marker
 from pipeline.tracking.writer import TrackingWriter
 
@@ -48,7 +48,7 @@ def write_a_study(place: str, uri: str, study: str, dies_at_marker: int | None) 
 def opened(client: MlflowClient, study: str, folder: Path) -> TrackingWriter:
     """A writer as a new driver opens it."""
     parent = find_parent(client, study)
-    return TrackingWriter(client, parent, run_ids(client, parent), folder)
+    return TrackingWriter(client, parent, runs_by_key(client, parent), folder)
 
 
 def trained(writer: TrackingWriter) -> Iterator[None]:

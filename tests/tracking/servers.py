@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +17,15 @@ from pathlib import Path
 SECONDS_TO_START = 120.0
 # Passed on from one side to the other.
 HEADERS = ("Content-Type", "Accept", "Authorization", "Content-Encoding")
+
+USERS = """[mlflow]
+default_permission = READ
+database_uri = sqlite:///{folder}/users.db
+admin_username = admin
+authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+# Without it, each request takes the server a tenth of a second to tell whose it is.
+auth_cache_ttl_seconds = 60
+"""
 
 
 def free_port() -> int:
@@ -25,10 +35,27 @@ def free_port() -> int:
 
 
 class Server:
-    """`mlflow server` on a SQLite file; killed, it can be started again on the same file and port."""
+    """`mlflow server`; killed, it can be started again on the same store and port.
 
-    def __init__(self, folder: Path):
-        self.folder, self.port = folder, free_port()
+    Attributes:
+        uri: Without a user's name or password.
+        log: What the server prints.
+    """
+
+    def __init__(
+        self, folder: Path, store: str | None = None, artifacts: str | None = None, password: str | None = None
+    ):
+        """A server that is yet to be started.
+
+        Args:
+            folder: For its log, and what has no other place.
+            store: The database's URL; by default a SQLite file in the folder.
+            artifacts: Where artifacts go that clients send to the server; by default into the folder.
+            password: Of the user `admin`, and from then on of everybody's requests; by default nobody needs one.
+        """
+        self.folder, self.port, self.log = folder, free_port(), folder / "log"
+        self.store = store or f"sqlite:///{folder}/mlflow.db"
+        self.artifacts, self.password = artifacts or str(folder / "artifacts"), password
         self.uri = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> "Server":
@@ -39,25 +66,29 @@ class Server:
         self.kill()
 
     def start(self) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--backend-store-uri",
-            f"sqlite:///{self.folder}/mlflow.db",
-        ]
-        command += ["--artifacts-destination", str(self.folder / "artifacts"), "--host", "127.0.0.1"]
-        command += ["--port", str(self.port), "--workers", "1"]
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        with (self.folder / "log").open("ab") as log:
+        command = [sys.executable, "-m", "mlflow", "server", "--artifacts-destination", self.artifacts]
+        command += ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        command += ["--app-name", "basic-auth"] if self.password else []
+        with self.log.open("ab") as log:
             # A group of its own, since the server is a child of the command.
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=self._environment(), start_new_session=True
+            )
         deadline = time.monotonic() + SECONDS_TO_START
         while not self._answers():
-            assert self.process.poll() is None, (self.folder / "log").read_text()
+            assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, "the tracking server does not answer"
             time.sleep(0.1)
+
+    def _environment(self) -> dict[str, str]:
+        """What is secret goes this way, since everybody on a machine can see a command's words."""
+        own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": self.store}
+        if self.password:
+            users = self.folder / "users.ini"
+            users.write_text(USERS.format(folder=self.folder))
+            own |= {"MLFLOW_AUTH_CONFIG_PATH": str(users), "MLFLOW_AUTH_ADMIN_PASSWORD": self.password}
+            own["MLFLOW_FLASK_SERVER_SECRET_KEY"] = "of-the-forms-on-the-users-page"
+        return {**os.environ, **own}
 
     def _answers(self) -> bool:
         try:
@@ -67,7 +98,8 @@ class Server:
             return False
 
     def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 

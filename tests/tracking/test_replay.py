@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from pipeline.tracking.replay import Replay, history_frame
-from pipeline.tracking.store import run_ids
+from pipeline.tracking.frames import history_frame
+from pipeline.tracking.replay import Replay
+from pipeline.tracking.store import runs_by_key
 from tests.tracking.story import (
     STORY,
     check,
@@ -21,6 +22,11 @@ from tests.tracking.story import (
     start,
     whole_trial,
 )
+
+
+def ids(client, parent):
+    return {key: run.info.run_id for key, run in runs_by_key(client, parent).items()}
+
 
 REQUESTS = ("create_run", "log_batch", "set_terminated", "update_run", "log_text", "log_artifact", "search_runs")
 MANY = 10**6
@@ -101,7 +107,7 @@ def test_records_applied_in_parts_broken_off_anywhere_and_again_from_any_earlier
         unlucky.left = MANY
         if goes_back is not None:
             offset = max(0, offset - goes_back)
-            replay = Replay(unlucky, parent, run_ids(unlucky, parent))
+            replay = Replay(unlucky, parent, ids(unlucky, parent))
             replay.recall(records[:offset])
     replay.apply(records[offset:])
     check(unlucky, parent, records)
@@ -115,7 +121,7 @@ def test_a_second_time_changes_nothing_at_all(store, tmp_path, name):
             step(writer)
     once = []
     for _ in range(3):
-        Replay(store, parent, run_ids(store, parent)).apply(records_of(writer))
+        Replay(store, parent, ids(store, parent)).apply(records_of(writer))
         once.append(found(store, parent))
     assert once[0] == once[1] == once[2]
 
@@ -127,7 +133,7 @@ def test_a_run_that_is_trained_again_after_its_end_has_the_history_of_the_last_t
         step(writer)
     records = records_of(writer)
     for parts in ([records], [records[:3], records[3:]], [records[:5], records[5:]]):
-        replay = Replay(store, parent, run_ids(store, parent))
+        replay = Replay(store, parent, ids(store, parent))
         for part in parts:
             replay.apply(part)
             replay.forget()

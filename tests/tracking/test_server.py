@@ -8,7 +8,7 @@ import time
 import pytest
 
 from pipeline.tracking import layout, uploader, writer
-from pipeline.tracking.store import open_client, run_ids
+from pipeline.tracking.store import open_client, runs_by_key
 from pipeline.tracking.writer import TrackingWriter
 from tests.tracking.processes import opened
 from tests.tracking.servers import Proxy
@@ -27,7 +27,7 @@ def client(server):
 def behind(proxy, client, name, folder):
     """A new driver that reaches the server through the proxy, and the study's parent run."""
     parent = new_parent(client, name)
-    return TrackingWriter(open_client(proxy.uri), parent, run_ids(client, parent), folder), parent
+    return TrackingWriter(open_client(proxy.uri), parent, runs_by_key(client, parent), folder), parent
 
 
 def created(proxy):
@@ -78,7 +78,8 @@ def test_where_half_of_the_requests_fail_everything_arrives_once_and_in_order(se
         assert sum(failures) > 30
         assert list(dict.fromkeys(created(proxy))) == ["trial-0000", "trial-0001", "trial-0002"]
         bodies = [json.loads(body) for _, path, body in proxy.passed if path.endswith("/log-batch")]
-        own = [body.get("metrics", []) for body in bodies if body["run_id"] == run_ids(client, parent)["trial-0000"]]
+        run_id = runs_by_key(client, parent)["trial-0000"].info.run_id
+        own = [body.get("metrics", []) for body in bodies if body["run_id"] == run_id]
         assert list(dict.fromkeys(point["step"] for points in own for point in points)) == [1, 2, 3, 4, 5]
     assert not driver.uploader.errors
     check(client, parent, records_of(driver))
@@ -153,7 +154,7 @@ def test_a_server_that_is_away_for_a_while_gets_the_rest_from_the_next_driver(
         driver.drain()
     driver.close()
     with proxy:
-        again = TrackingWriter(open_client(proxy.uri), parent, run_ids(client, parent), tmp_path)
+        again = TrackingWriter(open_client(proxy.uri), parent, runs_by_key(client, parent), tmp_path)
         log(0, 4, 4)(again)
         again.drain()
         again.close()

@@ -1,0 +1,140 @@
+import pandas as pd
+import pytest
+
+from pipeline.errors import StudyError, UserError
+from pipeline.tracking import layout, writer
+from pipeline.tracking.backlog import waiting_records
+from pipeline.tracking.frames import RunFacts, trials_frame
+from pipeline.tracking.reader import downloaded_histories
+from pipeline.tracking.store import create_parent, find_children, find_parent, open_client, runs_by_key
+from pipeline.tracking.sync import sync
+from pipeline.tracking.writer import TrackingWriter
+from tests.tracking.servers import free_port
+from tests.tracking.story import STORY, end, log, start, whole_trial
+
+
+def begun(name):
+    tags = {layout.KIND: "study", layout.STUDY: name, layout.STATE: "running"}
+    return {"experiment": name, "name": name, "tags": tags}
+
+
+def opened(client, name, folder):
+    parent = create_parent(client, begun(name))
+    driver = TrackingWriter(client, parent, {}, folder)
+    driver.begin(begun(name))
+    return driver, parent
+
+
+def tell(driver, *numbers):
+    for number in numbers:
+        for step in STORY[number]:
+            step(driver)
+
+
+@pytest.fixture
+def other(tmp_path):
+    return open_client(f"sqlite:///{tmp_path}/other.db")
+
+
+def nothing(waiting):
+    pass
+
+
+def test_what_the_study_knows_of_its_runs_is_what_mlflow_has_of_them_in_the_end(store, tmp_path, name):
+    driver, parent = opened(store, name, tmp_path)
+    tell(driver, 0, 1)
+    for step in [*whole_trial(5), start(6), log(6, 1, 2)]:
+        step(driver)
+    known = driver.trials()
+    driver.drain()
+    driver.close()
+    there = trials_frame(map(RunFacts.of, find_children(store, parent)))
+    assert known["run_id"].isna().all()
+    assert there["state"].tolist() == ["finished", "failed", "finished", "running"]
+    pd.testing.assert_frame_equal(known.drop(columns="run_id"), there.drop(columns="run_id"), check_like=True)
+
+
+def test_a_driver_on_another_machine_knows_the_trials_that_it_has_not_seen(store, tmp_path, name):
+    first, parent = opened(store, name, tmp_path / "first")
+    tell(first, 0, 2)
+    first.drain()
+    first.close()
+    second = TrackingWriter(store, parent, runs_by_key(store, parent), tmp_path / "second")
+    for step in [start(5), log(5, 1, 2), end(5)]:
+        step(second)
+    second.log_trials()
+    second.drain()
+    second.close()
+    trials = pd.read_parquet(store.download_artifacts(parent.info.run_id, layout.TRIALS_FILE))
+    history = pd.read_parquet(store.download_artifacts(parent.info.run_id, layout.HISTORY_FILE))
+    assert dict(zip(trials["trial"], trials["run_id"], strict=True)) == {
+        int(run.data.tags[layout.TRIAL]): run.info.run_id for run in find_children(store, parent)
+    }
+    frames = downloaded_histories(store, runs_by_key(store, parent))
+    pd.testing.assert_frame_equal(
+        history, pd.concat([frames[key] for key in sorted(frames)], ignore_index=True), check_like=True
+    )
+
+
+def test_what_waits_is_counted_from_outside_and_sync_brings_it(store, tmp_path, name, monkeypatch):
+    driver, parent = opened(store, name, tmp_path)
+    driver.drain()
+    driver.close()
+    tell(driver, 0, 1)
+    driver.close_parent({layout.STATE: "finished"}, "FINISHED")
+    waiting, seen = waiting_records(tmp_path), []
+    assert waiting == len(STORY[0]) + len(STORY[1]) + 2
+    assert sync(store, name, tmp_path, seen.append) == waiting
+    assert (seen[0], seen[-1]) == (waiting, 0)
+    assert waiting_records(tmp_path) == 0
+    assert store.get_run(parent.info.run_id).info.status == "FINISHED"
+    assert sync(store, name, tmp_path, seen.append) == 0
+
+
+def test_another_store_gets_all_that_the_study_ever_said(store, other, tmp_path, name):
+    driver, parent = opened(store, name, tmp_path)
+    tell(driver, 0, 1, 2)
+    driver.close_parent({layout.STATE: "finished"}, "FINISHED")
+    driver.drain()
+    driver.close()
+    sync(other, name, tmp_path, nothing)
+    copy = find_parent(other, name)
+    assert copy.info.status == "FINISHED"
+    assert copy.data.tags[layout.STATE] == "finished"
+    mine, its = (trials_frame(map(RunFacts.of, find_children(*pair))) for pair in ((store, parent), (other, copy)))
+    pd.testing.assert_frame_equal(mine.drop(columns="run_id"), its.drop(columns="run_id"))
+
+
+def test_what_a_dead_driver_left_running_waits_after_a_sync(store, tmp_path, name):
+    driver, parent = opened(store, name, tmp_path)
+    for step in [*STORY[0], start(1), log(1, 1, 2)]:
+        step(driver)
+    driver.close()
+    sync(store, name, tmp_path, nothing)
+    states = {run.data.tags[layout.TRIAL]: run.data.tags[layout.STATE] for run in find_children(store, parent)}
+    assert states == {"0": "finished", "1": "waiting"}
+    assert not [run for run in runs_by_key(store, parent).values() if run.info.status == "RUNNING"]
+    after = store.get_run(parent.info.run_id)
+    assert (after.info.status, after.data.tags[layout.STATE]) == ("KILLED", "interrupted")
+
+
+def test_a_study_that_is_being_written_is_not_synced_by_another_process(store, tmp_path, name):
+    driver, _ = opened(store, name, tmp_path)
+    with pytest.raises(UserError, match="is in use: another process"):
+        sync(store, name, tmp_path, nothing)
+    driver.close()
+
+
+def test_a_store_that_stays_away_is_told_with_what_waits(store, tmp_path, name, monkeypatch):
+    monkeypatch.setattr(writer, "PATIENCE_SECONDS", 0.2)
+    _, parent = opened(store, name, tmp_path)
+    away = TrackingWriter(open_client(f"http://127.0.0.1:{free_port()}"), parent, {}, tmp_path / "b")
+    tell(away, 1)
+    with pytest.raises(StudyError, match=f"{len(STORY[1])} records wait in"):
+        away.drain()
+    away.close()
+
+
+def test_without_a_spool_there_is_nothing_to_sync(store, tmp_path, name):
+    with pytest.raises(UserError, match="nothing of the study 'gone' waits"):
+        sync(store, "gone", tmp_path, nothing)
