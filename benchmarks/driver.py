@@ -84,7 +84,7 @@ def measure(plan: Plan, slots: int, uri: str) -> NDArray[np.float64]:
     """Run all trials, and give their intervals."""
     client = open_client(uri)
     store = StudyStore(plan.spec, plan.name, f"sqlite:///{plan.scratch}/study.db")
-    writer = open_study(client, plan.spec, plan.name, plan.data, plan.reference, plan.scratch)
+    writer = open_study(client, plan.spec, plan.name, plan.data, plan.reference, plan.rule, plan.scratch)
     halt, keeper = Halt(), Keeper(plan, writer.trials())
     with Progress(Console(), plan.spec.trials, plan.signs, list(plan.reference.values())) as progress:
         ledger = StudyLedger(store, writer, {}, progress, keeper, halt, slots)

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.report import StudySummary
+    from pipeline.scoring import ScoredSummary
     from pipeline.study.plan import Plan
     from pipeline.tracking.record import StudyRecord
 
-HOME, REPORTS = Path("studies"), Path("reports")
+HOME, REPORTS, SCORES = Path("studies"), Path("reports"), Path("scores.parquet")
 
 
 def check_study(spec: Source, overrides: Sequence[str] = (), name: str | None = None, home: Home = HOME) -> Plan:
@@ -144,6 +145,87 @@ def waiting_records(name: str, home: Home = HOME) -> int:
     from pipeline.tracking import backlog
 
     return backlog.waiting_records((Folder.at(home) / require_study_name(name)).scratch)
+
+
+def score_rows(
+    name: str,
+    data: str,
+    *,
+    model: str = "champion",
+    output: Path = SCORES,
+    explain: bool = False,
+    keys: Sequence[str] = (),
+    source: str | None = None,
+    device: str = "cpu",
+    home: Home = HOME,
+    tracking_uri: str | None = None,
+    progress: Callable[[int, int | None], None] = lambda done, count: None,
+) -> ScoredSummary:
+    """Score new rows with a model of a study, into a Parquet file.
+
+    Args:
+        name: The study's name.
+        data: What is scored: a file or folder, a URI such as s3://bucket/key, the name of a bundled set, or
+            `python:module:function`.
+        model: "champion", "ensemble", or a trial of the frontier such as "trial-0007".
+        output: The file; it has the columns `row`, `keys`, `score`, and `above_p90`, `above_p95` and `above_p99`:
+            whether the score is above that percentile of normal validation rows.
+        explain: Whether to add `nats/COLUMN`: what each column costs above its mean in training rows.
+        keys: Columns of the data to hand on to the output.
+        source: The data's kind, such as "csv"; by default the place tells.
+        device: "cpu", or a GPU such as "cuda".
+        home: The folder of all studies.
+        tracking_uri: MLflow's store, as in `run_study`.
+        progress: Called with the number of rows done, and of all rows where that is known.
+
+    Raises:
+        UserError: There is no such study or model, or the data are not as the model takes them.
+    """
+    from tempfile import TemporaryDirectory
+
+    from pipeline.data.streams import open_stream
+    from pipeline.detector import Detector
+    from pipeline.scoring import score_file
+    from pipeline.tracking.models import fetch_model
+
+    with TemporaryDirectory() as scratch:
+        detector = Detector.load(fetch_model(_client(home, tracking_uri), name, model, Path(scratch)), device)
+    stream = open_stream(data, detector.preprocessing, source, keys)
+    return score_file(detector, stream, Path(output), explain, progress, name)
+
+
+def promote_model(name: str, model: str, *, home: Home = HOME, tracking_uri: str | None = None) -> int:
+    """Make a model of a study its champion, by hand.
+
+    Returns:
+        The version in MLflow's registry that is the champion now.
+
+    Raises:
+        UserError: There is no such study, or it has kept no such model.
+    """
+    from pipeline.tracking.models import promote
+
+    return promote(_client(home, tracking_uri), name, model)
+
+
+def serve_model(
+    name: str,
+    model: str,
+    port: int,
+    say: Callable[[str], None],
+    *,
+    home: Home = HOME,
+    tracking_uri: str | None = None,
+) -> None:
+    """Serve a model of a study over HTTP on this machine until it is interrupted.
+
+    Raises:
+        UserError: There is no such study or model.
+        StudyError: The server failed.
+    """
+    from pipeline.tracking.serving import serve
+
+    serve(_client(home, tracking_uri), name, model, port, say)
 
 
 def build_report(name: str, *, home: Home = HOME, tracking_uri: str | None = None, output: Path | None = None) -> Path:

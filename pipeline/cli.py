@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.errors import StudyError, UserError
+from pipeline.secrets import guard_process, redacted
 
 if TYPE_CHECKING:
     from pipeline.tracking.record import StudyRecord
@@ -22,8 +23,16 @@ Examples:
   vae-study run search_spaces/digits.yaml --name wide --set model.network.hidden='[512, 256]'
   vae-study resume digits
   vae-study report digits
+  vae-study score digits new.parquet --output scores.parquet
   vae-study sync digits
   vae-study ui
+"""
+SCORE_EXAMPLES = """
+\b
+Examples:
+  vae-study score transactions new.parquet --key id
+  vae-study score transactions s3://bucket/2026/ --model ensemble --output scores.parquet
+  vae-study score transactions new.csv --model trial-0007 --explain
 """
 
 
@@ -32,14 +41,12 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; 2 where the user's input is wrong, 1 where the study failed."""
+        guard_process()
         try:
             return super().invoke(ctx)
-        except UserError as error:
-            click.echo(f"vae-study: {error}", err=True)
-            sys.exit(2)
-        except StudyError as error:
-            click.echo(f"vae-study: {error}", err=True)
-            sys.exit(1)
+        except (UserError, StudyError) as error:
+            click.echo(f"vae-study: {redacted(str(error))}", err=True)
+            sys.exit(2 if isinstance(error, UserError) else 1)
 
 
 @click.group(cls=Commands, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -138,6 +145,56 @@ def _after(record: StudyRecord, no_report: bool, places: dict[str, Any]) -> None
 
     report = None if no_report else write_report(record, Path("reports") / record.name)
     click.echo(result_text(record, report, places["home"]))
+
+
+@main.command(epilog=SCORE_EXAMPLES)
+@click.argument("name")
+@click.argument("data")
+@click.option("--model", default="champion", show_default=True, help="champion, ensemble, or one such as trial-0007.")
+@click.option("--output", type=click.Path(path_type=Path), default="scores.parquet", show_default=True)
+@click.option("--explain", is_flag=True, help="Add what each column costs, in nats above its mean in training rows.")
+@click.option("--key", "keys", multiple=True, metavar="COLUMN", help="A column to hand on to the output.")
+@click.option("--source", metavar="KIND", help="Kind of the data, such as csv.  [default: the place tells]")
+@click.option("--device", default="cpu", show_default=True, help="Where to compute, such as cuda.")
+@_places
+def score(name: str, data: str, **options: Any) -> None:
+    """Score new rows with a model of a study.
+
+    DATA is a Parquet file or folder, CSV, npz, a folder of images, idx, a bundled set, python:module:function, or an
+    s3:// address. The output has `row`, `score`, and for each threshold whether the score is above it.
+    """
+    from rich.console import Console
+
+    from pipeline import api
+    from pipeline.terminal import scored_text, scoring_bar
+
+    with scoring_bar(Console(stderr=True)) as progress:
+        found = api.score_rows(name, data, progress=progress, **options)
+    click.echo(scored_text(found, options["output"]))
+
+
+@main.command()
+@click.argument("name")
+@click.argument("model")
+@_places
+def promote(name: str, model: str, home: str, tracking_uri: str | None) -> None:
+    """Make MODEL, such as trial-0007 or ensemble, the champion of a study in MLflow's registry."""
+    from pipeline import api
+
+    version = api.promote_model(name, model, home=home, tracking_uri=tracking_uri)
+    click.echo(f"{model} is the champion of {name} now, as version {version}")
+
+
+@main.command()
+@click.argument("name")
+@click.option("--model", default="champion", show_default=True, help="champion, ensemble, or one such as trial-0007.")
+@click.option("--port", type=int, default=5001, show_default=True)
+@_places
+def serve(name: str, model: str, port: int, home: str, tracking_uri: str | None) -> None:
+    """Serve a model over HTTP on this machine with MLflow; Ctrl-C ends it."""
+    from pipeline import api
+
+    api.serve_model(name, model, port, click.echo, home=home, tracking_uri=tracking_uri)
 
 
 @main.command(short_help="Bring to MLflow what waits on this machine.")

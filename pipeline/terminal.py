@@ -1,9 +1,13 @@
 """What the commands print: plans, results, states."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from pipeline.search.early_stopping import rungs
 from pipeline.spec import Choices, Range, StudySpec
@@ -14,6 +18,7 @@ from pipeline.tracking.record import StudyRecord
 
 if TYPE_CHECKING:
     from pipeline.report import StudySummary
+    from pipeline.scoring import ScoredSummary
 
 
 def plan_text(plan: Plan) -> str:
@@ -104,6 +109,28 @@ def status_text(record: StudyRecord, waiting: int) -> str:
     how = f"which the driver brings, or: vae-study sync {record.name}"
     late = [f"waiting    {waiting:,} records for MLflow, {how}"] if waiting else []
     return "\n".join([f"study      {record.name}, {total} trials asked for", *_facts(summary(record)), *late])
+
+
+@contextmanager
+def scoring_bar(console: Console) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar of rows; gives what brings it up to date."""
+    columns = (
+        TextColumn("{task.completed:,.0f} rows"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(show_speed=True),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("score", total=None)
+        yield lambda done, count: bar.update(task, completed=done, total=count)
+
+
+def scored_text(found: "ScoredSummary", output: Path) -> str:
+    """What scoring found."""
+    rate = found.rows / found.seconds if found.seconds else float("nan")
+    shares = {name: count / max(found.rows, 1) for name, count in found.flagged.items()}
+    flagged = [f"{count:,} above p{name} ({shares[name]:.1%})" for name, count in found.flagged.items()]
+    return f"scored     {found.rows:,} rows, {rate:,.0f} a second\nflagged    {', '.join(flagged)}\nwritten    {output}"
 
 
 def _facts(facts: "StudySummary") -> Iterator[str]:

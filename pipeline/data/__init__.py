@@ -8,17 +8,22 @@ from pipeline.data.places import resolved
 from pipeline.data.preprocessing import Preprocessing
 from pipeline.data.sources import read_table
 from pipeline.data.splits import SPLIT_NAMES
+from pipeline.data.streams import Batch, Stream, frame_features, open_stream
 from pipeline.data.table import Table
 from pipeline.errors import StudyError
 from pipeline.spec.data import DataSpec
 
 __all__ = [
     "SPLIT_NAMES",
+    "Batch",
     "Dataset",
     "Preprocessing",
     "Split",
+    "Stream",
     "Table",
     "dataset_of",
+    "frame_features",
+    "open_stream",
     "prepare",
     "read_table",
     "resolved",

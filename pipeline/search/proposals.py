@@ -19,10 +19,15 @@ from pipeline.spec import StudySpec
 
 @dataclass(frozen=True)
 class Proposal:
-    """A configuration to try, under the number that it keeps for good."""
+    """A configuration to try, under the number that it keeps for good.
+
+    Attributes:
+        sampler: Where it came from: the sampler's kind, "random" where that was too slow, or "enqueued".
+    """
 
     number: int
     parameters: Mapping[str, Any]
+    sampler: str = ""
 
 
 class Proposals:
@@ -54,7 +59,13 @@ class Proposals:
         parameters = suggest(trial, self.spec.search)
         if at_random and not set(parameters) <= known:
             trial.set_user_attr(attributes.SAMPLER, "random")
-        return Proposal(trial.number, parameters)
+        return Proposal(trial.number, parameters, self._origin(trial))
+
+    def _origin(self, trial: optuna.Trial) -> str:
+        # To read it back costs a query of the store.
+        if self.spec.enqueue and "fixed_params" in self._storage.get_trial(trial._trial_id).system_attrs:
+            return "enqueued"
+        return str(trial.user_attrs.get(attributes.SAMPLER, self.spec.sampler.kind))
 
     def _next_trial(self, study: optuna.Study) -> optuna.Trial:
         if self.left:

@@ -116,11 +116,13 @@ class DiagnosticsSpec(SpecPart):
         latent_map: How the codes of the test examples are laid flat: `pca` or `tsne`.
         probe_labels: Share of the training labels that the linear classifier of `test/probe_accuracy` is shown.
         iwae_draws: Draws of the importance-weighted bound `test/iwae`; 0 to leave it out.
+        system_metrics: Whether each epoch also tells how busy the trial's machine is.
     """
 
     latent_map: Literal["pca", "tsne"] = "pca"
     probe_labels: Fraction = 0.1
     iwae_draws: Annotated[int, Field(ge=0)] = 64
+    system_metrics: bool = False
 
 
 class ConfirmSpec(SpecPart):

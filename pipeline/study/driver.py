@@ -18,6 +18,7 @@ from pipeline.study.plan import Plan
 from pipeline.study.progress import Progress
 from pipeline.study.stage import run_stage
 from pipeline.study.trials import StudyLedger
+from pipeline.tracking.curves import ENDED, StudyCurves
 from pipeline.tracking.store import check_reachable, open_client
 from pipeline.tracking.study import open_study
 from pipeline.tracking.writer import TrackingWriter
@@ -65,7 +66,7 @@ def _drive(plan: Plan, places: Places, concurrency: int | None, console: Console
             # Opened again: until the lock was held, another driver may have changed it.
             store = StudyStore(plan.spec, plan.name, url)
             _prepare(plan, store, places)
-            writer = open_study(client, plan.spec, plan.name, plan.data, plan.reference, plan.scratch)
+            writer = open_study(client, plan.spec, plan.name, plan.data, plan.reference, plan.rule, plan.scratch)
             try:
                 _run(plan, store, writer, at_once, console, halt)
                 _finish(plan, store, writer, halt)
@@ -87,7 +88,7 @@ def _run(plan: Plan, store: StudyStore, writer: TrackingWriter, at_once: int, co
     recalled, keeper = writer.recall(), Keeper(plan, writer.trials())
     with Progress(console, plan.spec.trials, plan.signs, list(plan.reference.values())) as progress:
         try:
-            ledger = StudyLedger(store, writer, recalled, progress, keeper, halt, at_once)
+            ledger = StudyLedger(store, writer, recalled, progress, keeper, halt, at_once, _curves(plan, writer))
             run_stage(plan, ledger, at_once, store.remaining(), halt)
             ledger.asker.close()
             if halt.why or store.remaining() > 0:
@@ -99,10 +100,19 @@ def _run(plan: Plan, store: StudyStore, writer: TrackingWriter, at_once: int, co
             keeper.close()
 
 
+def _curves(plan: Plan, writer: TrackingWriter) -> StudyCurves:
+    """The study's curves, as far as earlier drivers have drawn them."""
+    curves = StudyCurves(plan.reference, plan.signs)
+    for row in writer.trials().to_dict("records"):
+        if row["state"] in ENDED:
+            curves.add(row["state"], {str(name): row[name] for name in plan.reference if name in row}, row["feasible"])
+    return curves
+
+
 def _finish(plan: Plan, store: StudyStore, writer: TrackingWriter, halt: Halt) -> None:
     """Choose and close; where the study ends early for a trouble of its own, that is what the user is to hear of."""
     try:
-        finish_study(plan, writer, is_complete=store.remaining() <= 0 and not halt.why)
+        finish_study(plan, writer, store.parameters, is_complete=store.remaining() <= 0 and not halt.why)
     except Exception as error:
         if not halt.why:
             raise

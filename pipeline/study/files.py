@@ -9,9 +9,11 @@ import pandas as pd
 from safetensors.torch import save
 
 from pipeline.folders import Folder
-from pipeline.vae.outcome import Outcome
+from pipeline.vae.outcome import SCORER_FILE, WEIGHTS_FILE, Outcome
 
-SCORES, EXAMPLES, WEIGHTS = "scores.parquet", "examples.npz", "model.safetensors"
+SCORES, EXAMPLES, WEIGHTS, SCORER = "scores.parquet", "examples.npz", WEIGHTS_FILE, SCORER_FILE
+#: What a trial that will not be chosen needs no longer.
+OF_FINALISTS = (EXAMPLES, WEIGHTS, SCORER)
 
 
 def write_outcome(folder: Folder, outcome: Outcome) -> None:
@@ -25,7 +27,8 @@ def write_outcome(folder: Folder, outcome: Outcome) -> None:
     examples, scores = io.BytesIO(), io.BytesIO()
     np.savez(examples, allow_pickle=False, **outcome.arrays)
     folder.write(EXAMPLES, examples.getbuffer())
-    folder.write(WEIGHTS, save({name: value.contiguous().cpu() for name, value in outcome.weights.items()}))
+    for name, tensors in ((WEIGHTS, outcome.weights), (SCORER, outcome.scorer)):
+        folder.write(name, save({part: value.contiguous().cpu() for part, value in tensors.items()}))
     outcome.scores.to_parquet(scores)
     folder.write(SCORES, scores.getbuffer())
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from pipeline.choosing.comparison import detectors
 from pipeline.search.pareto import frontier_of
-from pipeline.study.files import EXAMPLES, WEIGHTS
+from pipeline.study.files import OF_FINALISTS
 from pipeline.study.messages import Task, TrialReport
 from pipeline.study.plan import Plan
 from pipeline.tracking.layout import trial_name
@@ -70,7 +70,7 @@ class Keeper:
         known = self._with_weights & {int(row["trial"]) for row in rows}
         try:
             for number in known - finalists(self.plan, pd.DataFrame(rows)):
-                for name in (EXAMPLES, WEIGHTS):
+                for name in OF_FINALISTS:
                     (self.plan.trials / trial_name(number)).remove(name)
                 self._with_weights.discard(number)
         except OSError as error:

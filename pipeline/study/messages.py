@@ -18,6 +18,7 @@ class Task:
         parameters: Its searched parameters, by canonical names.
         repeat: Which further seed it is trained with again; 0 for the trial itself.
         is_alone: Whether it gets a whole device, since it did not fit beside others.
+        sampler: Where its parameters came from.
     """
 
     key: str
@@ -25,6 +26,7 @@ class Task:
     parameters: dict[str, Any]
     repeat: int = 0
     is_alone: bool = False
+    sampler: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

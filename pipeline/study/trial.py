@@ -20,6 +20,7 @@ from pipeline.study.files import write_outcome
 from pipeline.study.judging import kl_weights_of, rungs_of
 from pipeline.study.messages import Assignment, Failure, TrialReport
 from pipeline.study.roster import sign_in, wait_for_others
+from pipeline.study.system import SystemMetrics
 from pipeline.tracking.record import EpochRecord
 from pipeline.vae.outcome import outcomes_of
 from pipeline.vae.population import Member, Population
@@ -110,6 +111,7 @@ class Course:
         self.checkpoints = Checkpoints(home / "checkpoints" / task.key)
         self.pace = Pace(self.spec.checkpoints.every_seconds)
         self.history: list[EpochRecord] = []
+        self.system = SystemMetrics() if self.spec.diagnostics.system_metrics else None
         self.population = make_population(self.spec, assignment)
         self._restore()
 
@@ -141,6 +143,8 @@ class Course:
             bad = [name for name, value in metrics.items() if not math.isfinite(value)]
             if bad:
                 raise Diverged(f"{', '.join(bad)} not finite in epoch {self.population.epoch}")
+            if self.system is not None:
+                metrics |= self.system.sample()
             stamp = time.time_ns() // 10**6
             epochs.append(EpochRecord(epoch=self.population.epoch, timestamp_ms=stamp, metrics=metrics))
             self.history.append(epochs[-1])

@@ -16,8 +16,10 @@ from pipeline.study.ledger import Ledger, end_tags
 from pipeline.study.messages import Task, TrialReport
 from pipeline.study.progress import Progress
 from pipeline.tracking import layout
+from pipeline.tracking.curves import StudyCurves, log10_parameters
 from pipeline.tracking.layout import trial_name
 from pipeline.tracking.record import EpochRecord
+from pipeline.tracking.replay import PARENT
 from pipeline.tracking.writer import Recalled, TrackingWriter
 
 # So many first trials that fail alike mean that the others would too.
@@ -37,9 +39,10 @@ class StudyLedger(Ledger):
         keeper: Keeper,
         halt: Halt,
         at_once: int,
+        curves: StudyCurves,
     ):
         super().__init__(tracking, recalled)
-        self.store, self.display, self.keeper, self.halt = store, progress, keeper, halt
+        self.store, self.display, self.keeper, self.halt, self.curves = store, progress, keeper, halt, curves
         self._rungs: dict[str, tuple[int, ...]] = {}
         self._first: list[int] = []
         self._shown = -math.inf
@@ -47,7 +50,12 @@ class StudyLedger(Ledger):
 
     def _fresh(self) -> Task | None:
         while (proposal := self.asker.take()) is not None:
-            task = Task(key=trial_name(proposal.number), number=proposal.number, parameters=dict(proposal.parameters))
+            task = Task(
+                key=trial_name(proposal.number),
+                number=proposal.number,
+                parameters=dict(proposal.parameters),
+                sampler=proposal.sampler,
+            )
             known = self.recalled.get(task.key)
             if known is None or known.end is None:
                 self.show()
@@ -60,7 +68,7 @@ class StudyLedger(Ledger):
         return self.asker.has_more()
 
     def _describe(self, task: Task) -> tuple[str, dict[str, str]]:
-        tags = {layout.KIND: "trial", layout.TRIAL: str(task.number)}
+        tags = {layout.KIND: "trial", layout.TRIAL: str(task.number), layout.SAMPLER: task.sampler}
         return layout.trial_run_name(task.number, task.parameters), tags
 
     def _goes_on(self, task: Task, history: Sequence[EpochRecord]) -> bool:
@@ -80,11 +88,18 @@ class StudyLedger(Ledger):
         tags = end_tags(report)
         if self.store.spec.constraints:
             tags[layout.FEASIBLE] = str(self.store.spec.is_feasible(metrics)).lower()
-        self.tracking.end(task.key, task.number, report.metrics, tags, report.error)
+        scales = log10_parameters(self.store.spec.search, task.parameters)
+        self.tracking.end(task.key, task.number, {**report.metrics, **scales}, tags, report.error)
+        self._draw_curves(report.state, metrics)
         self._tell(task, report, metrics)
         self.keeper.ended(task, report, metrics)
         self._stop_if_alike(task.number)
         self.show()
+
+    def _draw_curves(self, state: str, metrics: Mapping[str, float]) -> None:
+        values = self.curves.add(state, metrics, self.store.spec.is_feasible(metrics))
+        stamp = time.time_ns() // 10**6
+        self.tracking.log_epochs(PARENT, [EpochRecord(epoch=self.curves.step, timestamp_ms=stamp, metrics=values)])
 
     def _checked(self, report: TrialReport, metrics: Mapping[str, float]) -> TrialReport:
         """A trial without finite objectives has not finished, whatever it says."""

@@ -73,7 +73,8 @@ def _row(run: RunFacts) -> dict[str, Any]:
         "preemptions": int(tags.get(layout.PREEMPTIONS, 0)),
         "run_id": run.run_id,
     }
-    return {**about, **{name: _number(text) for name, text in run.params.items()}, **run.metrics}
+    metrics = {name: value for name, value in run.metrics.items() if not name.startswith(layout.LOG10)}
+    return {**about, **{name: _number(text) for name, text in run.params.items()}, **metrics}
 
 
 def _number(text: str) -> Any:

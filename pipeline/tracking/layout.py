@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 KIND, STUDY, TRIAL, STATE = "vae_study.kind", "vae_study.study", "vae_study.trial", "vae_study.state"
-SEED = "vae_study.seed"
+SEED, SAMPLER, IS_CLEAN = "vae_study.seed", "vae_study.sampler", "vae_study.is_clean"
 FAILURE, UID, CHAMPION = "vae_study.failure", "vae_study.uid", "vae_study.champion"
 CHAMPION_RULE, CHAMPION_SCORE = "vae_study.rule", "vae_study.score"
 SPEC_SHA, DATA_SHA, COMMIT = "vae_study.spec_sha256", "vae_study.data_sha256", "mlflow.source.git.commit"
@@ -20,9 +20,14 @@ TRIALS_FILE, HISTORY_FILE, SCORES_FILE, EXAMPLES_FILE = (
     "examples.npz",
 )
 
+# The frontier, as the parent's description shows it.
+PICTURE_FILE = "frontier.png"
 PREPROCESSING_FILE = "preprocessing.json"
 # What each rule, ensemble and baseline detects, and their scores of each example.
 CHOICES_FILE, DETECTORS_FILE = "choices.parquet", "detectors.parquet"
+
+# Of a log-scaled parameter, for MLflow's charts only.
+LOG10 = "log10/"
 
 # A prefix of few letters: about 14 characters of a run's name show in MLflow's table.
 SHORT_NAMES = {"beta": "b", "latent_dim": "z"}

@@ -13,6 +13,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from pipeline.errors import UserError
+from pipeline.secrets import redacted
 from pipeline.tracking import layout
 from pipeline.tracking.frames import RunFacts, confirmations_frame, joined, trials_frame
 from pipeline.tracking.record import ChampionRecord, StudyRecord
@@ -52,7 +53,7 @@ def read_study(client: MlflowClient, name: str) -> StudyRecord:
             history=history,
             reference=files.json(parent, layout.REFERENCE_FILE),
             champion=_champion(client, parent, trials, files),
-            tracking_uri=client.tracking_uri,
+            tracking_uri=redacted(client.tracking_uri),
             experiment_id=parent.info.experiment_id,
             run_id=parent.info.run_id,
             confirmations=confirmations_frame(map(RunFacts.of, find_children(client, parent, "confirmation"))),

@@ -10,7 +10,9 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 
-from pipeline.tracking import layout
+from pipeline.tracking import layout, models
+from pipeline.tracking.description import filled
+from pipeline.tracking.environment import dataset_input
 from pipeline.tracking.frames import history_frame
 from pipeline.tracking.spool import Record
 from pipeline.tracking.store import keep_only, runs_with
@@ -45,6 +47,9 @@ class Replay:
             "files": self._files,
             "trials": self._trials,
             "study": self._study,
+            "view": self._view,
+            "model": lambda record: models.log_model(self.client, self.run_ids[record["run"]], record),
+            "champion": lambda record: models.crown(self.client, self.run_ids[PARENT], record),
             "text": self._text,
         }
 
@@ -157,10 +162,20 @@ class Replay:
         self._log_tags(PARENT, record["tags"])
         self.client.update_run(self.run_ids[PARENT], status="RUNNING")
 
+    def _view(self, record: Record) -> None:
+        experiment, parent = self.parent.info.experiment_id, self.run_ids[PARENT]
+        name, value = (text.replace("{parent}", parent) for text in record["view"])
+        self.client.set_experiment_tag(experiment, name, value)
+        if record["data"]:
+            self.client.log_inputs(parent, datasets=[dataset_input(record["data"])])
+
     def _text(self, record: Record) -> None:
         self.client.log_text(self.run_ids[record["run"]], record["text"], record["name"])
 
     def _log_tags(self, key: str, tags: Mapping[str, str]) -> None:
+        if layout.NOTE in tags:
+            ids = self.parent.info.experiment_id, self.run_ids[PARENT]
+            tags = {**tags, layout.NOTE: filled(tags[layout.NOTE], self.run_ids, *ids)}
         self.client.log_batch(self.run_ids[key], tags=[RunTag(name, value) for name, value in tags.items()])
 
     def _flush(self, key: str) -> None:

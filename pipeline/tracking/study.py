@@ -1,9 +1,6 @@
 """The parent run of a study: how it begins and how it ends."""
 
-import importlib.metadata
 import json
-import platform
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,14 +12,21 @@ from pipeline.data import Dataset
 from pipeline.errors import UserError
 from pipeline.spec import StudySpec
 from pipeline.tracking import layout
+from pipeline.tracking.description import plan_note
+from pipeline.tracking.environment import environment
 from pipeline.tracking.store import create_parent, find_parent, runs_by_key
+from pipeline.tracking.views import shared_view
 from pipeline.tracking.writer import TrackingWriter
-
-PACKAGES = ("vae-study", "ray", "torch", "optuna", "mlflow", "pandas", "pyarrow", "scikit-learn", "numpy")
 
 
 def open_study(
-    client: MlflowClient, spec: StudySpec, name: str, data: Dataset, reference: Mapping[str, float], folder: Path
+    client: MlflowClient,
+    spec: StudySpec,
+    name: str,
+    data: Dataset,
+    reference: Mapping[str, float],
+    rule: str,
+    folder: Path,
 ) -> TrackingWriter:
     """Make a study's parent run, or take up the one that it has, and start writing beneath it.
 
@@ -32,6 +36,7 @@ def open_study(
         name: The study's name.
         data: What the study is about.
         reference: The hypervolume's reference point, by metric.
+        rule: The one that chooses the champion.
         folder: The study's, on a local disk.
 
     Raises:
@@ -40,16 +45,18 @@ def open_study(
     parent = find_parent(client, name)
     if parent is not None:
         _require_same_data(parent, name, data)
-    begun = {"experiment": spec.study, "name": name, "tags": _tags(spec, name, data)}
+    about_it = environment()
+    begun = {"experiment": spec.study, "name": name, "tags": _tags(spec, name, data, about_it)}
     parent = parent or create_parent(client, begun)
     writer = TrackingWriter(client, parent, runs_by_key(client, parent), folder)
     writer.begin(begun)
+    writer.show(shared_view(spec.plain(), rule, "{parent}"), data.summary())
     about = {
         layout.SPEC_FILE: spec.plain(),
         layout.DATA_FILE: data.summary(),
         layout.PREPROCESSING_FILE: data.preprocessing.plain(),
         layout.REFERENCE_FILE: dict(reference),
-        layout.ENVIRONMENT_FILE: environment(),
+        layout.ENVIRONMENT_FILE: about_it,
     }
     for file, content in about.items():
         writer.log_text(json.dumps(content, indent=2, sort_keys=True), file)
@@ -65,16 +72,18 @@ def _require_same_data(parent: Run, name: str, data: Dataset) -> None:
         )
 
 
-def _tags(spec: StudySpec, name: str, data: Dataset) -> dict[str, str]:
-    commit = _git_commit()
+def _tags(spec: StudySpec, name: str, data: Dataset, about: Mapping[str, str]) -> dict[str, str]:
+    # The code that a user may change is that of the spec; where that is under no git, the package's.
+    whose = "spec" if "spec_commit" in about else "package"
+    code = {layout.COMMIT: f"{whose}_commit", layout.IS_CLEAN: f"{whose}_is_clean"}
     return {
         layout.KIND: "study",
         layout.STUDY: name,
         layout.STATE: "running",
         layout.SPEC_SHA: spec.sha256(),
         layout.DATA_SHA: data.sha256,
-        layout.NOTE: f"{spec.trials} trials of {spec.model.family} on {data.source}, running.",
-        **({layout.COMMIT: commit} if commit else {}),
+        layout.NOTE: plan_note(spec.plain(), name, data.summary()),
+        **{tag: about[field] for tag, field in code.items() if field in about},
     }
 
 
@@ -85,23 +94,3 @@ def close_study(writer: TrackingWriter, state: str, note: str, rule: str, champi
     if champion is not None:
         tags |= {layout.CHAMPION: str(champion.trial), layout.CHAMPION_SCORE: champion.score}
     writer.close_parent(tags, "FINISHED" if state == "finished" else "KILLED")
-
-
-def environment() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    versions = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def _git_commit() -> str | None:
-    """The commit that the package is run from, where it is a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from pipeline.errors import StudyError
+from pipeline.secrets import redacted_values
 from pipeline.tracking import layout
 from pipeline.tracking.backlog import SPOOL_FILE, alone_with
 from pipeline.tracking.frames import RunFacts, confirmations_frame, trials_frame
@@ -77,6 +78,10 @@ class TrackingWriter:
         """
         self._append("study", PARENT, **begun)
 
+    def show(self, view: tuple[str, str], data: Mapping[str, Any] | None = None) -> None:
+        """What MLflow's UI shows of the study: a view of its trials (`views.shared_view`), and its data's summary."""
+        self._append("view", PARENT, view=list(view), data=data and dict(data))
+
     def start(self, key: str, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Open the run that goes by `key` within this study, or open again the one that it has."""
         texts = {name: layout.text_value(value) for name, value in parameters.items()}
@@ -115,6 +120,21 @@ class TrackingWriter:
         """Attach local files to a run; they have to stay where they are until they are uploaded."""
         self._append("files", key, files=[str(file) for file in files])
 
+    def log_model(self, key: str, name: str, folder: Path, about: Mapping[str, Any]) -> None:
+        """Attach a model to a run.
+
+        Args:
+            key: The run.
+            name: The model's, unique within the study.
+            folder: What `models.as_pyfunc` made; it has to stay where it is until it is uploaded.
+            about: `tags`, and `metrics`: the names of those of the run that are shown beside it.
+        """
+        self._append("model", key, name=name, folder=str(folder), about=dict(about))
+
+    def crown(self, name: str, rule: str, note: str) -> None:
+        """Register a model of this study as the one that the rule chose."""
+        self._append("champion", PARENT, name=name, rule=rule, note=note)
+
     def log_trials(self) -> None:
         """Attach the frames of all trials and of their epochs to the parent run."""
         records = (record for _, record in self.spool.read())
@@ -125,6 +145,12 @@ class TrackingWriter:
     def log_frame(self, frame: pd.DataFrame, name: str) -> None:
         """Attach a frame to the parent run as Parquet."""
         self.log_files(PARENT, [self._write(frame, name)])
+
+    def log_bytes(self, content: bytes, name: str) -> None:
+        """Attach a file with this content to the parent run."""
+        self.outbox.mkdir(exist_ok=True)
+        (self.outbox / name).write_bytes(content)
+        self.log_files(PARENT, [self.outbox / name])
 
     def log_text(self, text: str, name: str) -> None:
         """Attach a text to the parent run."""
@@ -198,7 +224,7 @@ class TrackingWriter:
         self._held.release()
 
     def _append(self, operation: str, key: str, is_durable: bool = False, **content: Any) -> None:
-        record = {"op": operation, "run": key, "time_ms": time.time_ns() // 10**6, **content}
+        record = redacted_values({"op": operation, "run": key, "time_ms": time.time_ns() // 10**6, **content})
         self.spool.append(record, is_durable)
         self._known.apply(record)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,9 +19,14 @@ from pipeline.vae.explanation import explained_arrays, usual_cost
 from pipeline.vae.population import Population
 from pipeline.vae.probe import probe_accuracy
 from pipeline.vae.scoring import PopulationScorer
+from pipeline.vae.snapshot import member_state
 
 HELD_OUT = ("validation", "test")
 ScoresBySplit = Mapping[str, Mapping[str, NDArray[np.float64]]]
+#: The files of the weights, and of what scores take beside them.
+WEIGHTS_FILE, SCORER_FILE = "model.safetensors", "scorer.safetensors"
+# Of what is kept for scores: the mean cost of each feature in training rows (D,), the draws' noise (L, Z).
+USUAL_COST, NOISE = "usual_cost", "probability_noise"
 # All trials of all studies spoil the same rows in the same way.
 PSEUDO_SEED = 0
 
@@ -34,13 +40,15 @@ class Outcome:
             `val_auroc/...`, `test_auroc/...`, and `pseudo_auroc/...` against pseudo-anomalies.
         scores: A row a validation or test example: split, row, label, anomaly, and each anomaly score.
         arrays: Pictures, codes and explanations of some test examples, by name.
-        weights: The member's own parameters, by name, without the leading dimension of members.
+        weights: The member's own parameters, by name, without the leading dimension of members and without padding.
+        scorer: What its scores take beside the weights, by name: the arrays of its `Scorer`, USUAL_COST and NOISE.
     """
 
     metrics: dict[str, float]
     scores: pd.DataFrame
     arrays: Mapping[str, NDArray[Any]]
     weights: dict[str, Tensor]
+    scorer: dict[str, Tensor]
 
 
 def outcomes_of(population: Population, diagnostics: DiagnosticsSpec) -> list[Outcome]:
@@ -55,16 +63,15 @@ class _Examination:
     def __init__(self, population: Population, diagnostics: DiagnosticsSpec):
         self.population, self.diagnostics = population, diagnostics
         self.splits = population.data.splits
-        scorer = PopulationScorer(population)
-        self.scores = {split: scorer.scores(population.examples[split]) for split in HELD_OUT}
-        self.pseudo = {kind: scorer.of_rows(rows_ND) for kind, rows_ND in _pseudo(population).items()}
+        self.scorer = PopulationScorer(population)
+        self.scores = {split: self.scorer.scores(population.examples[split].x_ND) for split in HELD_OUT}
+        self.pseudo = {kind: self.scorer.of_rows(rows_ND) for kind, rows_ND in _pseudo(population).items()}
         self.usual_KD = usual_cost(population)
         self.train, self.test = population.measure("train"), population.measure("test")
         self.bounds = _bounds(population, diagnostics.iwae_draws)
 
     def outcome(self, member: int) -> Outcome:
         scores = {split: every[member] for split, every in self.scores.items()}
-        state = self.population.model.state_dict()
         return Outcome(
             metrics=self._metrics(member, scores),
             scores=pd.concat([_frame(name, self.splits[name], scores[name]) for name in HELD_OUT], ignore_index=True),
@@ -72,8 +79,17 @@ class _Examination:
                 **finalist_arrays(self.population, member, self.test[member], self.diagnostics.latent_map),
                 **explained_arrays(self.population, member, self.usual_KD[member], scores["test"]),
             },
-            weights={name: value[member].detach().clone() for name, value in state.items()},
+            weights=_weights(self.population, member),
+            scorer=self._scorer(member),
         )
+
+    def _scorer(self, member: int) -> dict[str, Tensor]:
+        fitted = self.scorer.rows.scorers_K[member].arrays()
+        return {
+            **{name: torch.as_tensor(array) for name, array in fitted.items()},
+            USUAL_COST: torch.as_tensor(self.usual_KD[member]),
+            NOISE: self.scorer.noise(member),
+        }
 
     def _metrics(self, member: int, scores: ScoresBySplit) -> dict[str, float]:
         population, splits = self.population, self.splits
@@ -86,6 +102,12 @@ class _Examination:
             **_pseudo_metrics(scores["validation"], ~is_anomaly["validation"], pseudo),
             **_probe(population, member, self.train[member], self.test[member], self.diagnostics.probe_labels),
         }
+
+
+def _weights(population: Population, member: int) -> dict[str, Tensor]:
+    of_model = "model/"
+    state = member_state(population, member)
+    return {name.removeprefix(of_model): value for name, value in state.items() if name.startswith(of_model)}
 
 
 def _pseudo(population: Population) -> dict[str, NDArray[np.float32]]:

@@ -26,7 +26,7 @@ def parts(rows: int, seed: int, features: int = 6, latents: int = 3) -> Parts:
 
 def test_every_score_is_what_its_definition_says():
     trained, some = parts(200, 0), parts(30, 1)
-    scores = Scorer(trained).scores(some)
+    scores = Scorer.fit(trained).scores(some)
     assert tuple(scores) == SCORES
     assert scores["elbo"] == pytest.approx(some.reconstruction_N + some.kl_N)
     for name in ("reconstruction", "kl", "reconstruction_probability", "squared_error"):
@@ -53,7 +53,7 @@ def test_a_row_that_overflows_the_model_scores_highest_and_stays_a_number():
     trained, some = parts(100, 0), parts(4, 1)
     some.reconstruction_N[:] = [1, np.inf, np.nan, 2]
     some.mean_NZ[2], some.residual_ND[1] = np.nan, 1e300
-    scores = Scorer(trained).scores(some)
+    scores = Scorer.fit(trained).scores(some)
     assert all(np.isfinite(score_N).all() for score_N in scores.values())
     assert (scores["elbo"][[1, 2]] == LARGEST).all()
     assert set(np.argsort(scores["reconstruction"])[-2:]) == {1, 2}
@@ -62,9 +62,25 @@ def test_a_row_that_overflows_the_model_scores_highest_and_stays_a_number():
 
 def test_a_diverged_model_has_scores_that_say_nothing():
     diverged = replace(parts(50, 0), mean_NZ=np.full((50, 3), np.nan), residual_ND=np.full((50, 6), np.nan))
-    scores = Scorer(diverged).scores(diverged)
+    scores = Scorer.fit(diverged).scores(diverged)
     assert all(np.isfinite(score_N).all() for score_N in scores.values())
     assert all(np.ptp(scores[name]) == 0 for name in ("residual_mahalanobis", "latent_mahalanobis", "latent_knn"))
+
+
+@given(st.integers(0, 1000), st.integers(2, 60), st.integers(1, 9), st.integers(1, 7))
+def test_a_scorer_made_from_its_arrays_gives_the_same_bits(seed, rows, features, latents):
+    scorer, some = Scorer.fit(parts(rows, seed, features, latents)), parts(20, seed + 1, features, latents)
+    arrays = {name: np.frombuffer(array.tobytes()).reshape(array.shape) for name, array in scorer.arrays().items()}
+    again, scores = Scorer.from_arrays(arrays).scores(some), scorer.scores(some)
+    assert all((again[name] == scores[name]).all() for name in SCORES)
+
+
+@given(st.sets(st.sampled_from(SCORES)))
+def test_only_the_scores_that_are_asked_for_are_given_and_are_the_same(names):
+    scorer, some = Scorer.fit(parts(60, 0)), parts(20, 1)
+    every, asked = scorer.scores(some), scorer.scores(some, names)
+    assert list(asked) == [name for name in SCORES if name in names]
+    assert all((asked[name] == every[name]).all() for name in names)
 
 
 def test_wide_data_have_the_distance_of_independent_features():

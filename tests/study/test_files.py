@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.folders import Folder
-from pipeline.study.files import EXAMPLES, SCORES, WEIGHTS, fetch, read_scores, write_outcome
+from pipeline.study.files import EXAMPLES, SCORER, SCORES, WEIGHTS, fetch, read_scores, write_outcome
 from pipeline.vae.outcome import Outcome
 from tests.object_store import served_bucket
 from tests.small_disk import small_disk
 
-ALL = (SCORES, EXAMPLES, WEIGHTS)
+ALL = (SCORES, EXAMPLES, WEIGHTS, SCORER)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,8 @@ def folder(request, tmp_path) -> Folder:
 def outcome(value: float, rows: int = 5) -> Outcome:
     scores = pd.DataFrame({"split": "test", "row": np.arange(rows), "label": "a", "anomaly": False, "elbo": value})
     arrays = {"samples": np.full((2, 3), value, np.float32), "latent_map": np.full((rows, 2), value)}
-    return Outcome(metrics={}, scores=scores, arrays=arrays, weights={"mean.bias": torch.full((3, 4), value).T})
+    weights, scorer = {"mean.bias": torch.full((3, 4), value).T}, {"latent_mean": torch.full((2,), value).double()}
+    return Outcome(metrics={}, scores=scores, arrays=arrays, weights=weights, scorer=scorer)
 
 
 def test_what_a_trial_leaves_is_read_again_and_replaced_whole(folder, tmp_path):
@@ -39,14 +40,15 @@ def test_what_a_trial_leaves_is_read_again_and_replaced_whole(folder, tmp_path):
         write_outcome(folder, outcome(value))
         assert folder.names() == sorted(ALL)
         pd.testing.assert_frame_equal(read_scores(folder), outcome(value).scores)
-        scores, examples, weights = fetch(folder, ALL, tmp_path / "into")
+        scores, examples, weights, scorer = fetch(folder, ALL, tmp_path / "into")
         pd.testing.assert_frame_equal(pd.read_parquet(scores), outcome(value).scores)
         with np.load(examples, allow_pickle=False) as arrays:
             assert {name: array.tolist() for name, array in arrays.items()} == {
                 name: array.tolist() for name, array in outcome(value).arrays.items()
             }
         assert torch.equal(load_file(weights)["mean.bias"], outcome(value).weights["mean.bias"])
-        assert [path.name for path in (scores, examples, weights)] == list(ALL)
+        assert torch.equal(load_file(scorer)["latent_mean"], outcome(value).scorer["latent_mean"])
+        assert [path.name for path in (scores, examples, weights, scorer)] == list(ALL)
 
 
 def test_local_files_are_not_copied_and_others_are(folder, tmp_path):

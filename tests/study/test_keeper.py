@@ -14,7 +14,7 @@ from pipeline.anomaly import SCORES
 from pipeline.folders import Folder
 from pipeline.spec import load_spec
 from pipeline.study import keeper as module
-from pipeline.study.files import EXAMPLES, WEIGHTS
+from pipeline.study.files import EXAMPLES, SCORER, WEIGHTS
 from pipeline.study.files import SCORES as SCORES_FILE
 from pipeline.study.keeper import Keeper, finalists
 from pipeline.study.messages import Task, TrialReport
@@ -24,7 +24,7 @@ from tests.small_disk import small_disk
 from tests.study.conftest import SPEC
 
 BOUND = "constraints=[{metric: val/active_units, at_least: 1}]"
-LARGE = (EXAMPLES, WEIGHTS)
+LARGE = (EXAMPLES, WEIGHTS, SCORER)
 
 
 def plan_in(folder, *settings):

@@ -9,20 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import psycopg
 import pytest
 from pyarrow.fs import FileSelector, FileSystem
 
 from pipeline.api import build_report, load_study
 from pipeline.errors import UserError
-from pipeline.search.store import StudyStore
 from pipeline.tracking import layout
 from pipeline.tracking.store import check_reachable, open_client
 from pipeline.tracking.writer import TrackingWriter
 from tests.faults.runs import SPEC
 from tests.leaks import leaks
 from tests.object_store import served_bucket
-from tests.postgres import missing, served_database
+from tests.postgres import make_database, missing, served_database
 from tests.tracking.servers import Server
 from tests.tracking.story import STORY, check, found, new_parent, records_of
 
@@ -34,19 +32,23 @@ SECRETS = (DATABASE_PASSWORD, PASSWORD, KEY)
 
 @dataclass
 class Team:
-    """What a team shares."""
+    """What a team shares: MLflow and Optuna have a database each, as both number their versions in the same table."""
 
     server: Server
-    database: str
+    tracking: str
+    storage: str
     bucket: str
 
 
 @pytest.fixture(scope="module")
 def team(tmp_path_factory):
     folder = tmp_path_factory.mktemp("team")
-    with served_database(DATABASE_PASSWORD) as database, served_bucket(folder / "s3.log") as bucket:
-        with Server(folder, database, f"{bucket}/mlflow", PASSWORD) as server:
-            yield Team(server, database, bucket)
+    with (
+        served_database(DATABASE_PASSWORD) as tracking,
+        served_bucket(folder / "s3.log") as bucket,
+        Server(folder, tracking, f"{bucket}/mlflow", PASSWORD) as server,
+    ):
+        yield Team(server, tracking, make_database(tracking, "optuna"), bucket)
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ def test_a_study_of_eight_trials_at_once_has_its_stores_in_postgresql_and_tells_
     uri = team.server.uri.replace("//", f"//admin:{PASSWORD}@")
     # A path of Ray's may not be long.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as notes:
-        words = ["--tracking-uri", uri, "--study-storage", team.database, "--home", str(tmp_path / "home")]
+        words = ["--tracking-uri", uri, "--study-storage", team.storage, "--home", str(tmp_path / "home")]
         told = run_study(tmp_path, notes, *words)
         assert leaks(SECRETS, told, tmp_path, Path(notes)) == []
     record = load_study("digits", home=tmp_path / "home", tracking_uri=team.server.uri)
@@ -118,7 +120,7 @@ def test_a_study_of_eight_trials_at_once_has_its_stores_in_postgresql_and_tells_
     report = build_report("digits", tracking_uri=uri, output=tmp_path / "reports")
     assert report.exists()
     assert eight_began_before_any_ended(team)
-    assert leaks(SECRETS, tmp_path, dumped(team), *objects(team)) == []
+    assert leaks(SECRETS, tmp_path, dumped(team.tracking), dumped(team.storage), *objects(team)) == []
 
 
 def run_study(folder, notes, *words):
@@ -133,14 +135,16 @@ def run_study(folder, notes, *words):
 
 
 def eight_began_before_any_ended(team):
-    with psycopg.connect(team.database) as database:
+    import psycopg
+
+    with psycopg.connect(team.storage) as database:
         rows = database.execute("SELECT datetime_start, datetime_complete FROM trials").fetchall()
     return len(rows) == 8 and max(began for began, _ in rows) < min(ended for _, ended in rows)
 
 
-def dumped(team):
-    """All that is in the database, as text."""
-    parts = urlsplit(team.database)
+def dumped(url):
+    """All that is in a database, as text."""
+    parts = urlsplit(url)
     words = ["-h", parts.hostname, "-p", str(parts.port), "-U", parts.username, parts.path.strip("/")]
     environment = {**os.environ, "PGPASSWORD": unquote(parts.password)}
     return subprocess.run(["pg_dump", *words], env=environment, capture_output=True, text=True, check=True).stdout

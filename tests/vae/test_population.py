@@ -1,8 +1,11 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.anomaly import SCORES
 from pipeline.spec.schema import DiagnosticsSpec
@@ -11,7 +14,7 @@ from pipeline.vae.explanation import usual_cost
 from pipeline.vae.outcome import outcomes_of
 from pipeline.vae.population import Population
 from pipeline.vae.reference import trade_off_reference
-from pipeline.vae.scoring import PopulationScorer
+from pipeline.vae.scoring import PopulationScorer, draw_noise
 from tests.vae.builders import member
 
 MEMBERS = [
@@ -128,29 +131,46 @@ def test_an_outcome_holds_scores_for_every_row_and_only_the_members_own_weights(
     assert outcome.arrays["kl_per_dimension"].sum() == pytest.approx(outcome.metrics["test/kl"], rel=1e-4)
 
 
-def test_scores_are_those_of_the_measurement_and_do_not_depend_on_how_rows_are_cut(digits, monkeypatch):
+def test_scores_are_those_of_the_measurement(digits):
     population, _ = trained(MEMBERS[:2], digits)
-    scorer, test = PopulationScorer(population), population.examples["test"]
-    whole = scorer.scores(test)
-    for scores, measured in zip(whole, population.measure("test"), strict=True):
+    every = PopulationScorer(population).scores(population.examples["test"].x_ND)
+    for scores, measured in zip(every, population.measure("test"), strict=True):
+        assert list(scores) == list(SCORES)
         for name, score_N in measured.scores().items():
             assert scores[name] == pytest.approx(score_N, rel=1e-5)
-    monkeypatch.setattr("pipeline.vae.scoring.ROWS_PER_LOOKUP", 100)
-    for once, cut in zip(whole, scorer.scores(test), strict=True):
-        assert list(once) == list(cut) == list(SCORES)
-        for name in set(SCORES) - {"reconstruction_probability"}:
-            assert cut[name] == pytest.approx(once[name], rel=1e-4, abs=1e-5)
 
 
-def test_the_reconstruction_probability_is_a_mean_over_draws(digits):
-    population, _ = trained([member(0, training__epochs=8)], digits)
+@pytest.mark.parametrize("factor", [1, 2, 16])
+@given(start=st.integers(0, 411), rows=st.integers(1, 60), seed=st.integers(0, 1000))
+@settings(max_examples=10)
+def test_a_row_scores_the_same_in_any_company_order_and_pass(scored, factor, start, rows, seed):
+    population, scorer, whole = scored
+    places = np.random.default_rng(seed).permutation(np.arange(start, min(start + rows, 412)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.vae.scoring.MLP_FACTOR", factor)
+        some = scorer.scores(population.examples["test"].x_ND[places])
+    for scores, every in zip(some, whole, strict=True):
+        for name in SCORES:
+            assert scores[name] == pytest.approx(every[name][places], rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def scored(digits):
+    population, _ = trained(MEMBERS[:2], digits)
     scorer = PopulationScorer(population)
-    one, ten, many = (
-        scorer.scores(population.examples["test"], draws)[0]["reconstruction_probability"] for draws in (1, 10, 200)
-    )
+    return population, scorer, scorer.scores(population.examples["test"].x_ND)
+
+
+def test_the_reconstruction_probability_is_a_mean_over_draws_that_all_rows_share(digits):
+    population, _ = trained([member(0, training__epochs=8)], digits)
+    scorer, x_ND = PopulationScorer(population), population.examples["test"].x_ND
+    by_draws = {}
+    for draws in (1, 10, 400):
+        rows = replace(scorer.rows, noise_LKZ=draw_noise(population, draws))
+        by_draws[draws] = rows.scores(x_ND)[0]["reconstruction_probability"]
     sampled_N = population.measure("test")[0].sampled_reconstruction_N
-    assert many.mean() == pytest.approx(sampled_N.mean(), rel=0.01)
-    assert np.abs(one - many).mean() > 2 * np.abs(ten - many).mean() > 0
+    assert by_draws[400].mean() == pytest.approx(sampled_N.mean(), rel=0.02)
+    assert np.abs(by_draws[1] - by_draws[400]).mean() > 2 * np.abs(by_draws[10] - by_draws[400]).mean() > 0
 
 
 def test_what_the_features_cost_adds_up_to_the_reconstruction_above_the_usual(digits):

@@ -24,7 +24,18 @@ _OTHER_SEPARATORS = ";\t|"
 
 def read_csv(spec: DataSpec) -> Table:
     """A CSV file with the columns' names in its first line; types are what all values of a column read as."""
-    given = str(spec.path)
+    return build(csv_rows(str(spec.path)), spec)
+
+
+def csv_rows(given: str) -> Rows:
+    """The rows of a CSV file, all of them text.
+
+    Args:
+        given: A path, or a URI such as s3://bucket/key.
+
+    Raises:
+        UserError: There is no such file, or its first line does not hold the columns' names.
+    """
     system, path = located_file(given)
     with reading(given, _KIND):
         header = _header(system, path)
@@ -38,7 +49,7 @@ def read_csv(spec: DataSpec) -> Table:
     # Twice the same name is for the table to refuse.
     schema = pa.schema([(name.strip(), pa.string()) for name in header])
     index = ("",) if header[0] == "" else ()
-    return build(Rows(where=given, schema=schema, count=None, batches=batches, is_typed=False, index=index), spec)
+    return Rows(where=given, schema=schema, count=None, batches=batches, is_typed=False, index=index)
 
 
 def _header(system: Any, path: str) -> list[str]:

@@ -34,10 +34,7 @@ def read_function(spec: DataSpec) -> Table:
     Raises:
         UserError: There is no such function, it fails, or returns something else.
     """
-    name = spec.source.removeprefix(PREFIX).strip()
-    where = f"{PREFIX}{name}"
-    with _current_directory_on_path():
-        returned = _called(where, _function(where, *name.split(":")))
+    where, returned = returned_by(spec.source)
     match returned:
         case pd.DataFrame():
             return build(frame_rows(returned, where), spec)
@@ -49,8 +46,25 @@ def read_function(spec: DataSpec) -> Table:
         case Table():
             _forbid_settings(where, spec)
             return require_whole(replace(returned, where=where))
+    raise unexpected(where, returned)
+
+
+def returned_by(source: str) -> tuple[str, Any]:
+    """What to call a function of the user's, and what it returns.
+
+    Raises:
+        UserError: There is no such function, or it fails.
+    """
+    name = source.removeprefix(PREFIX).strip()
+    where = f"{PREFIX}{name}"
+    with _current_directory_on_path():
+        return where, _called(where, _function(where, *name.split(":")))
+
+
+def unexpected(where: str, returned: Any) -> UserError:
+    """An error for what a function must not return."""
     came = type(returned).__name__
-    raise UserError(f"{where}: returned {came}, expected a pandas DataFrame, a pair (X, y) or a Table")
+    return UserError(f"{where}: returned {came}, expected a pandas DataFrame, a pair (X, y) or a Table")
 
 
 def _labelled(x: pd.DataFrame, label_N: Any, where: str, spec: DataSpec) -> Table:

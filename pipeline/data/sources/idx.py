@@ -26,17 +26,21 @@ _MOST_DIMENSIONS = 4
 _Stream = BufferedReader | gzip.GzipFile
 
 
-def read_idx(spec: DataSpec) -> Table:
+def read_idx(spec: DataSpec, *, has_labels: bool = True) -> Table:
     """Images (idx3) or rows (idx2), and their labels (idx1).
 
     The labels are in `spec.label`, or in the file that MNIST's naming implies, where there is one.
+
+    Args:
+        spec: Which files.
+        has_labels: Whether labels are wanted.
     """
     given = str(spec.path)
     path = local_path(given)
     x = _read(path, given)
     if x.ndim < 2:
         raise UserError(f"{given}: came idx{x.ndim}, expected images (idx3) or rows (idx2); are these the labels?")
-    labels = spec.label or _implied(given, path)
+    labels = (spec.label or _implied(given, path)) if has_labels else None
     label_N = None if labels is None else _labels(labels, len(x), given)
     return table_of(x, label_N, where=given, names=("images", "labels"))
 

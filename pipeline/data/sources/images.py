@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,12 @@ from pipeline.data.sources.arrays import as_float32, pixel_names
 from pipeline.data.sources.files import local_path
 from pipeline.data.sources.labels import labels_of
 from pipeline.data.sources.problems import reading
-from pipeline.data.table import Label, Table
+from pipeline.data.table import Table
 from pipeline.errors import UserError
 from pipeline.spec.data import DataSpec
 
 _KIND = "an image"
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _SIZES_SHOWN = 5
 
@@ -39,32 +39,66 @@ class _Header:
     has_alpha: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageFolder:
+    """The images of a folder, before their pixels are read.
+
+    Attributes:
+        where: The folder.
+        headers: In the order of their names.
+        kind: What all are read as.
+        labels: The sub-folder of each; None where there are no sub-folders.
+        notes: What a user should know of the reading.
+    """
+
+    where: str
+    headers: tuple[_Header, ...]
+    kind: str
+    labels: tuple[str, ...] | None
+    notes: tuple[str, ...]
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Height and width, with the channels before them if there are any."""
+        return _shape(self.headers[0], self.kind)
+
+    def table(self, rows: slice = slice(None)) -> Table:
+        """The pixels of some images, by default all."""
+        names = pixel_names(self.image_shape)
+        x_ND = _pixels(self.headers[rows], self.kind)
+        return Table(
+            x_ND=as_float32(x_ND, self.where, [f"value {name!r}" for name in names]),
+            feature_names=names,
+            image_shape=self.image_shape,
+            where=self.where,
+            notes=self.notes,
+        )
+
+
 def read_images(spec: DataSpec) -> Table:
     """All images of a folder, or of its sub-folders with their names as labels, in the order of these names."""
-    given = str(spec.path)
+    folder = image_folder(str(spec.path))
+    if folder.labels is None:
+        return folder.table()
+    label_N, labels = labels_of(folder.where, "sub-folder", list(folder.labels))
+    return replace(folder.table(), label_N=label_N, labels=labels)
+
+
+def image_folder(given: str) -> ImageFolder:
+    """What there is in a folder.
+
+    Raises:
+        UserError: There is no such folder, or its images do not fit together.
+    """
     folder = local_path(given, is_folder=True)
     with reading(given, "a folder"):
         found, others = _found(folder, given)
     headers = [_header(path, os.path.join(given, path.relative_to(folder))) for path, _ in found]
     _require_one_size(given, headers)
     kind, notes = _common_kind(given, headers)
-    x, names = _pixels(headers, kind), pixel_names(_shape(headers[0], kind))
-    label_N: NDArray[np.int32] | None = None
-    labels: tuple[Label, ...] = ()
-    if found[0][1] is not None:
-        label_N, labels = labels_of(given, "sub-folder", [label for _, label in found])
-    return Table(
-        x_ND=as_float32(x, given, [f"value {name!r}" for name in names]),
-        feature_names=names,
-        label_N=label_N,
-        labels=labels,
-        image_shape=_shape(headers[0], kind),
-        where=given,
-        notes=(
-            *([f"what is no image was left out: {len(others):,} such as {others[0]!r}"] if others else []),
-            *notes,
-        ),
-    )
+    left_out = [f"what is no image was left out: {len(others):,} such as {others[0]!r}"] if others else []
+    labels = tuple(label for _, label in found if label is not None)
+    return ImageFolder(where=given, headers=tuple(headers), kind=kind, labels=labels or None, notes=(*left_out, *notes))
 
 
 def _found(folder: Path, given: str) -> tuple[list[tuple[Path, str | None]], list[str]]:
@@ -89,7 +123,7 @@ def _sorted_out(folder: Path) -> tuple[list[Path], list[Path], list[str]]:
     """Folders, images and the names of other files."""
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     folders = [path for path in paths if path.is_dir()]
-    images = [path for path in paths if path.suffix.lower() in _SUFFIXES and path not in folders]
+    images = [path for path in paths if path.suffix.lower() in SUFFIXES and path not in folders]
     return folders, images, [path.name for path in paths if path not in folders and path not in images]
 
 

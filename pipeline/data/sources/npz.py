@@ -15,15 +15,20 @@ from pipeline.spec.data import DataSpec
 _KIND = "npz"
 
 
-def read_npz(spec: DataSpec) -> Table:
-    """The arrays X (or x, or the only one of two or more dimensions) and y (or `spec.label`) of an npz file."""
+def read_npz(spec: DataSpec, *, has_labels: bool = True) -> Table:
+    """The arrays X (or x, or the only one of two or more dimensions) and y (or `spec.label`) of an npz file.
+
+    Args:
+        spec: Which file.
+        has_labels: Whether labels are wanted; else they may be whatever they are.
+    """
     given = str(spec.path)
     path = local_path(given)
     # Numpy and zipfile meet damaged bytes with a dozen kinds of exception.
     with reading(given, _KIND, (Exception,)), _archive(path, given) as archive:
         label = _label(given, spec.label, archive.files)
         features = _features(given, archive, label)
-        x, label_N = archive[features], None if label is None else archive[label]
+        x, label_N = archive[features], archive[label] if label is not None and has_labels else None
     return table_of(x, label_N, where=given, names=(features, label or "y"), has_binary_labels=True)
 
 

@@ -46,11 +46,23 @@ class _File:
 
 def read_parquet(spec: DataSpec) -> Table:
     """A Parquet file, or all files of a folder (also year=2024/part-0.parquet) in the order of their names."""
-    given = str(spec.path)
+    return build(parquet_rows(str(spec.path)), spec)
+
+
+def parquet_rows(given: str, *, keys_are_text: bool = False) -> Rows:
+    """The rows of a Parquet file, or of all files of a folder.
+
+    Args:
+        given: A path, or a URI such as s3://bucket/key.
+        keys_are_text: Whether columns that only the names of folders hold stay text, whatever all their values read as.
+
+    Raises:
+        UserError: There is no such file or folder, or it holds something else.
+    """
     system, info = located(given)
     with reading(given, "a folder of Parquet files"):
         files = [_opened(system, path, where, keys) for path, where, keys in _found(system, info, given)]
-    partition = _partition(files)
+    partition = _partition(files, keys_are_text)
     schema = _schema(given, files, partition)
 
     def batches(names: Sequence[str]) -> Iterator[Any]:
@@ -59,7 +71,8 @@ def read_parquet(spec: DataSpec) -> Table:
                 yield from _batches(system, file, names, partition)
 
     count = sum(file.count for file in files)
-    return build(Rows(where=given, schema=schema, count=count, batches=batches, index=_index(files[0])), spec)
+    keys = tuple(partition)
+    return Rows(where=given, schema=schema, count=count, batches=batches, index=_index(files[0]), folder_keys=keys)
 
 
 def _found(system: Any, info: Any, given: str) -> Iterator[tuple[str, str, Mapping[str, str | None]]]:
@@ -89,10 +102,12 @@ def _opened(system: Any, path: str, where: str, keys: Mapping[str, str | None]) 
         return _File(path=path, where=where, count=file.metadata.num_rows, schema=file.schema_arrow, keys=keys)
 
 
-def _partition(files: Sequence[_File]) -> Mapping[str, Any]:
+def _partition(files: Sequence[_File], are_text: bool) -> Mapping[str, Any]:
     """The types of the columns that only the names of folders hold."""
     inside = {name for file in files for name in file.schema.names}
     names = dict.fromkeys(key for file in files for key in file.keys if key not in inside)
+    if are_text:
+        return dict.fromkeys(names, pa.string())
     values = {name: pa.array([file.keys.get(name) for file in files], pa.string()) for name in names}
     return {name: narrowest(column) or pa.string() for name, column in values.items()}
 

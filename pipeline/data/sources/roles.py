@@ -65,7 +65,7 @@ def kinds_of(rows: Rows, features: Sequence[str], categories: Sequence[str]) -> 
     """
     kinds = {name: rows.schema.field(name).type for name in features}
     for name, kind in kinds.items():
-        _require_feature_type(rows.where, name, kind)
+        require_feature_type(rows.where, name, kind)
     coded = tuple(name for name, kind in kinds.items() if is_category(kind) or name in categories)
     return tuple(name for name in features if name not in coded), coded
 
@@ -118,7 +118,12 @@ def require_once(where: str, place: str, names: Sequence[str]) -> None:
             raise column_error(where, name, f"occurs {count} times in {place}; expected each name once")
 
 
-def _require_feature_type(where: str, name: str, kind: Any) -> None:
+def require_feature_type(where: str, name: str, kind: Any) -> None:
+    """Nothing, where a type can hold a feature.
+
+    Raises:
+        UserError: It holds times, or nested values.
+    """
     inner = kind.value_type if types.is_dictionary(kind) else kind
     if is_time(inner):
         said = f"came times ({inner}), which are no feature; leave it out through data.columns or turn it into numbers"

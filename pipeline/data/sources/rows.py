@@ -20,6 +20,7 @@ class Rows:
             such as int32 and int64.
         is_typed: Whether types were declared; the csv format has text only.
         index: The columns that pandas wrote as an index.
+        folder_keys: The columns that only the names of folders hold (year=2024).
     """
 
     where: str
@@ -28,6 +29,7 @@ class Rows:
     batches: Callable[[Sequence[str]], Iterator[Any]]
     is_typed: bool = True
     index: tuple[str, ...] = ()
+    folder_keys: tuple[str, ...] = ()
 
 
 def batch_rows(columns: int) -> int:

@@ -67,12 +67,15 @@ def figure(height: float) -> Figure:
     return Figure(figsize=(WIDTH, height))
 
 
-def png(draw: Callable[[], Figure]) -> bytes:
-    """A figure's PNG. It is drawn from matplotlib's defaults, not the user's matplotlibrc, and carries no date."""
+def png(draw: Callable[[], Figure], dots_per_inch: int | None = None) -> bytes:
+    """A figure's PNG, of the style's own size by default.
+
+    It is drawn from matplotlib's defaults, not the user's matplotlibrc, and carries no date.
+    """
     buffer = io.BytesIO()
     with style.context(["default", STYLE]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        draw().savefig(buffer, format="png", metadata={"Software": None})
+        draw().savefig(buffer, format="png", dpi=dots_per_inch, metadata={"Software": None})
     return buffer.getvalue()
 
 

@@ -1,0 +1,101 @@
+"""What a small study would have left: really trained trials with their files, ready to be packed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.choosing import Pick
+from pipeline.choosing.comparison import Detector as Choice
+from pipeline.choosing.ensemble import voices
+from pipeline.data import Dataset, Table, dataset_of
+from pipeline.detector import Baseline, Detector, baseline_of, pack
+from pipeline.folders import Folder
+from pipeline.spec.schema import DataSpec, DiagnosticsSpec
+from pipeline.spec.trial import TrialSpec
+from pipeline.study.files import SCORER, WEIGHTS, read_scores, write_outcome
+from pipeline.vae.outcome import outcomes_of
+from pipeline.vae.population import Member, Population
+
+
+@dataclass(frozen=True)
+class Study:
+    """Trials on one data set, by number, each with its files in a folder of its own."""
+
+    data: Dataset
+    place: Path
+    specs: Mapping[int, TrialSpec]
+    baseline: Baseline
+
+    def files(self, number: int) -> Mapping[str, Path]:
+        return {name: self.place / str(number) / name for name in (WEIGHTS, SCORER)}
+
+    def scores(self, number: int) -> pd.DataFrame:
+        return read_scores(Folder.at(self.place / str(number)))
+
+    def pack(self, choice: Choice, folder: Path) -> Path:
+        pack(folder, self.data, self.specs, choice, self.files, self.scores, self.baseline)
+        return folder
+
+    def packed(self, choice: Choice, folder: Path) -> Detector:
+        return Detector.load(self.pack(choice, folder))
+
+    @property
+    def held_out_ND(self) -> np.ndarray:
+        """The rows of `scores`, in the same order."""
+        return np.concatenate([self.data.splits[name].x_ND for name in ("validation", "test")])
+
+    @property
+    def is_normal_validation_N(self) -> np.ndarray:
+        frame = self.scores(next(iter(self.specs)))
+        return (frame["split"].eq("validation") & ~frame["anomaly"]).to_numpy()
+
+
+def study(data: Dataset, members: Sequence[Member], place: Path) -> Study:
+    """Train each member alone for its few epochs, as a study's trials are."""
+    for number, one in enumerate(members):
+        population = Population([one], data)
+        for _ in range(population.training.epochs):
+            population.train_epoch()
+        write_outcome(Folder.at(place / str(number)), outcomes_of(population, DiagnosticsSpec(iwae_draws=0))[0])
+    return Study(data, place, dict(enumerate(one.spec for one in members)), baseline_of(data))
+
+
+def single(trial: int, score: str) -> Choice:
+    return Choice(name="val/elbo", needs_labels=False, picks=(Pick(trial, score, 0.0),))
+
+
+def ensemble(*trials: int) -> Choice:
+    """As `ensemble_best` and `ensemble_frontier` are made up."""
+    return Choice(name="ensemble_best", needs_labels=False, picks=tuple(voices(trials)), with_baseline=True)
+
+
+def labelled(*picks: tuple[int, str]) -> Choice:
+    """As `ensemble_labels` is made up."""
+    chosen = tuple(Pick(trial, score, 0.0) for trial, score in picks)
+    return Choice(name="ensemble_labels", needs_labels=True, picks=chosen)
+
+
+def table(rows: int = 400, seed: int = 0) -> Dataset:
+    """Numbers of which some are missing, one that never varies, and categories of which some are rare."""
+    random = np.random.default_rng(seed)
+    x_ND = random.normal(size=(rows, 5)).astype(np.float32)
+    x_ND[:, 1] = 2 * x_ND[:, 0] + 0.1 * x_ND[:, 1]
+    x_ND[:, 3] = 4.0
+    x_ND[random.random(rows) < 0.1, 2] = np.nan
+    return dataset_of(
+        Table(
+            x_ND=x_ND,
+            feature_names=("a", "b", "c", "constant", "e"),
+            code_NC=random.choice(4, size=(rows, 1), p=[0.6, 0.3, 0.095, 0.005]).astype(np.int32),
+            category_names=("kind",),
+            categories=(("red", "green", "blue", "odd"),),
+            label_N=(random.random(rows) < 0.1).astype(np.int32),
+            labels=(0, 1),
+            has_binary_labels=True,
+            where="the table",
+        ),
+        DataSpec(source="parquet", path="table.parquet", missing="median", scale="standard"),
+    )

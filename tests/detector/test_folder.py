@@ -1,0 +1,228 @@
+import json
+import pickle
+import shutil
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from pipeline.anomaly import SCORES
+from pipeline.detector import Detector
+from pipeline.errors import UserError
+from tests.detector.builders import ensemble, labelled, single
+
+WEIGHTS, SCORER, JSON, BASELINE = (
+    "trial-0001/model.safetensors",
+    "trial-0001/scorer.safetensors",
+    "detector.json",
+    "baseline.safetensors",
+)
+ALL = (WEIGHTS, SCORER, JSON, BASELINE)
+
+
+class Bomb:
+    """Whoever unpickles it is told of."""
+
+    def __reduce__(self):
+        return pytest.fail, ("a pickle was opened",)
+
+
+@pytest.fixture(scope="module")
+def sound(small, tmp_path_factory):
+    return small.pack(ensemble(1), tmp_path_factory.mktemp("packed") / "sound")
+
+
+@pytest.fixture
+def folder(sound, tmp_path):
+    shutil.copytree(sound, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def refusal(folder) -> str:
+    with pytest.raises(UserError) as caught:
+        Detector.load(folder)
+    (message,) = str(caught.value).splitlines()
+    return message
+
+
+def test_packed_and_loaded_again_a_detector_gives_the_same_bits(small, tmp_path):
+    for place, choice in enumerate([ensemble(0, 1, 2), labelled((1, "elbo"), (2, "latent_knn"))]):
+        first = small.packed(choice, tmp_path / f"first-{place}").score(small.held_out_ND, explain=True)
+        (tmp_path / f"first-{place}").rename(tmp_path / f"moved-{place}")
+        again = Detector.load(str(tmp_path / f"moved-{place}")).score(small.held_out_ND, explain=True)
+        assert first.equals(again)
+
+
+def test_the_folder_holds_what_the_trials_left_and_nothing_that_was_looked_up(small, sound):
+    files = {path.relative_to(sound).as_posix() for path in sound.rglob("*") if path.is_file()}
+    assert files == set(ALL)
+    assert (sound / WEIGHTS).read_bytes() == small.files(1)["model.safetensors"].read_bytes()
+    assert (sound / SCORER).read_bytes() == small.files(1)["scorer.safetensors"].read_bytes()
+    plain = json.loads((sound / JSON).read_text())
+    assert list(plain["trials"]) == ["1"]
+    assert [(voice["trial"], voice["score"]) for voice in plain["voices"]] == [
+        (1, "elbo"),
+        (1, "residual_mahalanobis"),
+        (1, "latent_knn"),
+    ]
+    assert plain["facts"]["sha256"] == small.data.sha256
+
+
+@pytest.mark.parametrize("name", ["python_model.pkl", "trial-0001/code.py", "trial-0002/model.safetensors", ".hidden"])
+def test_a_file_that_belongs_to_no_detector_is_refused(folder, name):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(pickle.dumps(Bomb()))
+    assert f"{folder / name}: came a file that belongs to no detector" in refusal(folder)
+
+
+def test_a_folder_that_belongs_to_no_detector_is_refused(folder):
+    (folder / "trial-0003").mkdir()
+    assert "belongs to no detector" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    message = refusal(folder)
+    assert name in message
+    assert "missing" in message or "no detector.json is there" in message
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, SCORER, BASELINE])
+def test_other_formats_are_refused_by_their_names_and_never_opened(folder, name):
+    with zipfile.ZipFile(folder / name, "w") as archive:
+        archive.writestr("data.pkl", pickle.dumps(Bomb()))
+    assert f"{folder / name}: came a zip archive" in refusal(folder)
+    torch.save({"weight": torch.ones(2)}, folder / name)
+    assert "came a zip archive" in refusal(folder)
+    (folder / name).write_bytes(pickle.dumps(Bomb()))
+    assert "came a pickle" in refusal(folder)
+    np.save(folder / "array.npy", np.ones(3))
+    (folder / "array.npy").rename(folder / name)
+    assert "came a NumPy file" in refusal(folder)
+
+
+@given(data=st.data())
+@settings(max_examples=60)
+def test_a_torn_file_is_refused_wherever_it_ends(sound, tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("torn") / "copy"
+    shutil.copytree(sound, folder)
+    name = data.draw(st.sampled_from(ALL))
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    assert name in refusal(folder)
+
+
+@given(data=st.data())
+@settings(max_examples=60)
+def test_spoiled_bytes_of_a_header_are_refused_or_change_no_name_or_shape(sound, tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("spoiled") / "copy"
+    shutil.copytree(sound, folder)
+    name = data.draw(st.sampled_from((WEIGHTS, SCORER, BASELINE)))
+    content = bytearray((folder / name).read_bytes())
+    place = data.draw(st.integers(0, 7 + int.from_bytes(content[:8], "little")))
+    content[place] ^= data.draw(st.integers(1, 255))
+    (folder / name).write_bytes(content)
+    messages = []
+    try:
+        Detector.load(folder)
+    except UserError as error:
+        messages.append(str(error))
+    assert all(name in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 2}, "came version 2, expected 1"),
+        ({"version": None}, "came version None"),
+        ({"is_combined": "yes"}, "is_combined: came 'yes'"),
+        ({"is_combined": False}, "is_combined: came false with several voices"),
+        ({"voices": []}, "voices"),
+        ({"voices": [{"trial": 1, "score": "best", "median": 0.0, "width": 1.0}]}, "voices\\[0\\].score: came 'best'"),
+        ({"voices": [{"trial": 1, "score": "elbo", "median": 0.0, "width": 0.0}]}, "width: came 0.0"),
+        ({"voices": [{"trial": 2, "score": "elbo", "median": 0.0, "width": 1.0}]}, "do not belong together"),
+        ({"thresholds": {"90": 1.0}}, "thresholds"),
+        ({"thresholds": {"90": 1.0, "95": 1.0, "99": "x"}}, "thresholds"),
+        ({"facts": {}}, "facts: came what cannot be used"),
+        ({"trials": {}}, "do not belong together"),
+        ({"trials": {"1": {"model": {"family": "gan"}}}}, "family: came 'gan'"),
+        ({"trials": {"../1": {}}}, "trials"),
+        ({"loader": "python_model.pkl"}, "loader: unknown key"),
+    ],
+)
+def test_a_description_that_is_none_is_refused_in_words(folder, change, message):
+    plain = json.loads((folder / JSON).read_text())
+    (folder / JSON).write_text(json.dumps({**plain, **change}))
+    assert JSON in refusal(folder)
+    with pytest.raises(UserError, match=message):
+        Detector.load(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"{", b"\x80\x04K\x01.", b'{"version": NaN}'])
+def test_what_is_no_description_is_refused(folder, content):
+    (folder / JSON).write_bytes(content)
+    assert JSON in refusal(folder)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, SCORER, BASELINE])
+def test_tensors_of_another_model_are_refused_by_name(folder, name):
+    tensors = load_file(folder / name)
+    first = sorted(tensors)[0]
+    others = [
+        {**tensors, "more": torch.ones(1)},
+        {key: value for key, value in tensors.items() if key != first},
+        {**tensors, first: tensors[first].half()},
+        {**tensors, first: tensors[first][None]},
+        {**tensors, first: tensors[first][:0]},
+        {**tensors, first: tensors[first][..., :-1].contiguous()},
+    ]
+    for other in others:
+        save_file(other, folder / name)
+        message = refusal(folder)
+        assert str(folder / name) in message
+        assert first in message or "more" in message
+
+
+def test_a_place_without_a_detector_and_a_device_that_is_not_there_are_refused(sound, tmp_path):
+    assert "no detector.json is there" in refusal(tmp_path / "nowhere")
+    for device in ("cuda:99", "abacus"):
+        with pytest.raises(UserError, match=f"device: came '{device}'"):
+            Detector.load(sound, device)
+
+
+def test_a_trial_of_an_earlier_version_cannot_be_packed(small, tmp_path):
+    class Earlier(type(small)):
+        def files(self, number):
+            return {name: path for name, path in super().files(number).items() if name != "scorer.safetensors"}
+
+    earlier = Earlier(small.data, small.place, small.specs, small.baseline)
+    with pytest.raises(UserError, match=r"trial-0001: has left no scorer.safetensors"):
+        earlier.pack(single(1, "elbo"), tmp_path / "packed")
+
+
+def test_thresholds_and_scales_are_kept_to_the_last_bit(small, tmp_path):
+    for score in SCORES:
+        found = small.packed(single(2, score), tmp_path / score).description
+        normal_M = small.scores(2)[score].to_numpy()[small.is_normal_validation_N]
+        assert list(found.thresholds.values()) == np.percentile(normal_M, [90, 95, 99]).tolist()
+        low, middle, high = np.quantile(normal_M, [0.25, 0.5, 0.75])
+        assert (found.voices[0].median, found.voices[0].width) == (middle, high - low)
+
+
+def test_scores_that_are_all_alike_have_a_width_of_one(small, tmp_path):
+    frame = small.scores(0).assign(kl=3.0)
+
+    class Flat(type(small)):
+        def scores(self, number):
+            return frame
+
+    flat = Flat(small.data, small.place, small.specs, replace(small.baseline, scores=frame.assign(input_knn=2.0)))
+    found = flat.packed(replace(labelled((0, "kl"), (1, "kl")), with_baseline=True), tmp_path / "packed").description
+    assert {voice.width for voice in found.voices} == {1.0}
+    assert (found.baseline.median, found.baseline.width, found.baseline.share) == (2.0, 1.0, 0.25)

@@ -1,0 +1,122 @@
+"""The tracking server dies, or fails at every other request, in the middle of a study."""
+
+import random
+import time
+
+import pytest
+from click.testing import CliRunner
+from mlflow import MlflowClient
+
+from pipeline.api import waiting_records
+from pipeline.cli import main
+from pipeline.tracking import layout
+from pipeline.tracking.store import find_children, open_client, require_parent
+from tests.faults.runs import Driver, ended, until
+from tests.tracking.servers import Proxy, Server
+
+TRIALS = 12
+SECONDS_AWAY = 20.0
+PAGE = b"<html>Internal server error</html>"
+# The one metric that is measured by a clock.
+CLOCK = "time/epoch_seconds"
+
+
+@pytest.fixture
+def server(tmp_path):
+    folder = tmp_path / "server"
+    folder.mkdir()
+    with Server(folder) as server:
+        yield server
+
+
+def told(client):
+    """Every point of every metric of every run beneath the study, and what became of the run."""
+    parent = require_parent(client, "digits")
+    assert parent.info.status == "FINISHED"
+    runs = [run for kind in ("trial", "confirmation") for run in find_children(client, parent, kind)]
+    return {key_of(run): (run.info.status, run.data.params, state_of(run), points(client, run)) for run in runs}
+
+
+def key_of(run):
+    return run.data.tags[layout.UID].partition("/")[2]
+
+
+def state_of(run):
+    return {name: run.data.tags.get(name) for name in (layout.STATE, layout.FAILURE, layout.FEASIBLE, layout.TRIAL)}
+
+
+def points(client, run):
+    names = sorted(set(run.data.metrics) - {CLOCK})
+    found = {name: client.get_metric_history(run.info.run_id, name) for name in names}
+    return {name: [(point.step, point.value) for point in history] for name, history in found.items()}
+
+
+def check_told(client, undisturbed):
+    expected, there = told(MlflowClient(f"sqlite:///{undisturbed}/mlflow.db")), told(client)
+    assert there.keys() == expected.keys()
+    for key, run in expected.items():
+        assert there[key] == run, key
+    assert sum(key.startswith("trial-") and "seed" not in key for key in there) == TRIALS
+    assert sum(len(history) for *_, metrics in there.values() for history in metrics.values()) > 1000
+
+
+def begun(home, uri, ray_address):
+    """A study that has got as far as its second trial's end."""
+    driver = Driver(home, more=("--concurrency", "1", "--tracking-uri", uri), ray=ray_address)
+    until(lambda: ended(home) >= 2 or driver.process.poll() is not None, "two trials have ended")
+    assert driver.process.poll() is None, driver.text()
+    return driver
+
+
+def test_a_server_that_was_away_for_twenty_seconds_has_everything_once(undisturbed, ray_address, server, tmp_path):
+    home = tmp_path / "home"
+    driver = begun(home, server.uri, ray_address)
+    server.kill()
+    until(lambda: waiting_records("digits", home) > 0, "records wait")
+    time.sleep(SECONDS_AWAY)
+    server.start()
+    assert driver.wait() == 0, driver.text()
+    assert waiting_records("digits", home) == 0
+    check_told(open_client(server.uri), undisturbed)
+
+
+def test_what_a_server_that_never_comes_back_missed_is_brought_to_another_one_by_sync(
+    undisturbed, ray_address, server, tmp_path
+):
+    home = tmp_path / "home"
+    driver = begun(home, server.uri, ray_address)
+    server.kill()
+    assert driver.wait() == 1
+    assert "the study is done, but MLflow" in driver.text()
+    assert "vae-study sync digits" in driver.text()
+    assert waiting_records("digits", home) > 0
+    assert ended(home) == TRIALS
+    other = f"sqlite:///{tmp_path}/other.db"
+    done = CliRunner().invoke(main, ["sync", "digits", "--home", str(home), "--tracking-uri", other])
+    assert done.exit_code == 0, done.output
+    assert waiting_records("digits", home) == 0
+    check_told(open_client(other), undisturbed)
+
+
+def test_a_server_that_fails_at_every_other_request_has_everything_once(
+    undisturbed, ray_address, server, monkeypatch, tmp_path
+):
+    """The first requests, and the reading after the end, are a user's, who is told of the trouble."""
+    home, chance, failures = tmp_path / "home", random.Random(0), []
+    # At two, of the many requests of one record some would fail each time.
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+    for wait in ("BACKOFF_FACTOR", "BACKOFF_JITTER"):
+        monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{wait}", "0")
+
+    def fate(*_):
+        is_over = ended(home) == TRIALS and waiting_records("digits", home) == 0
+        if not ended(home) or is_over or chance.random() < 0.5:
+            return None
+        failures.append(1)
+        return (500, PAGE)
+
+    with Proxy(server, fate) as proxy:
+        driver = begun(home, proxy.uri, ray_address)
+        assert driver.wait() == 0, driver.text()
+    assert len(failures) > 30
+    check_told(open_client(server.uri), undisturbed)

@@ -1,0 +1,101 @@
+"""A PostgreSQL server of the test's own, from Debian's package."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from tests.tracking.servers import free_port
+
+SECONDS_TO_START = 60.0
+USER = "mlflow"
+
+
+def missing() -> str | None:
+    """What a test that needs PostgreSQL would lack here; None where all is there."""
+    if _programs() is None:
+        return "PostgreSQL is not installed (Debian: apt-get install postgresql)"
+    return None if find_spec("psycopg") else "psycopg is not installed (pip install psycopg[binary])"
+
+
+@contextmanager
+def served_database(password: str) -> Iterator[str]:
+    """The URL of an empty database, in a cluster that is gone afterwards; skips where there is no PostgreSQL."""
+    lacking = missing()
+    if lacking:
+        pytest.skip(lacking)
+    # Not pytest's own folder, which the server's user may not enter.
+    with tempfile.TemporaryDirectory(prefix="vae-study-postgres-", ignore_cleanup_errors=True) as name:
+        folder, port = Path(name), free_port()
+        _make_cluster(folder, password)
+        with (folder / "log").open("wb") as log:
+            server = _run(folder, "postgres", *_settings(folder, port), stdout=log, stderr=log)
+        try:
+            url = f"postgresql://{USER}:{quote(password, safe='')}@127.0.0.1:{port}/postgres"
+            _wait_for(url, server, folder / "log")
+            yield url
+        finally:
+            # Fast: it ends its connections itself.
+            server.send_signal(signal.SIGINT)
+            server.wait()
+
+
+def make_database(url: str, name: str) -> str:
+    """One more database beside that of a URL; its own URL."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as server:
+        server.execute(f'CREATE DATABASE "{name}"')
+    return f"{url.rpartition('/')[0]}/{name}"
+
+
+def _programs() -> Path | None:
+    found = shutil.which("initdb")
+    # Debian keeps the server's programs out of PATH, by version.
+    known = [Path(found).resolve()] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return known[-1].parent if known else None
+
+
+def _run(folder: Path, program: str, *words: str, **streams: object) -> "subprocess.Popen[bytes]":
+    # The server refuses to run as root; Debian's package makes a user for it.
+    user = "postgres" if os.geteuid() == 0 else None
+    return subprocess.Popen([str(_programs() / program), *words], cwd=folder, user=user, group=user, **streams)
+
+
+def _make_cluster(folder: Path, password: str) -> None:
+    (folder / "password").write_text(password)
+    if os.geteuid() == 0:
+        for path in (folder, folder / "password"):
+            shutil.chown(path, "postgres", "postgres")
+    words = ["-D", str(folder / "data"), "-U", USER, "--pwfile", str(folder / "password"), "-A", "scram-sha-256"]
+    made = _run(folder, "initdb", *words, "--no-sync", "-E", "UTF8", stdout=subprocess.DEVNULL)
+    assert made.wait(SECONDS_TO_START) == 0
+    (folder / "password").unlink()
+
+
+def _settings(folder: Path, port: int) -> list[str]:
+    settings = ["listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories=", "fsync=off"]
+    return ["-D", str(folder / "data"), *(word for setting in settings for word in ("-c", setting))]
+
+
+def _wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
+    import psycopg
+
+    deadline = time.monotonic() + SECONDS_TO_START
+    while True:
+        try:
+            psycopg.connect(url).close()
+            return
+        except psycopg.OperationalError:
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, "the database does not answer"
+            time.sleep(0.05)

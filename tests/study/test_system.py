@@ -1,0 +1,61 @@
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.study import system
+from pipeline.study.system import SystemMetrics
+
+
+def burn(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+def test_work_and_memory_of_the_process_show_in_its_metrics(monkeypatch):
+    monkeypatch.setattr(system, "SECONDS_BETWEEN", 0.0)
+    metrics = SystemMetrics()
+    time.sleep(0.3)
+    idle = metrics.sample()
+    held = np.ones(20_000_000)
+    burn(0.5)
+    busy = metrics.sample()
+    assert busy["system/process_cpu_utilization_percentage"] > idle["system/process_cpu_utilization_percentage"]
+    grown = busy["system/process_memory_usage_megabytes"] - idle["system/process_memory_usage_megabytes"]
+    assert grown == pytest.approx(held.nbytes / 1e6, abs=30)
+    assert 0 <= busy["system/cpu_utilization_percentage"] <= 100
+    assert busy["system/system_memory_usage_megabytes"] > busy["system/process_memory_usage_megabytes"] / 2
+
+
+def test_all_are_finite_numbers_under_the_prefix_that_mlflow_gives_a_page_of_its_own():
+    sample = SystemMetrics().sample()
+    assert all(name.startswith("system/") and isinstance(value, float) for name, value in sample.items())
+    assert all(map(math.isfinite, sample.values()))
+
+
+def test_within_a_second_the_numbers_stay_and_belong_to_nobody_else():
+    metrics = SystemMetrics()
+    first = metrics.sample()
+    expected = dict(first)
+    first.clear()
+    assert metrics.sample() == expected
+
+
+def test_a_gpu_that_the_process_does_not_use_is_left_alone():
+    before = torch.cuda.is_initialized()
+    named = [name for name in SystemMetrics().sample() if "gpu" in name]
+    assert torch.cuda.is_initialized() == before
+    assert bool(named) == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_memory_of_the_gpu_in_use_shows(monkeypatch):
+    monkeypatch.setattr(system, "SECONDS_BETWEEN", 0.0)
+    held = torch.ones(1000, device="cuda")
+    metrics = SystemMetrics()
+    first = metrics.sample()["system/gpu_0_memory_usage_megabytes"]
+    held = torch.ones(300_000_000, device="cuda")
+    assert metrics.sample()["system/gpu_0_memory_usage_megabytes"] - first == pytest.approx(held.nbytes / 1e6, rel=0.2)
