@@ -44,6 +44,8 @@ class Commands(click.Group):
         guard_process()
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            raise click.UsageError(redacted(error.format_message()), error.ctx) from None
         except (UserError, StudyError) as error:
             click.echo(f"vae-study: {redacted(str(error))}", err=True)
             sys.exit(2 if isinstance(error, UserError) else 1)

@@ -217,6 +217,8 @@ class StudySpec(SpecPart):
             del plain["early_stopping"]
         if not self.constraints:
             del plain["constraints"]
+        # To watch the machine changes no number.
+        del plain["diagnostics"]["system_metrics"]
         # Where the data lie may change; what they hold has a fingerprint of its own.
         plain["data"].pop("path")
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

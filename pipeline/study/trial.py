@@ -14,6 +14,7 @@ from pipeline.data import prepare
 from pipeline.errors import Diverged
 from pipeline.folders import Folder
 from pipeline.search.early_stopping import due
+from pipeline.secrets import guard_process, redacted
 from pipeline.spec import StudySpec
 from pipeline.study.checkpoints import Checkpoints, Pace, Snapshot
 from pipeline.study.files import write_outcome
@@ -52,6 +53,7 @@ class VaeTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """A fresh worker: one thread, so that equal seeds give equal bits, and its name on the list of workers."""
+        guard_process()
         torch.set_num_threads(1)
         self.assignment: Assignment = config["assignment"]
         self.course: Course | None = None
@@ -93,7 +95,7 @@ class VaeTrial(tune.Trainable):
             return TrialReport(epochs=epochs, state="failed", failure="diverged", error=str(reason))
         except Exception as error:
             kind: Failure = "out_of_memory" if is_out_of_memory(error) else "error"
-            return TrialReport(epochs=epochs, state="failed", failure=kind, error=traceback.format_exc())
+            return TrialReport(epochs=epochs, state="failed", failure=kind, error=redacted(traceback.format_exc()))
 
 
 class Course:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 
 from pipeline.spec.schema import ResourcesSpec
@@ -63,6 +64,8 @@ def run_tasks(
     ordinary = tune.PlacementGroupFactory([{"CPU": resources.cpu, "GPU": resources.gpu}])
     alone = tune.PlacementGroupFactory([whole_device(resources)])
     # Tune's own notes are never read again.
+    # Ray writes what it hands to workers into its logs: keys to object stores are each node's own.
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if "AWS_" not in name}
     with tempfile.TemporaryDirectory(prefix="vae-study-tune-") as notes:
         tune.Tuner(
             tune.with_resources(trainable, lambda config: alone if config["assignment"].task.is_alone else ordinary),

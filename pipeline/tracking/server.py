@@ -26,7 +26,9 @@ def serve_ui(uri: str, port: int, say: Callable[[str], None]) -> None:
     say(f"the MLflow UI comes up at http://127.0.0.1:{port}/{VIEW} in some seconds; Ctrl-C ends it")
     # More than one worker slows every request down; the job runner takes memory for nothing.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--port", str(port)]
+    # Not as a word of the command, which everybody on the machine can see.
+    environment["MLFLOW_BACKEND_STORE_URI"] = uri
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port)]
     try:
         subprocess.run([*command, "--host", "127.0.0.1", "--workers", "1"], env=environment, check=False)
     except KeyboardInterrupt:

@@ -15,6 +15,10 @@ from pipeline.errors import UserError
 from pipeline.tracking import layout
 
 RUNS_PER_PAGE = 1000
+WRONG_PASSWORD = (
+    "refuses the user or the password; expected those of the server in MLFLOW_TRACKING_USERNAME and "
+    "MLFLOW_TRACKING_PASSWORD"
+)
 DATABASE = "mlflow.db"
 # By default a dead server holds one call for four minutes; the spool has a patience of its own.
 QUICK_TO_GIVE_UP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
@@ -138,4 +142,6 @@ def check_reachable(client: MlflowClient) -> None:
     try:
         client.search_experiments(max_results=1)
     except (MlflowException, OSError) as error:
-        raise UserError(f"--tracking-uri {client.tracking_uri}: cannot be reached: {error}") from None
+        refused = any(f"error code {status}" in str(error) for status in (401, 403))
+        reason = WRONG_PASSWORD if refused else f"cannot be reached: {error}"
+        raise UserError(f"--tracking-uri {client.tracking_uri}: {reason}") from None

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from pipeline.secrets import redacted
 from pipeline.tracking.backlog import MARKER_SUFFIX, lines
 from pipeline.tracking.replay import Replay
 from pipeline.tracking.spool import Spool
@@ -90,7 +91,9 @@ class Uploader:
                 pause, self.is_away = SECONDS_BETWEEN_BATCHES, False
             except Exception as error:
                 if not self.is_away:
-                    logger.warning("MLflow is away, records wait in %s: %s", self.spool.path, str(error)[:500])
+                    logger.warning(
+                        "MLflow is away, records wait in %s: %s", self.spool.path, redacted(str(error))[:500]
+                    )
                 has_more, self.is_away, pause = False, True, min(2 * pause, LONGEST_PAUSE_SECONDS)
             if not has_more:
                 self._wake.wait(pause)

@@ -31,7 +31,10 @@ def shared_view(spec: Mapping[str, Any], rule: str, parent_id: str, score: str |
     objectives = [objective["metric"] for objective in spec["objectives"]]
     metric, is_ascending = order(rule, score or spec["anomaly"]["score"])
     parameters = shown_parameters(spec)[:MOST_PARAMETERS]
-    columns = [f"tags.`{layout.STATE}`", *(f"params.`{name}`" for name in parameters)]
+    columns = [
+        *(f"tags.`{tag}`" for tag in (layout.STATE, layout.SAMPLER)),
+        *(f"params.`{name}`" for name in parameters),
+    ]
     columns += [f"metrics.`{name}`" for name in dict.fromkeys([*objectives, "val/elbo", metric])]
     state = {
         "searchFilter": trials_query(parent_id),

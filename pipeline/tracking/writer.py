@@ -24,6 +24,8 @@ from pipeline.tracking.uploader import Uploader
 
 OUTBOX = "outbox"
 PATIENCE_SECONDS = 30.0
+# What records name on this machine's disk.
+PLACES = ("file", "files", "folder")
 
 
 @dataclass
@@ -224,7 +226,9 @@ class TrackingWriter:
         self._held.release()
 
     def _append(self, operation: str, key: str, is_durable: bool = False, **content: Any) -> None:
-        record = redacted_values({"op": operation, "run": key, "time_ms": time.time_ns() // 10**6, **content})
+        # What files are called has to stay.
+        told = {word: value if word in PLACES else redacted_values(value) for word, value in content.items()}
+        record = {"op": operation, "run": key, "time_ms": time.time_ns() // 10**6, **told}
         self.spool.append(record, is_durable)
         self._known.apply(record)
 

@@ -1,6 +1,7 @@
 import gzip
 import tempfile
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,35 @@ def test_a_text_that_may_be_a_number_is_the_category_that_training_made_of_it(ce
             np.testing.assert_array_equal(features(open_stream(str(path), preprocessing))[-1, 1:], expected_D[1:])
 
 
+# Rounded to float64 first, this number becomes another float32.
+BETWEEN = 2**58 + 2**34 + 1
+
+
+@pytest.mark.parametrize("first", ["7", "0.5"])
+def test_large_whole_numbers_are_rounded_once_where_the_training_reader_took_the_column_for_whole(first, tmp_path):
+    cells = [first, *["NA"] * 200, str(BETWEEN), str(2**58)]
+    path = tmp_path / "t.csv"
+    path.write_text("x\n" + "\n".join(cells) + "\n")
+    spec = DataSpec(source="csv", path=str(path), missing="median", scale="none")
+    table = read_table(spec)
+    preprocessing = fitted(table, spec)
+    assert (table.x_ND[-2, 0] == table.x_ND[-1, 0]) == (first == "0.5")
+    with small_blocks(64):
+        stream = open_stream(str(path), preprocessing)
+        assert len(list(stream)) > 1
+        np.testing.assert_array_equal(features(stream), preprocessing.transform(table))
+
+
+def test_of_categories_that_are_words_one_that_looks_like_a_number_is_a_word_too(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("c\n7\nx\nNA\n07\n7.0\n")
+    known = pd.DataFrame({"c": ["7", "7", "x", "x", "rare"]})
+    spec = DataSpec(source=function(lambda: known), categories=CategoriesSpec(columns=("c",), rare=0.3))
+    preprocessing = fitted(read_table(spec), spec)
+    shown = preprocessing.inverse(features(open_stream(str(path), preprocessing)))["c"]
+    assert shown.tolist() == ["7", "x", "(rare)", "(rare)", "(rare)"]
+
+
 @few
 @given(st.data(), st.sampled_from(["X", "pixels"]), st.sampled_from([(3,), (2, 2), (3, 2, 2)]))
 def test_arrays_and_bundled_sets_are_cut_into_batches(data, name, shape):
@@ -283,6 +313,13 @@ def test_folders_named_by_key_and_value_are_read_as_the_model_takes_them(tmp_pat
     alone_ND = features(open_stream(str(tmp_path / "u"), preprocessing))
     np.testing.assert_array_equal(alone_ND, preprocessing.transform(table)[:1])
     assert preprocessing.inverse(alone_ND)["shop"].tolist() == ["01"]
+
+
+def test_a_source_that_has_fewer_rows_than_it_said_is_torn():
+    frame, preprocessing = table_model()
+    stream = opened(function(lambda: frame), None, preprocessing)
+    torn = replace(stream, count=4)
+    assert refusal(lambda: torn).endswith("holds 3 rows, expected 4; is it torn, or changing?")
 
 
 def test_a_compressed_csv_of_many_blocks_is_one_stream(tmp_path):

@@ -1,4 +1,5 @@
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -122,8 +123,6 @@ def test_rows_of_other_features_are_refused(some, shape):
 
 
 def test_memory_does_not_grow_with_the_rows_beside_the_result(small, some):
-    import tracemalloc
-
     peaks = []
     for repeats in (5, 80):
         x_ND = np.tile(small.held_out_ND, (repeats, 1))

@@ -131,7 +131,7 @@ def test_no_note_is_longer_than_mlflow_takes_and_its_head_is_always_whole(source
 
 def test_the_first_lines_say_which_model_how_good_and_what_to_do_with_it():
     lines = whole(note()).splitlines()
-    assert lines[0].startswith(f"The model to take is **[trial-0002](#/experiments/12/runs/{2:032x}")
+    assert lines[0].startswith(f"The model to take: **[trial-0002](#/experiments/12/runs/{2:032x}")
     assert "`elbo`" in lines[0]
     assert "0.900 [0.800, 0.950]" in lines[0]
     assert "3 finished; 3 on the frontier" in lines[1]
@@ -179,7 +179,7 @@ def test_without_labels_nothing_is_said_of_auroc():
     frame = trials(3).drop(columns="val_auroc/elbo").assign(**{"val/elbo": [-3.0, -2.0, -1.0]})
     text = note(frame=frame, rule="val/elbo", choices=choices(math.nan))
     assert "AUROC" not in text
-    assert "the best by `val/elbo` (-1)" in text
+    assert "best by `val/elbo` (-1)" in text
 
 
 @pytest.mark.parametrize("count", [0, 4])
@@ -264,5 +264,5 @@ def test_a_champion_off_the_frontier_is_named_all_the_same():
     frame.loc[1, ["val/kl", "val_auroc/elbo"]] = [99.0, 1.0]
     assert choose(frame, "val/auroc") == Pick(1, "elbo", 1.0)
     text = note(frame=frame)
-    assert text.startswith("The model to take is **[trial-0001]")
+    assert text.startswith("The model to take: **[trial-0001]")
     assert "2 on the frontier" in text

@@ -169,6 +169,7 @@ def test_promoting_registers_what_has_no_version_yet_and_only_that(store, parent
 
 def test_a_study_that_chose_nothing_can_be_promoted_from(store, parent, name):
     assert promote(store, name, "trial-0003") == 1
+    assert layout.CHAMPION_RULE not in store.get_model_version(name, "1").tags
     assert champion(store, name) == (1, "trial-0003")
     chosen(store, parent, "trial-0003")
     assert versions(store, name) == [1]

@@ -120,7 +120,12 @@ def test_a_collapsed_model_sits_at_the_reference_reconstruction(digits):
 
 def test_an_outcome_holds_scores_for_every_row_and_only_the_members_own_weights(digits):
     population, _ = trained(MEMBERS[:2], digits)
-    outcome = outcomes_of(population, DiagnosticsSpec())[1]
+    first, outcome = outcomes_of(population, DiagnosticsSpec())
+    alone = Population(MEMBERS[:1], digits).model.state_dict()
+    assert {name: weight.shape for name, weight in first.weights.items()} == {
+        name: weight.shape[1:] for name, weight in alone.items()
+    }
+    assert (first.scorer["probability_noise"].shape, first.scorer["latent_mean"].shape) == ((10, 2), (2,))
     assert outcome.scores.groupby("split").size().to_dict() == {"test": 412, "validation": 411}
     assert np.isfinite(outcome.scores[["elbo", "reconstruction", "kl", "squared_error"]].to_numpy()).all()
     assert outcome.arrays["samples"].shape == (16, 64)

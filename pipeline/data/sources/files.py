@@ -9,6 +9,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from pipeline.errors import UserError
+from pipeline.secrets import holds_secret
 from pipeline.spec.problems import nearest
 
 
@@ -25,6 +26,10 @@ def located(given: str, key: str = "data.path") -> tuple[Any, Any]:
     Raises:
         UserError: There is no such thing, or the storage does not answer.
     """
+    if holds_secret(given):
+        raise UserError(
+            f"{key}: came an address with a password in it; expected it without, as AWS_... variables have it"
+        )
     try:
         system, path = _system(given)
         info = system.get_file_info(path)

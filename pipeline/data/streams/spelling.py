@@ -37,7 +37,7 @@ class Spelling:
 
     def _known(self, text: str) -> str | None:
         """The category that a text stands for, None for a missing one; itself if the model knows no such category."""
-        if text in self._kept or not self._kept or not self._kinds or _PLAIN_NUMBER.fullmatch(text):
+        if not self._kinds or _PLAIN_NUMBER.fullmatch(text):
             return text
         if text.strip() in MISSING_WORDS:
             return None

@@ -74,10 +74,10 @@ def _verdict(rule: str, champion: Pick | None, about: Mapping[Any, Any]) -> str:
         return "**No trial was chosen**: none has finished."
     found, test = about.get(rule), ""
     if found is not None and math.isfinite(found["auroc"]):
-        test = f" Its test AUROC is **{interval(found['auroc'], found['auroc_low'], found['auroc_high'])}**."
+        test = f" Test AUROC **{interval(found['auroc'], found['auroc_low'], found['auroc_high'])}**."
     return (
-        f"The model to take is **{to_trial(champion.trial)}**, scored by `{champion.score}`: "
-        f"the best by `{rule}` ({champion.value:.4g}).{test}"
+        f"The model to take: **{to_trial(champion.trial)}**, scored by `{champion.score}`, "
+        f"best by `{rule}` ({champion.value:.4g}).{test}"
     )
 
 

@@ -9,6 +9,7 @@ from mlflow.entities import LoggedModel, Run
 from mlflow.exceptions import MlflowException
 
 from pipeline.errors import UserError
+from pipeline.secrets import redacted
 from pipeline.tracking import layout
 from pipeline.tracking.models.logged import current_models
 from pipeline.tracking.models.names import CHAMPION, DETECTOR, ENSEMBLE, ENSEMBLES, NAME
@@ -45,7 +46,8 @@ def fetch_model(client: MlflowClient, study: str, name: str, into: Path) -> Path
     try:
         return Path(download_artifacts(artifact_uri=place, dst_path=str(into), tracking_uri=client.tracking_uri))
     except (MlflowException, OSError) as error:
-        raise UserError(f"the model {name!r} of the study {study!r}: {place} cannot be read: {error}") from None
+        reason = redacted(str(error))
+        raise UserError(f"the model {name!r} of the study {study!r}: {place} cannot be read: {reason}") from None
 
 
 def model_place(client: MlflowClient, study: str, name: str) -> str:

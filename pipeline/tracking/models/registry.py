@@ -12,12 +12,14 @@ from mlflow.exceptions import MlflowException
 from pipeline.tracking import layout
 from pipeline.tracking.models.finding import find_model
 from pipeline.tracking.models.logged import current_model
-from pipeline.tracking.models.names import CHAMPION, CROWNED, MODEL_ID, NAME, PLACE, VERSIONS
+from pipeline.tracking.models.names import CHAMPION, CONTENT, CROWNED, MODEL_ID, NAME, PLACE, STUDY_RUN, VERSIONS
 from pipeline.tracking.spool import Record
 from pipeline.tracking.store import require_parent
 
 logger = logging.getLogger(__name__)
 
+# What a version does not take over from its model: what tells nothing there, and the rule, which only a choice has.
+OF_MODELS_ONLY = {layout.KIND, layout.STUDY, layout.UID, layout.CHAMPION_RULE, STUDY_RUN, CONTENT, PLACE, VERSIONS}
 NOTHING_YET = json.dumps({"model_id": None, "records": []})
 RECORDS_REMEMBERED = 100
 
@@ -91,7 +93,7 @@ def _version(client: MlflowClient, study: str, model: LoggedModel) -> ModelVersi
     """The one version made of a model."""
     if not _versions(client, study, model):
         note = f"{model.tags[NAME]} of the study {study}"
-        tags = {name: value for name, value in model.tags.items() if name not in (PLACE, VERSIONS)}
+        tags = {name: value for name, value in model.tags.items() if name not in OF_MODELS_ONLY}
         tags |= {metric.key: f"{metric.value:.6g}" for metric in model.metrics or []}
         client.create_model_version(
             study,
