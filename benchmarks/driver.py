@@ -30,6 +30,7 @@ from pipeline.study.plan import Plan
 from pipeline.study.progress import Progress
 from pipeline.study.roster import sign_in, wait_for_others
 from pipeline.study.trials import StudyLedger
+from pipeline.tracking.curves import StudyCurves
 from pipeline.tracking.record import EpochRecord
 from pipeline.tracking.store import open_client
 from pipeline.tracking.study import open_study
@@ -87,7 +88,8 @@ def measure(plan: Plan, slots: int, uri: str) -> NDArray[np.float64]:
     writer = open_study(client, plan.spec, plan.name, plan.data, plan.reference, plan.rule, plan.scratch)
     halt, keeper = Halt(), Keeper(plan, writer.trials())
     with Progress(Console(), plan.spec.trials, plan.signs, list(plan.reference.values())) as progress:
-        ledger = StudyLedger(store, writer, {}, progress, keeper, halt, slots)
+        curves = StudyCurves(plan.reference, plan.signs)
+        ledger = StudyLedger(store, writer, {}, progress, keeper, halt, slots, curves)
         stage.run_stage(plan, ledger, slots, plan.spec.trials, halt, trainable=Sleeper)
     writer.drain()
     writer.close()

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from pipeline.data.streams import Batch, Stream
 from pipeline.errors import UserError
+from pipeline.secrets import redacted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,7 +130,7 @@ def _table(stream: Stream, batch: Batch, scores: pd.DataFrame) -> Any:
 def _metadata(detector: Detector, stream: Stream, study: str | None) -> dict[str, str]:
     description = detector.description
     about = {
-        "vae_study.source": stream.where,
+        "vae_study.source": redacted(stream.where),
         "vae_study.model": description.name,
         "vae_study.thresholds": json.dumps(dict(description.thresholds)),
     }

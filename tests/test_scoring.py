@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -128,6 +129,12 @@ def test_a_row_has_one_score_whatever_file_it_comes_in(detector, tmp_path):
     first, second = (pd.read_parquet(output) for output in outputs)
     np.testing.assert_allclose(first["score"], second["score"], rtol=1e-9)
     assert "vae_study.study" not in pq.read_schema(outputs[0]).metadata
+
+
+def test_no_password_of_the_source_s_address_is_written(detector, tmp_path):
+    stream = open_stream(parts_in(tmp_path / "data", frame_of()), detector.preprocessing)
+    score_file(detector, replace(stream, where="s3://key:hunter2@bucket/t"), tmp_path / "out.parquet")
+    assert pq.read_schema(tmp_path / "out.parquet").metadata[b"vae_study.source"] == b"s3://key:***@bucket/t"
 
 
 def test_what_was_there_stays_until_the_new_file_is_whole(detector, tmp_path):
