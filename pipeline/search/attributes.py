@@ -15,6 +15,8 @@ REASON = "reason"
 PREEMPTIONS = "preemptions"
 # "random" where the spec's sampler was too slow.
 SAMPLER = "sampler"
+# What the sampler drew at one go, before it was given out parameter by parameter.
+DRAWN_TOGETHER = "drawn_together"
 # The validation metrics at a trial's end; a later study may set constraints on any of them.
 METRICS = "metrics"
 # The earlier study that a trial was taken from, and its number there.

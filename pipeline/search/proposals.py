@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from pipeline.search import attributes
-from pipeline.search.sampler import make_sampler
+from pipeline.search.sampler import TrialSampler
 from pipeline.search.space import stored, suggest
 from pipeline.spec import StudySpec
 
@@ -91,5 +90,4 @@ class Proposals:
     def _sampler(self, kind: str, number: int) -> optuna.samplers.BaseSampler:
         """A random stream of each trial's own: one for all would begin again in every driver, and repeat its trials."""
         seed = self.spec.seed if self.spec.sampler.seed is None else self.spec.sampler.seed
-        words = np.random.SeedSequence([seed, number]).generate_state(1)
-        return make_sampler(kind, int(words[0]))
+        return TrialSampler(kind, seed, number)

@@ -1,12 +1,19 @@
 """Optuna's samplers, as this project sets them up. All of them read constraints from the trials themselves."""
 
 import warnings
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+import optuna
 from optuna import samplers
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseGASampler, BaseSampler
+from optuna.trial import FrozenTrial
+
+from pipeline.search import attributes
 
 SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True),
@@ -23,6 +30,48 @@ def make_sampler(kind: str, seed: int) -> BaseSampler:
     # For good, as a passing filter would not be safe among threads.
     warnings.filterwarnings("ignore", category=ExperimentalWarning)
     return SAMPLERS[kind](seed)
+
+
+class TrialSampler(BaseSampler):
+    """One trial's sampler, which draws the same configuration however often the drawing is cut off and begun again.
+
+    What is drawn together is kept; what is drawn by itself has a random stream of its own for each parameter, so that
+    those already drawn do not move the others.
+    """
+
+    def __init__(self, kind: str, *words: int):
+        """Make the sampler that a spec calls `kind`; `words` are the seed of the study and the number of the trial."""
+        self._kind, self._words = kind, words
+        self._together = self._seeded()
+
+    def _seeded(self, *more: int) -> BaseSampler:
+        return make_sampler(self._kind, int(np.random.SeedSequence([*self._words, *more]).generate_state(1)[0]))
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """What is drawn together."""
+        return self._together.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The values that are drawn together, or that were before the drawing was cut off.
+
+        They are kept, as the Gaussian process would otherwise keep its distance from its own first attempt.
+        """
+        if attributes.DRAWN_TOGETHER not in trial.user_attrs:
+            drawn = self._together.sample_relative(study, trial, search_space)
+            if drawn:
+                study._storage.set_trial_user_attr(trial._trial_id, attributes.DRAWN_TOGETHER, drawn)
+            return drawn
+        kept: dict[str, Any] = trial.user_attrs[attributes.DRAWN_TOGETHER]
+        return {name: value for name, value in kept.items() if name in search_space}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """The value of a parameter that is drawn by itself."""
+        alone = self._seeded(zlib.crc32(param_name.encode()))
+        return alone.sample_independent(study, trial, param_name, param_distribution)
 
 
 def first_generation(kind: str) -> dict[str, Any]:

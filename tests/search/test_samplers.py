@@ -3,6 +3,7 @@ import pytest
 from optuna.samplers import RandomSampler
 from optuna.trial import create_trial
 
+from pipeline.search import space
 from pipeline.search.sampler import SAMPLERS, first_generation
 from pipeline.search.space import distribution
 from pipeline.spec import Choices
@@ -73,6 +74,34 @@ def test_a_new_driver_goes_on_where_the_last_one_was_and_repeats_nothing(open_st
     assert len({proposal.parameters["beta"] for proposal in undisturbed}) == FEW
 
 
+class Death(BaseException):
+    pass
+
+
+@KINDS
+@pytest.mark.parametrize("earlier", [0, FEW])
+def test_a_driver_that_dies_between_two_parameters_changes_none(open_store, monkeypatch, kind, earlier):
+    whole, cut = (open_store(f"sampler.kind={kind}", file=file) for file in ("whole.db", "cut.db"))
+    for store in (whole, cut):
+        try_some(store, earlier)
+    undisturbed = whole.ask()
+    drawn = space._suggest_one
+    for last in undisturbed.parameters:
+
+        def dying(trial, name, parameter, last=last):
+            value = drawn(trial, name, parameter)
+            if name == last:
+                raise Death
+            return value
+
+        with monkeypatch.context() as patched:
+            patched.setattr(space, "_suggest_one", dying)
+            with pytest.raises(Death):
+                cut.ask()
+        cut = open_store(f"sampler.kind={kind}", file="cut.db")
+    assert cut.ask() == undisturbed
+
+
 @KINDS
 def test_failed_and_stopped_trials_disturb_no_sampler(open_store, kind):
     settings = [f"sampler.kind={kind}", "constraints=[{metric: val/kl, at_most: 4}]"]
@@ -96,12 +125,12 @@ def add_first_generation(store, count, measure):
     """Finished trials, drawn at random but told without being asked for, which takes less time."""
     random = RandomSampler(seed=0)
     for _ in range(count):
-        space = {name: distribution(parameter) for name, parameter in store.spec.search.items()}
-        values = {name: random.sample_independent(store.study, None, name, one) for name, one in space.items()}
+        ranges = {name: distribution(parameter) for name, parameter in store.spec.search.items()}
+        values = {name: random.sample_independent(store.study, None, name, one) for name, one in ranges.items()}
         metrics = measure(values)
         trial = create_trial(
             params=values,
-            distributions=space,
+            distributions=ranges,
             values=[metrics[objective.metric] for objective in store.spec.objectives],
             constraints={one.name: one.violation(metrics) for one in store.spec.constraints},
             system_attrs=first_generation(store.spec.sampler.kind),
