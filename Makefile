@@ -3,11 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help study check test soak clean
+.PHONY: help study check test test-cluster soak clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -30,6 +30,9 @@ check: .venv/installed-dev ## Lint, types, and which room of the house may impor
 
 test: .venv/installed-dev ## Install what tests need and run them all
 	$(BIN)/pytest
+
+test-cluster: .venv/installed-dev ## A cluster of three machines on this one, over ssh; root, some minutes
+	$(BIN)/pytest -s -rs tests/cluster/on_hosts.py
 
 soak: .venv/installed-dev ## 200 tiny trials with a kill every 20 seconds; some minutes
 	$(BIN)/python -m tests.faults.soak

@@ -25,10 +25,11 @@ from pipeline.spec import load_spec
 from pipeline.study import local_ray, stage
 from pipeline.study.halt import Halt
 from pipeline.study.keeper import Keeper
-from pipeline.study.messages import TrialReport
+from pipeline.study.mailbox import collect
+from pipeline.study.messages import TrialReport, WorkerReport
+from pipeline.study.pack import SECONDS_BETWEEN_ASKS
 from pipeline.study.plan import Plan
 from pipeline.study.progress import Progress
-from pipeline.study.roster import sign_in, wait_for_others
 from pipeline.study.trials import StudyLedger
 from pipeline.tracking.curves import StudyCurves
 from pipeline.tracking.record import EpochRecord
@@ -40,25 +41,24 @@ STARTED = "time/started_seconds"
 
 
 class Sleeper(tune.Trainable):
-    """A trial that does nothing, for a second."""
+    """A worker whose trials do nothing, for a second."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.assignment = config["assignment"]
-        sign_in(self.assignment.roster, self.assignment.task.key)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        before, self.assignment = self.assignment, new_config["assignment"]
-        sign_in(self.assignment.roster, self.assignment.task.key, before.task.key)
-        return True
+        self.mailbox = config["assignment"].mailbox
 
     def step(self) -> dict[str, Any]:
-        started, began = time.time(), time.monotonic()
+        orders = collect(self.mailbox)
+        if not orders.start:
+            time.sleep(0 if orders.is_over else SECONDS_BETWEEN_ASKS)
+            return {"report": WorkerReport(seats=1), "done": orders.is_over}
+        (task,) = orders.start
+        started = time.time()
         time.sleep(float(os.environ.get("SLEEP_SECONDS", "1")))
-        wait_for_others(self.assignment.roster, self.assignment.workers, began)
-        beta = self.assignment.task.parameters["beta"]
+        beta = task.parameters["beta"]
         metrics = {"val/reconstruction": 20 + beta, "val/kl": 10 / beta, "train/kl_weight": 1.0, STARTED: started}
         record = EpochRecord(epoch=1, timestamp_ms=time.time_ns() // 10**6, metrics=metrics)
-        return {"report": TrialReport(epochs=[record], state="finished"), "done": True}
+        report = TrialReport(epochs=[record], state="finished")
+        return {"report": WorkerReport(seats=1, tasks={task.key: report}), "done": False}
 
 
 def intervals(client: MlflowClient, experiment: str) -> NDArray[np.float64]:

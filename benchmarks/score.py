@@ -1,6 +1,7 @@
-"""How many rows a second a packed detector scores on one CPU thread, features in and scores out: Markdown."""
+"""How many rows a second a packed detector scores on one CPU thread, from features or from files: Markdown."""
 
 import argparse
+import multiprocessing
 import os
 import resource
 import statistics
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
@@ -22,8 +26,10 @@ from pipeline.choosing import Pick
 from pipeline.choosing.comparison import Detector as Choice
 from pipeline.choosing.ensemble import voices
 from pipeline.data import Dataset, Table, dataset_of
+from pipeline.data.streams import open_stream
 from pipeline.detector import Detector, baseline_of, pack
 from pipeline.folders import Folder
+from pipeline.scoring import score_file
 from pipeline.spec.data import DataSpec
 from pipeline.spec.schema import DiagnosticsSpec
 from pipeline.spec.trial import TrialSpec
@@ -35,6 +41,7 @@ SCORES = ("elbo", "residual_mahalanobis", "latent_mahalanobis", "latent_knn", "r
 MODEL = {"network": {"hidden": (64, 32)}, "latent_dim": 8}
 # What is trained on: enough that the nearest neighbours have all the reference rows that they ever have.
 TRAINED_ROWS, MEGABYTE = 16_384, 1e6
+ROWS_PER_WRITE = 250_000
 Rows = NDArray[np.float32]
 
 
@@ -45,6 +52,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--columns", type=int, default=30, help="features of a row")
     parser.add_argument("--members", type=int, default=5, help="trials of the ensemble")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each line; their median counts")
+    parser.add_argument("--file-rows", type=int, default=0, help="rows of files to score from end to end; 0: none")
     return parser.parse_args()
 
 
@@ -56,9 +64,14 @@ def rows_of(count: int, columns: int, seed: int) -> Rows:
     return np.asarray(x_ND + 0.1 * x_ND**2, np.float32)
 
 
+def names_of(columns: int) -> list[str]:
+    """What the columns are called."""
+    return [f"feature {number}" for number in range(columns)]
+
+
 def data_of(columns: int) -> Dataset:
     """A table of such rows, prepared."""
-    names = tuple(f"feature {number}" for number in range(columns))
+    names = tuple(names_of(columns))
     table = Table(x_ND=rows_of(TRAINED_ROWS, columns, 1), feature_names=names, where="the table")
     return dataset_of(table, DataSpec(source="parquet", path="table.parquet", scale="standard"))
 
@@ -133,6 +146,41 @@ def measure(found: Mapping[str, Callable[[Rows], Any]], x_ND: Rows, rounds: int)
     return {name: len(x_ND) / statistics.median(taken[1:]) for name, taken in seconds.items()}
 
 
+def write_files(rows: int, columns: int, place: Path) -> list[Path]:
+    """Such rows as Parquet and as CSV."""
+    paths = [place / "rows.parquet", place / "rows.csv"]
+    schema = pa.schema([(name, pa.float32()) for name in names_of(columns)])
+    with pq.ParquetWriter(paths[0], schema) as parquet, pyarrow.csv.CSVWriter(paths[1], schema) as csv:
+        for first in range(0, rows, ROWS_PER_WRITE):
+            x_ND = rows_of(min(ROWS_PER_WRITE, rows - first), columns, first)
+            table = pa.table([np.ascontiguousarray(column_N) for column_N in x_ND.T], schema)
+            parquet.write_table(table)
+            csv.write_table(table)
+    return paths
+
+
+def score_path(folder: Path, path: Path) -> tuple[float, int]:
+    """CPU seconds of scoring a file into another one, all threads together, and the process's peak memory, bytes."""
+    torch.set_num_threads(1)
+    detector, started = Detector.load(folder), time.process_time()
+    with threadpool_limits(1):
+        score_file(detector, open_stream(str(path), detector.preprocessing), path.with_suffix(".scores"))
+    return time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure_files(rows: int, columns: int, folder: Path, place: Path) -> str:
+    """A table of the files, each scored by a process of its own."""
+    lines = [
+        f"\nFiles of {rows:,} rows, score elbo:\n\n| file | GB | rows a second | peak memory, MB |\n|---|---|---|---|\n"
+    ]
+    for path in write_files(rows, columns, place):
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            seconds, peak = pool.apply(score_path, (folder, path))
+        size = path.stat().st_size / 1e9
+        lines.append(f"| {path.suffix[1:]} | {size:.2f} | {rows / seconds:,.0f} | {peak / MEGABYTE:,.0f} |\n")
+    return "".join(lines)
+
+
 def main() -> None:
     """Train some trials, pack them, and score the same rows by all in turn, so that a slow minute meets them all."""
     asked = arguments()
@@ -143,6 +191,8 @@ def main() -> None:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         rates = measure(found, x_ND, asked.rounds)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+        place = Path(name)
+        files = measure_files(asked.file_rows, asked.columns, place / "elbo", place) if asked.file_rows else ""
     sys.stdout.write(
         f"{date.today()}, torch {torch.__version__}, one thread of {os.cpu_count()} CPUs, {asked.rounds} rounds of "
         f"{asked.rows:,} rows of {asked.columns} features, net {asked.columns}-64-32-8; scoring took "
@@ -151,6 +201,7 @@ def main() -> None:
     sys.stdout.write("".join(f"| {line} | {rate:,.0f} |\n" for line, rate in rates.items()))
     if "PyOD VAE" not in rates:
         sys.stdout.write("\nPyOD is not installed, so it was not measured.\n")
+    sys.stdout.write(files)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,43 @@ def resume_study(name: str, *, home: Home = HOME, **places: Any) -> StudyRecord:
     return run_study(saved_spec(name, home), name=name, home=home, **places)
 
 
+def submit_study(
+    spec: Source,
+    overrides: Sequence[str] = (),
+    *,
+    name: str | None = None,
+    address: str,
+    home: str | None = None,
+    concurrency: int | None = None,
+) -> str:
+    """Send a study to a Ray cluster, where it runs as a job.
+
+    Args:
+        spec: As in `run_study`; data on this machine are refused.
+        overrides: Settings on top of it, each "key=value".
+        name: The study's name; by default the spec's `study`.
+        address: The cluster's dashboard, such as http://127.0.0.1:8265.
+        home: The folder of all studies that all nodes reach; by default the cluster's own.
+        concurrency: The most trials at once; by default as many as fit.
+
+    Returns:
+        The job's id.
+
+    Raises:
+        UserError: Something asked for is wrong, or the cluster refuses; nothing was sent.
+    """
+    from pipeline.cluster import JobQueue, require_portable
+    from pipeline.spec.schema import require_study_name
+
+    checked = _spec(spec, overrides)
+    name = require_study_name(name or checked.study)
+    require_portable(checked, home)
+    if checked.data.path is None:
+        # Such data are here as well as there; a table in a bucket is for the cluster to read.
+        check_study(checked, name=name)
+    return JobQueue(address).submit(checked, name, home, concurrency)
+
+
 def saved_spec(name: str, home: Home = HOME) -> StudySpec:
     """The resolved spec of a study in `home`.
 
@@ -228,18 +265,73 @@ def serve_model(
     serve(_client(home, tracking_uri), name, model, port, say)
 
 
-def build_report(name: str, *, home: Home = HOME, tracking_uri: str | None = None, output: Path | None = None) -> Path:
-    """Write a study's report from MLflow alone.
+def build_report(
+    name: str,
+    *,
+    home: Home = HOME,
+    tracking_uri: str | None = None,
+    output: Path | None = None,
+    force: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """Write a study's report from MLflow alone, and attach it to the study's run there once the study has ended.
+
+    Args:
+        name: The study's name.
+        home: The folder of all studies.
+        tracking_uri: MLflow's store, as in `run_study`.
+        output: The folder to write to; by default reports/NAME.
+        force: Whether to write it even where the folder has this version's report of the study as it is.
+        say: Called with what a user may want to know: the report was there already, or could not be attached.
 
     Returns:
-        The path of report.html, in `output` or reports/NAME.
+        The path of report.html.
 
     Raises:
         UserError: There is no such study.
     """
-    from pipeline.report import write_report
+    from pipeline.report import cache
+    from pipeline.tracking.attached import attach_report
+    from pipeline.tracking.fingerprint import fingerprint
 
-    return write_report(load_study(name, home=home, tracking_uri=tracking_uri), Path(output or REPORTS / name))
+    client, folder = _client(home, tracking_uri), Path(output or REPORTS / name)
+    facts, page = fingerprint(client, name), folder / "report.html"
+    if not force and facts is not None and cache.is_made_from(folder, facts):
+        say(f"nothing of {name} has changed since its report was made; --force makes it again")
+    else:
+        from pipeline.report import write_report
+        from pipeline.tracking.reader import read_study
+
+        write_report(read_study(client, name), folder, facts)
+    why = attach_report(client, name, page) if facts is not None else ""
+    if why:
+        say(f"the report is written, but not attached to the study in MLflow: {why}")
+    return page
+
+
+def compare_studies(
+    names: Sequence[str], *, home: Home = HOME, tracking_uri: str | None = None, output: Path | None = None
+) -> Path:
+    """Write a comparison of studies of one data set from MLflow alone.
+
+    Args:
+        names: The studies' names, two or more.
+        home: The folder of all studies.
+        tracking_uri: MLflow's store, as in `run_study`.
+        output: The folder to write to; by default reports/A-B-C.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        UserError: There is no such study, or they are of different data or objectives.
+    """
+    from pipeline.report import write_comparison
+    from pipeline.tracking.reader import read_study
+
+    client = _client(home, tracking_uri)
+    records = [read_study(client, name) for name in names]
+    return write_comparison(records, Path(output or REPORTS / "-".join(names)))
 
 
 def summarize(record: StudyRecord) -> StudySummary:

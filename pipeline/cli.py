@@ -26,6 +26,7 @@ Examples:
   vae-study score digits new.parquet --output scores.parquet
   vae-study sync digits
   vae-study ui
+  vae-study submit search_spaces/digits.yaml --home s3://bucket/studies
 """
 SCORE_EXAMPLES = """
 \b
@@ -67,12 +68,25 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 _home = click.option(
-    "--home", metavar="PLACE", default="studies", show_default=True, help="Folder of all studies; also s3://bucket/..."
+    "--home",
+    metavar="PLACE",
+    envvar="VAE_STUDY_HOME",
+    default="studies",
+    show_default=True,
+    help="Folder of all studies; also s3://bucket/...",
 )
 _tracking = click.option(
     "--tracking-uri", metavar="URI", help="MLflow's store.  [default: MLFLOW_TRACKING_URI, else sqlite in HOME]"
 )
 _places = _options(_home, _tracking)
+_address = click.option(
+    "--address",
+    metavar="URL",
+    envvar="RAY_API_SERVER_ADDRESS",
+    default="http://127.0.0.1:8265",
+    show_default=True,
+    help="The cluster's dashboard.",
+)
 _spec = _options(
     click.argument("spec", type=click.Path(path_type=Path)),
     click.option("--name", help="The study's name.  [default: the spec's `study`]"),
@@ -82,7 +96,12 @@ _spec = _options(
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key of the spec; null removes it."),
 )
 _running = _options(
-    click.option("--study-storage", metavar="URL", help="Optuna's store.  [default: sqlite in HOME/NAME]"),
+    click.option(
+        "--study-storage",
+        metavar="URL",
+        envvar="VAE_STUDY_STORAGE",
+        help="Optuna's store.  [default: sqlite in HOME/NAME]",
+    ),
     click.option("--ray-address", metavar="ADDRESS", help="A Ray cluster.  [default: RAY_ADDRESS, else a local Ray]"),
     click.option("--concurrency", type=click.IntRange(min=1), help="Most trials at once.  [default: as many as fit]"),
     click.option("--no-report", is_flag=True, help="Do not write the report."),
@@ -142,11 +161,12 @@ def resume(name: str, no_report: bool, **places: Any) -> None:
 
 
 def _after(record: StudyRecord, no_report: bool, places: dict[str, Any]) -> None:
-    from pipeline.report import write_report
+    from pipeline import api
     from pipeline.terminal import result_text
 
-    report = None if no_report else write_report(record, Path("reports") / record.name)
-    click.echo(result_text(record, report, places["home"]))
+    home, tracking_uri = places["home"], places["tracking_uri"]
+    report = None if no_report else api.build_report(record.name, home=home, tracking_uri=tracking_uri, say=_aside)
+    click.echo(result_text(record, report, home))
 
 
 @main.command(epilog=SCORE_EXAMPLES)
@@ -219,15 +239,28 @@ def sync(name: str, home: str, tracking_uri: str | None) -> None:
     click.echo(f"{count:,} records of {name} brought to MLflow; its report: vae-study report {name}")
 
 
-@main.command()
-@click.argument("name")
+@main.command(short_help="Write a study's report again, or compare studies.")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--output", type=click.Path(path_type=Path), help="Folder to write to.  [default: reports/NAME]")
+@click.option("--force", is_flag=True, help="Write it even where nothing has changed since it was made.")
 @_places
-def report(name: str, output: Path | None, home: str, tracking_uri: str | None) -> None:
-    """Write a study's report again, from MLflow alone."""
+def report(names: tuple[str, ...], output: Path | None, force: bool, home: str, tracking_uri: str | None) -> None:
+    """Write a study's report again, from MLflow alone; of several studies of the same data, a comparison.
+
+    A report that is there and still true is left as it is. Once the study has ended, the report is attached to its run
+    in MLflow.
+    """
     from pipeline import api
 
-    click.echo(api.build_report(name, home=home, tracking_uri=tracking_uri, output=output))
+    if len(names) > 1:
+        page = api.compare_studies(names, home=home, tracking_uri=tracking_uri, output=output)
+    else:
+        page = api.build_report(names[0], home=home, tracking_uri=tracking_uri, output=output, force=force, say=_aside)
+    click.echo(page)
+
+
+def _aside(text: str) -> None:
+    click.echo(f"vae-study: {text}", err=True)
 
 
 @main.command(short_help="Trials by state, best so far, frontier size.")
@@ -249,6 +282,77 @@ def status(name: str | None, home: str, tracking_uri: str | None) -> None:
             raise UserError(f"{error}; {waiting:,} records of {each} wait on this machine") from None
     if not names:
         click.echo("no studies yet")
+
+
+@main.command(short_help="Send a study to a Ray cluster and follow its log.")
+@_spec
+@_address
+@click.option(
+    "--home", metavar="PLACE", help="Folder of all studies, such as s3://bucket/studies.  [default: the cluster's]"
+)
+@click.option("--concurrency", type=click.IntRange(min=1), help="Most trials at once.  [default: as many as fit]")
+@click.option("--detach", is_flag=True, help="Do not follow the log.")
+def submit(
+    spec: Path,
+    name: str | None,
+    settings: tuple[str, ...],
+    trials: int | None,
+    epochs: int | None,
+    seed: int | None,
+    detach: bool,
+    **job: Any,
+) -> None:
+    """Send a study to a Ray cluster, with this code and without data, and follow its log.
+
+    Ctrl-C ends the following, not the study. The same study again goes on where it was.
+    """
+    from pipeline import api
+
+    sent = api.submit_study(spec, _overrides(settings, trials, epochs, seed), name=name, **job)
+    click.echo(f"sent as {sent}; come back with: vae-study logs {sent}; end it with: vae-study cancel {sent}")
+    if not detach:
+        _follow(job["address"], sent)
+
+
+@main.command()
+@_address
+def jobs(address: str) -> None:
+    """The studies that a Ray cluster was sent, and how they are."""
+    from pipeline.cluster import JobQueue, jobs_text
+
+    click.echo(jobs_text(JobQueue(address).jobs()))
+
+
+@main.command()
+@click.argument("job")
+@_address
+def logs(job: str, address: str) -> None:
+    """Show a job's log, and follow it until the job ends; JOB is its id, or a study's name for its latest job."""
+    from pipeline.cluster import JobQueue
+
+    _follow(address, JobQueue(address).find(job).id)
+
+
+@main.command()
+@click.argument("job")
+@_address
+def cancel(job: str, address: str) -> None:
+    """Have a job save its trials and end; JOB is its id, or a study's name for its latest job."""
+    from pipeline.cluster import JobQueue
+
+    queue = JobQueue(address)
+    found = queue.find(job).id
+    state = queue.cancel(found)
+    click.echo(f"{found}: {state}" + ("; submit the same study again to go on" if state == "stopped" else ""))
+
+
+def _follow(address: str, job: str) -> None:
+    from pipeline.cluster import JobQueue
+
+    try:
+        JobQueue(address).follow(job, lambda text: click.echo(text, nl=False))
+    except KeyboardInterrupt:
+        click.echo(f"\n{job} goes on; come back with: vae-study logs {job}", err=True)
 
 
 @main.command()

@@ -1,6 +1,8 @@
 """Several detectors as one."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -15,20 +17,31 @@ VOICES = ("elbo", "residual_mahalanobis", "latent_knn")
 BASELINE_SHARE = 1 / (len(VOICES) + 1)
 
 
-def standardized(score_N: Floats, normal_M: Floats) -> Floats:
-    """Scores on a scale that those of other detectors can be averaged with.
+@dataclass(frozen=True, kw_only=True)
+class Standard:
+    """A scale on which one detector's scores can be averaged with those of others.
 
     The distance from the median of normal scores in units of their interquartile range, by asinh: even steps near
     the normal rows, even factors far away, so that one detector's huge scores do not outvote the others. A rank would
     need all rows at once, and could not tell two rows apart that are both above every normal one.
 
-    Args:
-        score_N: Scores of any examples.
-        normal_M: The same detector's scores of normal validation examples.
+    Attributes:
+        median: Of the detector's scores of normal validation examples.
+        width: Their interquartile range, or 1 where that is 0.
     """
-    low, middle, high = np.quantile(normal_M, [0.25, 0.5, 0.75])
-    width = high - low
-    return np.asarray(np.arcsinh((score_N - middle) / (width if width > 0 else 1)))
+
+    median: float
+    width: float
+
+    @classmethod
+    def of(cls, normal_M: Floats) -> Self:
+        """The scale of a detector with these scores of normal validation examples."""
+        low, middle, high = np.quantile(normal_M, [0.25, 0.5, 0.75])
+        return cls(median=float(middle), width=float(high - low) or 1.0)
+
+    def __call__(self, score_N: Floats) -> Floats:
+        """The detector's scores of any examples, on this scale."""
+        return np.asarray(np.arcsinh((score_N - self.median) / self.width))
 
 
 def combined(frames: Mapping[int, pd.DataFrame], picks: Sequence[Pick], baseline: Floats | None = None) -> Floats:
@@ -45,10 +58,10 @@ def combined(frames: Mapping[int, pd.DataFrame], picks: Sequence[Pick], baseline
     some = frames[picks[0].trial]
     is_normal_N = (some["split"].eq("validation") & ~some["anomaly"]).to_numpy()
     columns = [frames[pick.trial][pick.score].to_numpy(np.float64) for pick in picks]
-    mean_N = np.asarray(np.mean([standardized(column, column[is_normal_N]) for column in columns], axis=0))
+    mean_N = np.asarray(np.mean([Standard.of(column[is_normal_N])(column) for column in columns], axis=0))
     if baseline is None:
         return mean_N
-    raw_N = standardized(baseline, baseline[is_normal_N])
+    raw_N = Standard.of(baseline[is_normal_N])(baseline)
     return np.asarray((1 - BASELINE_SHARE) * mean_N + BASELINE_SHARE * raw_N)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from pipeline.choosing.ensemble import Standard
 from pipeline.data.dataset import Facts, facts_from
 from pipeline.errors import UserError
 from pipeline.spec.base import Fraction, FromList, Positive, SpecPart
@@ -18,25 +19,30 @@ VERSION = 1
 FILE = "detector.json"
 
 
-class Standard(SpecPart):
-    """The scale that one voice's scores are brought to before they are averaged with others'.
+class Scaled(SpecPart):
+    """Scores that are brought to a `Standard` before they are averaged with others'.
 
     Attributes:
-        median, width: Of its scores of normal validation rows; the width is their interquartile range, or 1.
+        median, width: The standard's.
     """
 
     median: float
     width: Positive
 
+    @property
+    def standard(self) -> Standard:
+        """The scale itself."""
+        return Standard(median=self.median, width=self.width)
 
-class Voice(Standard):
+
+class Voice(Scaled):
     """A trial, and the score that it votes with."""
 
     trial: Annotated[int, Field(ge=0)]
     score: AnomalyScore
 
 
-class BaselineVoice(Standard):
+class BaselineVoice(Scaled):
     """The raw nearest neighbours.
 
     Attributes:

@@ -15,7 +15,7 @@ from pipeline.anomaly import BASELINE, Neighbours
 from pipeline.data import Preprocessing
 from pipeline.data.dataset import Facts
 from pipeline.detector.columns import column_names, per_column
-from pipeline.detector.description import FILE, Description, Standard, Voice, read_description
+from pipeline.detector.description import FILE, Description, Voice, read_description
 from pipeline.detector.folder import (
     BASELINE_FILE,
     REFERENCE,
@@ -120,11 +120,11 @@ class Detector:
             voice = self.description.voices[0]
             own = spoken[voice.trial]
             return self._flagged(own[voice.score], {name: own[name] for name in PARTS})
-        votes = {_name(one): standardized(spoken[one.trial][one.score], one) for one in self.description.voices}
+        votes = {_name(one): one.standard(spoken[one.trial][one.score]) for one in self.description.voices}
         score_B = np.asarray(np.mean([*votes.values()], axis=0))
         if self.baseline is not None and self.description.baseline is not None:
             raw_B = self.baseline.distance(host_BD.double().numpy())
-            votes[BASELINE] = standardized(raw_B, self.description.baseline)
+            votes[BASELINE] = self.description.baseline.standard(raw_B)
             share = self.description.baseline.share
             score_B = (1 - share) * score_B + share * votes[BASELINE]
         return self._flagged(score_B, votes)
@@ -141,11 +141,6 @@ class Detector:
         nats_BD = np.mean([trial.excess(x_BD) for trial in self.trials.values()], axis=0)
         names = [f"nats/{name}" for name in column_names(self.preprocessing)]
         return dict(zip(names, per_column(self.preprocessing, nats_BD), strict=True))
-
-
-def standardized(score_B: Floats, scale: Standard) -> Floats:
-    """What `choosing.ensemble.standardized` gives, from the median and the width that are kept."""
-    return np.asarray(np.arcsinh((score_B - scale.median) / scale.width))
 
 
 def _name(voice: Voice) -> str:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from pipeline.anomaly import BASELINE, reference_rows
 from pipeline.anomaly.operating import PERCENTILES
 from pipeline.choosing.baseline import baseline_scores
 from pipeline.choosing.comparison import Detector as Choice
-from pipeline.choosing.ensemble import BASELINE_SHARE, combined
+from pipeline.choosing.ensemble import BASELINE_SHARE, Standard, combined
 from pipeline.data import Dataset
 from pipeline.data.dataset import Facts
 from pipeline.detector.description import Description
@@ -104,18 +104,15 @@ def _description(
         "name": detector.name,
         "facts": facts.plain(),
         "trials": {str(number): specs[number] for number in frames},
-        "voices": [{"trial": pick.trial, "score": pick.score, **_scale(own_N[is_normal_N])} for pick, own_N in voices],
-        "baseline": None if raw_N is None else {"share": BASELINE_SHARE, **_scale(raw_N[is_normal_N])},
+        "voices": [
+            {"trial": pick.trial, "score": pick.score, **asdict(Standard.of(own_N[is_normal_N]))}
+            for pick, own_N in voices
+        ],
+        "baseline": None if raw_N is None else {"share": BASELINE_SHARE, **asdict(Standard.of(raw_N[is_normal_N]))},
         "is_combined": is_combined,
         "thresholds": _thresholds(score_N[is_normal_N]),
     }
     return Description.model_validate(plain)
-
-
-def _scale(normal_M: Floats) -> dict[str, float]:
-    """The scale of `choosing.ensemble.standardized`."""
-    low, middle, high = np.quantile(normal_M, [0.25, 0.5, 0.75])
-    return {"median": float(middle), "width": float(high - low) or 1.0}
 
 
 def _thresholds(normal_M: Floats) -> dict[str, float]:

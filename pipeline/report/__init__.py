@@ -3,7 +3,26 @@
 record -> tables (numbers) -> figures (pictures of numbers) -> render (a page) -> build (files)
 """
 
-from pipeline.report.build import write_report
-from pipeline.report.tables import StudySummary, summary
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["StudySummary", "summary", "write_report"]
+if TYPE_CHECKING:
+    from pipeline.report.build import write_report
+    from pipeline.report.comparison import write_comparison
+    from pipeline.report.tables import StudySummary, summary
+
+__all__ = ["StudySummary", "summary", "write_comparison", "write_report"]
+
+# What draws takes seconds to import, and a report that is there already needs none of it.
+_PLACES = {
+    "StudySummary": "tables",
+    "summary": "tables",
+    "write_comparison": "comparison",
+    "write_report": "build",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)

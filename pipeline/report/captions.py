@@ -10,9 +10,13 @@ from pipeline.report.tables import AurocSlice, Confirmation, HypervolumeHistory,
 from pipeline.report.words import Words, count, listing, number, significant, trial_list
 
 
-def plane(table: Plane) -> Words:
+def plane(table: Plane, knee: int | None = None) -> Words:
     """Names what is drawn how, and counts what is not on the plane."""
     points, parts = table.points, [_axes(table), *_marks(table.points, table.auroc_metric, table.off_plane)]
+    if knee is not None:
+        parts.append(
+            f"The diamond is the knee, trial {knee}: of the frontier the farthest from the line between its ends."
+        )
     inside = points["x"].between(*table.x) & points["y"].between(*table.y)
     parts.extend(_outside(inside))
     x, y = map(metric_name, table.metrics)
@@ -57,7 +61,7 @@ def _marks(points: pd.DataFrame, auroc: str, off_plane: Mapping[str, int]) -> li
         which = " that keeps the constraints" * bool(violating)
         parts.append(f"Each dot is a finished trial{which}; the larger ones form the frontier.")
         known = points["auroc"].notna().any()
-        parts.append(f"Darker is a higher {metric_name(auroc)}." if known else "No AUROC is known.")
+        parts.append(f"Their colour is the {metric_name(auroc)}." if known else "No AUROC is known.")
     if violating:
         parts.append(f"Open triangles: {count(violating, 'finished trial')} beyond a constraint.")
     if drawn.get("stopped", 0):
@@ -118,7 +122,7 @@ def training(table: TrainingCurves) -> Words:
     """Says which trials are drawn."""
     shown = len(table.trials)
     which = "All" if shown == table.frontier_size else f"{shown} of the {table.frontier_size}"
-    order = f"by {metric_name(table.order)} from best (dark) to worst (light)"
+    order = f"by {metric_name(table.order)} from best to worst, as in the legend"
     caption = f"{which} trials of the frontier, {order}." if table.frontier_size > 1 else "The frontier’s only trial."
     if not table.is_frontier:
         caption = f"The best {count(shown, 'finished trial')}, {order}."

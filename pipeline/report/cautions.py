@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pipeline.report.names import detector_name, digits_of, metric_name, parameter_name
 from pipeline.report.prose_course import constraint_name
 from pipeline.report.prose_detection import drift
-from pipeline.report.tables import Confirmation, Edge, Interval, Missing, StudyTables
+from pipeline.report.tables import Confirmation, Edge, Interval, Missing, StudyTables, WarmUp
 from pipeline.report.tables.frames import with_state
 from pipeline.report.words import count, listing, number, significant, trial_list
 
@@ -19,6 +19,7 @@ def cautions(tables: StudyTables) -> list[str]:
         *_unfinished(tables),
         *_infeasible(tables),
         *_collapsed(tables),
+        *_warm_up(tables.warm_up),
         *(_edge(tables, edge) for edge in tables.edges),
         *drift(tables),
         *_width(tables.summary.test_auroc),
@@ -55,6 +56,19 @@ def _collapsed(tables: StudyTables) -> Iterator[str]:
         rule = "no active unit, or a validation KL below 0.05 nats" if found.with_kl else "no active unit"
         what = count(found.known, "posterior" if found.with_kl else "code")
         yield f"{len(found.trials):,} of {what} collapsed ({rule}){where}: {trial_list(found.trials)}."
+
+
+def _warm_up(found: WarmUp) -> Iterator[str]:
+    short = sorted((*found.finished, *found.stopped))
+    if not short:
+        return
+    its, it = ("its", "it") if len(short) == 1 else ("their", "they")
+    stopped = f" ({len(found.stopped):,} of them stopped early)" * bool(found.stopped and found.finished)
+    on = f", though {trial_list(found.frontier)} {'is' if len(found.frontier) == 1 else 'are'} on the frontier"
+    yield (
+        f"Warm-up was cut short: the KL weight of {trial_list(short)}{stopped} had not reached 1 when {it} ended, so "
+        f"{its} KL and ELBO are not yet those of the full objective{on * bool(found.frontier)}."
+    )
 
 
 def _edge(tables: StudyTables, edge: Edge) -> str:

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pipeline.report import names, words
@@ -15,6 +16,8 @@ from pipeline.tracking.record import StudyRecord
 
 OF_TRIALS = ("val/reconstruction", "val/kl", "val/elbo", "val/auroc", "test/auroc")
 OF_FRONTIER = ("test/probe_accuracy", "val/perplexity", "val/active_units")
+# More rows than these nobody reads; frontier.csv has them all.
+MOST_OF_FRONTIER = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,20 +27,25 @@ class Grid:
     Attributes:
         marked: The first cell of what was chosen; empty where there is none.
         heat: How dark each cell but the first of a row is shaded, 0 to 1; empty where none is.
+        left_out: Rows that are not printed.
     """
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     marked: str = ""
     heat: tuple[tuple[float, ...], ...] = ()
+    left_out: int = 0
 
 
 def frontier_grid(tables: StudyTables) -> Grid:
-    """The frontier's trials, their AUROC that of the chosen model's score."""
-    record = tables.record
+    """The frontier's trials, their AUROC that of the chosen model's score; of very many, some evenly along it."""
+    record, members = tables.record, tables.frontier
+    places = np.unique(np.linspace(0, max(len(members) - 1, 0), MOST_OF_FRONTIER).round().astype(int))
+    is_shown = np.isin(np.arange(len(members)), places) | members["trial"].isin([tables.summary.champion_trial])
     areas = {f"{split}/auroc": trial_auroc(record, split) for split in ("val", "test")}
     metrics = tuple(areas.get(metric, metric) for metric in OF_TRIALS)
-    return _trial_grid(tables, tables.frontier, (*metrics, *OF_FRONTIER), ())
+    shown = _trial_grid(tables, members[is_shown], (*metrics, *OF_FRONTIER), ())
+    return replace(shown, left_out=int((~is_shown).sum()))
 
 
 def trial_grid(tables: StudyTables, trials: pd.DataFrame) -> Grid:
@@ -117,15 +125,36 @@ def _spread_grid(metric: str, spread: pd.DataFrame, champion: int | None) -> Gri
     return Grid(head=head, rows=tuple(rows), marked="" if champion is None else str(champion))
 
 
-def failure_grid(tables: StudyTables) -> Grid:
-    """Failed trials by failure class and reason; a study of an earlier version has no reasons."""
-    reasons = any(failure.reasons for failure in tables.failures)
+def importance_grid(tables: StudyTables) -> Grid:
+    """How much each parameter explains of each target, the most important first."""
+    found = tables.importances
+    if isinstance(found, Missing):
+        return Grid(head=(), rows=())
     rows = (
-        (failure.kind, str(len(failure.trials)), ", ".join(map(str, failure.trials)), _why(failure))
-        for failure in tables.failures
+        (names.parameter_name(parameter), *(words.percent(float(share)) for share in share_T), f"{trials:,}")
+        for parameter, share_T, trials in zip(found.parameters, found.share_PT, found.trials_P, strict=True)
     )
-    head = ("failure", "trials", "their numbers", "reason")
-    return Grid(head=head, rows=tuple(rows)) if reasons else Grid(head=head[:3], rows=tuple(row[:3] for row in rows))
+    return Grid(head=("parameter", *map(names.metric_name, found.targets), "trials"), rows=tuple(rows))
+
+
+def failure_grid(tables: StudyTables) -> Grid:
+    """Failed trials by class and reason; a study of an earlier version has no reasons, and may have no epochs."""
+    columns = {
+        "failure": [failure.kind for failure in tables.failures],
+        "trials": [str(len(failure.trials)) for failure in tables.failures],
+        "their numbers": [", ".join(map(str, failure.trials)) for failure in tables.failures],
+    }
+    if any(failure.epochs for failure in tables.failures):
+        columns["epochs trained"] = [_range(failure.epochs) for failure in tables.failures]
+    if any(failure.reasons for failure in tables.failures):
+        columns["reason"] = [_why(failure) for failure in tables.failures]
+    return Grid(head=tuple(columns), rows=tuple(zip(*columns.values(), strict=True)))
+
+
+def _range(epochs: tuple[int, int] | None) -> str:
+    if epochs is None:
+        return words.NONE
+    return f"{epochs[0]:,}" if epochs[0] == epochs[1] else f"{epochs[0]:,} to {epochs[1]:,}"
 
 
 def _why(failure: Failure) -> str:
@@ -141,6 +170,7 @@ def split_grid(data: Mapping[str, Any]) -> Grid:
 
 
 def version_grid(environment: Mapping[str, str]) -> Grid:
-    """Package versions and the like."""
-    rows = ((str(name), str(version)) for name, version in sorted(environment.items()))
+    """Package versions and the like; the commits have a table of their own."""
+    known = sorted((str(name), str(value)) for name, value in environment.items())
+    rows = (row for row in known if not row[0].endswith(("_commit", "_is_clean")))
     return Grid(head=("package", "version"), rows=tuple(rows))

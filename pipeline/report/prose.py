@@ -8,6 +8,7 @@ import pandas as pd
 from pipeline.report.names import detector_name, digits_of, metric_name, metric_unit, parameter_name, score_name
 from pipeline.report.prose_course import course
 from pipeline.report.prose_detection import comparison, detects
+from pipeline.report.prose_mattered import matters_most
 from pipeline.report.tables import Missing, StudyTables
 from pipeline.report.tables.frames import row_of, scalar, search_range
 from pipeline.report.tables.frontier import objective_signs
@@ -33,7 +34,7 @@ FAMILIES = {
 
 def overview(tables: StudyTables) -> list[str]:
     """The summary's paragraphs: what was searched, how that went, the trade-off, the chosen model, what else was."""
-    trade_off = (*_trade_off(tables), *_best_elbo(tables))
+    trade_off = (*_trade_off(tables), *_best_elbo(tables), *_none_collapsed(tables), *matters_most(tables.importances))
     parts = (_searched(tables), course(tables), trade_off, _chosen(tables), comparison(tables))
     return [paragraph for part in parts if (paragraph := " ".join(part))]
 
@@ -72,10 +73,13 @@ def _trade_off(tables: StudyTables) -> Iterator[str]:
     kept = " that keeps the constraints" * bool(tables.constraints.violating)
     trade = f"no other{kept} improves one of {listing(names)} without losing on another"
     trade = trade if len(names) > 1 else f"the best{kept}"
-    yield f"{size} of {count(finished, 'finished trial')} {be} on the frontier{f': {trade}' * (finished > 1)}."
+    yield f"{size:,} of {count(finished, 'finished trial')} {be} on the frontier{f': {trade}' * (finished > 1)}."
     if size > 1:
         first, last = (_place(tables, tables.frontier.iloc[[end]]) for end in (0, -1))
         yield f"It runs from {first} to {last}."
+    if not isinstance(tables.knee, Missing):
+        knee = _place(tables, row_of(tables.record, tables.knee.trial))
+        yield f"Its knee, where it lies farthest from the line between these ends, is at {knee}."
 
 
 def _place(tables: StudyTables, row: pd.DataFrame) -> str:
@@ -93,6 +97,13 @@ def _best_elbo(tables: StudyTables) -> Iterator[str]:
         some = tables.constraints.violating and not tables.constraints.none_kept
         of = " of those that keep the constraints" * bool(some)
         yield f"The best validation ELBO{of} is {value} nats per example, of trial {trial}{_settings(tables, trial)}."
+
+
+def _none_collapsed(tables: StudyTables) -> Iterator[str]:
+    """Those that did are among the cautions."""
+    found = tables.collapse
+    if found.with_kl and found.known and not found.trials:
+        yield f"No posterior of {count(found.known, 'finished trial')} collapsed."
 
 
 def _settings(tables: StudyTables, trial: int) -> str:

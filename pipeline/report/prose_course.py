@@ -1,17 +1,19 @@
 """Sentences on how the study went, each computed from the tables: what was stopped, refused, lost, or given to it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pipeline.report.names import metric_name, metric_unit
 from pipeline.report.tables import Constraint, Constraints, EarlyStopping, Preemptions, StudyTables
-from pipeline.report.words import count, listing, percent, significant, trial_list
+from pipeline.report.words import count, hours, listing, percent, significant, trial_list
 
 RULES = {
     "pareto": "non-dominated sorting",
     "asha": "successive halving (ASHA)",
     "median": "the median rule",
 }
+# More epochs than these at which trials were stopped are told by their range.
+MOST_STOPS = 4
 BOUNDS = {"at_least": "at least", "at_most": "at most"}
 
 
@@ -35,15 +37,36 @@ def _given(tables: StudyTables) -> Iterator[str]:
 
 
 def _stopping(table: EarlyStopping) -> str:
-    stopped = f"{len(table.stopped):,} of {count(table.trials, 'trial')}" if table.stopped else "no trial"
+    stopped = "no trial"
+    if table.stopped:
+        share = percent(len(table.stopped) / table.trials)
+        stopped = f"{len(table.stopped):,} of {count(table.trials, 'trial')} ({share}){_after(table.stopped_after)}"
     told = f"Early stopping by {_rule(table)} ended {stopped}"
     if not math.isfinite(table.share):
         return f"{told}."
     who = "the finished and the stopped trials together" if table.stopped else "the finished trials"
     return (
         f"{told}: {who} trained {percent(table.share)} of the epochs of their full budgets "
-        f"({table.trained:,} of {table.full:,})."
+        f"({table.trained:,} of {table.full:,}){_spared(table)}."
     )
+
+
+def _after(epochs: Mapping[int, int]) -> str:
+    """When they were stopped: at each of a few epochs, else when the first, half of them, and the last were."""
+    if not epochs:
+        return ""
+    if len(epochs) == 1:
+        return f" after {count(next(iter(epochs)), 'epoch')}"
+    if len(epochs) <= MOST_STOPS:
+        told = (f"{n:,} after {count(at, 'epoch')}" for at, n in epochs.items())
+        return f", {listing(told)}"
+    every = [at for at, n in epochs.items() for _ in range(n)]
+    half = every[(len(every) - 1) // 2]
+    return f" after {every[0]:,} to {every[-1]:,} epochs, half of them after {half:,} at most"
+
+
+def _spared(table: EarlyStopping) -> str:
+    return f" and spared about {hours(table.spared_hours)}" if table.stopped and table.spared_hours > 0 else ""
 
 
 def _rule(table: EarlyStopping) -> str:

@@ -4,15 +4,26 @@ import base64
 import io
 import json
 import re
-import shlex
 from collections.abc import Mapping
+from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from ruamel.yaml import YAML
 
-from pipeline.report import cautions, facts, grids, grids_detection, names, prose, prose_detection
+from pipeline.report import (
+    again,
+    cautions,
+    facts,
+    grids,
+    grids_detection,
+    interactive,
+    names,
+    prose,
+    prose_detection,
+    prose_mattered,
+)
 from pipeline.report.figures import Panel
 from pipeline.report.tables import StudyTables, Top
 from pipeline.report.tables.frontier import objective_signs
@@ -23,16 +34,33 @@ MARKDOWN = re.compile(r"([\\`*\[\]|~#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 
 def html(tables: StudyTables, panels: Mapping[str, Panel]) -> str:
     """The report as one file that loads nothing."""
-    return _environment(autoescape=True).get_template("report.html").render(_context(tables, panels))
+    context = {**_context(tables, panels), **_live(tables)}
+    return environment(autoescape=True).get_template("report.html").render(context)
+
+
+def _live(tables: StudyTables) -> dict[str, Any]:
+    """What the page needs to draw live figures. It runs the two scripts that its policy names, and no other."""
+    figures = interactive.live_figures(tables)
+    script = files("pipeline.report").joinpath("templates", "report.js").read_text(encoding="utf-8")
+    hashes = (interactive.library_hash(), interactive.script_hash(script.encode())) if figures else ("'none'",)
+    return {
+        "live": figures,
+        "run_links": interactive.run_links(tables.record),
+        "live_json": Markup(interactive.live_json(tables, figures)),
+        "library": Markup(interactive.packed_library() if figures else ""),
+        "script": Markup(script),
+        "script_hashes": Markup(" ".join(hashes)),
+    }
 
 
 def markdown(tables: StudyTables, panels: Mapping[str, Panel]) -> str:
     """The same content in Markdown, with the pictures in figures/."""
-    return _environment(autoescape=False).get_template("report.md").render(_context(tables, panels))
+    return environment(autoescape=False).get_template("report.md").render(_context(tables, panels))
 
 
-def _environment(autoescape: bool) -> Environment:
-    environment = Environment(
+def environment(autoescape: bool) -> Environment:
+    """The templates of this package."""
+    found = Environment(
         loader=PackageLoader("pipeline.report"),
         autoescape=autoescape,
         undefined=StrictUndefined,
@@ -40,8 +68,8 @@ def _environment(autoescape: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(base64=_base64, breakable=_breakable, loose=_loose, md=escape_markdown, fenced=fenced)
-    return environment
+    found.filters.update(base64=_base64, breakable=_breakable, loose=_loose, md=escape_markdown, fenced=fenced)
+    return found
 
 
 def _base64(data: bytes) -> str:
@@ -78,6 +106,8 @@ def _context(tables: StudyTables, panels: Mapping[str, Panel]) -> dict[str, Any]
         "top_score": names.score_label(tables.top.score) if isinstance(tables.top, Top) else "",
         "top": grids_detection.top_grid(tables),
         "top_words": list(prose_detection.top_rows(tables)),
+        "importances": grids.importance_grid(tables),
+        "mattered": list(prose_mattered.mattered(tables.importances)),
         "confirmations": grids.confirmation_grids(tables),
         "thresholds": grids_detection.threshold_grid(tables),
         "drift": list(prose_detection.drift(tables)),
@@ -86,18 +116,10 @@ def _context(tables: StudyTables, panels: Mapping[str, Panel]) -> dict[str, Any]
         "splits": grids.split_grid(tables.record.data),
         "versions": grids.version_grid(tables.record.environment),
         "spec": yaml_text(tables.record.spec),
-        "commands": commands(tables.record.name),
+        "commands": again.commands(tables.record),
+        "seeds": again.seed_grid(tables.record),
+        "code": again.code_grid(tables.record.environment),
     }
-
-
-def commands(name: str) -> tuple[tuple[str, str], ...]:
-    """What to type, and what it does. Without the tracking URI, which may hold a password or a local path."""
-    quoted = shlex.quote(name)
-    return (
-        (f"vae-study run spec.yaml --name {quoted}", "runs the study again, from the spec below, saved as spec.yaml"),
-        (f"vae-study report {quoted}", "writes this report again from the tracking store"),
-        (f"vae-study score {quoted} DATA", "scores new rows with the chosen model"),
-    )
 
 
 def yaml_text(spec: Mapping[str, Any]) -> str:

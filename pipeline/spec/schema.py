@@ -42,11 +42,26 @@ class SamplerSpec(SpecPart):
     seed: Seed | None = None
 
 
+# Where the device itself says how many trials it trains at once.
+MOST_PER_DEVICE = 64
+
+
 class ResourcesSpec(SpecPart):
-    """What one trial occupies, in CPU cores and GPUs."""
+    """What a worker occupies, in CPU cores and GPUs, and how many trials it trains at once there.
+
+    Attributes:
+        trials_per_device: Trials of one shape are trained as one tensor program, which takes small networks a fraction
+            of the time; the numbers of each are as if it were alone. With "auto" each worker tries what pays.
+    """
 
     cpu: NotNegative = 1
     gpu: NotNegative = 0
+    trials_per_device: Count | Literal["auto"] = 1
+
+    @property
+    def most_per_device(self) -> int:
+        """The most trials at once on a device, as far as is known before it has been tried."""
+        return MOST_PER_DEVICE if self.trials_per_device == "auto" else self.trials_per_device
 
 
 class CheckpointsSpec(SpecPart):

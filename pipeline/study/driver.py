@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 
@@ -19,7 +20,7 @@ from pipeline.study.progress import Progress
 from pipeline.study.stage import run_stage
 from pipeline.study.trials import StudyLedger
 from pipeline.tracking.curves import ENDED, StudyCurves
-from pipeline.tracking.store import check_reachable, open_client
+from pipeline.tracking.store import check_reachable, open_client, require_apart
 from pipeline.tracking.study import open_study
 from pipeline.tracking.writer import TrackingWriter
 
@@ -31,11 +32,17 @@ SECONDS_AFTER_A_HALT = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Where a study's parts live; `storage_of` gives the database of a study in this HOME by its name."""
+    """Where a study's parts live.
+
+    Attributes:
+        storage_of: Gives the database of a study in this HOME by its name.
+        study_file: The user's, where the spec comes from one.
+    """
 
     tracking_uri: str
     storage_of: Callable[[str], str]
     ray_address: str | None = None
+    study_file: Path | None = None
 
 
 def drive(plan: Plan, places: Places, concurrency: int | None, console: Console) -> None:
@@ -48,25 +55,30 @@ def drive(plan: Plan, places: Places, concurrency: int | None, console: Console)
     """
     halt = Halt()
     try:
-        with halt.on_signals(lambda text: console.print(text, highlight=False)):
-            _drive(plan, places, concurrency, console, halt)
+        _drive(plan, places, concurrency, console, halt)
     except KeyboardInterrupt:
         raise StudyError(f"stopped at once; {_go_on(plan)}") from None
 
 
 def _drive(plan: Plan, places: Places, concurrency: int | None, console: Console, halt: Halt) -> None:
+    url = places.storage_of(plan.name)
+    require_apart(places.tracking_uri, url)
     client = open_client(places.tracking_uri)
     check_reachable(client)
-    with local_ray.connected(places.ray_address):
+    with (
+        local_ray.connected(places.ray_address),
+        # Ray takes the signals for itself when it starts.
+        halt.on_signals(),
+    ):
         at_once = concurrency or local_ray.slots(plan.spec.resources)
         plan.scratch.mkdir(parents=True, exist_ok=True)
-        url = places.storage_of(plan.name)
-        with DriverLock(StudyStore(plan.spec, plan.name, url).study) as lock:
+        with DriverLock(_store(plan, url).study) as lock:
             halt.watch(lock.lost, StudyError("another driver has taken the study over"))
             # Opened again: until the lock was held, another driver may have changed it.
-            store = StudyStore(plan.spec, plan.name, url)
+            store = _store(plan, url)
             _prepare(plan, store, places)
-            writer = open_study(client, plan.spec, plan.name, plan.data, plan.reference, plan.rule, plan.scratch)
+            about = plan.spec, plan.name, plan.data, plan.reference, plan.rule, plan.scratch, places.study_file
+            writer = open_study(client, *about)
             try:
                 _run(plan, store, writer, at_once, console, halt)
                 _finish(plan, store, writer, halt)
@@ -74,6 +86,19 @@ def _drive(plan: Plan, places: Places, concurrency: int | None, console: Console
             finally:
                 writer.close()
     _raise_for(plan, store, halt)
+
+
+def _store(plan: Plan, url: str) -> StudyStore:
+    try:
+        return StudyStore(plan.spec, plan.name, url)
+    except RuntimeError as error:
+        if "table schema" not in str(error):
+            raise
+        # Such as the one behind a tracking server.
+        raise UserError(
+            f"--study-storage {url}: holds tables of MLflow, or of another release of Optuna; expected a database of "
+            "its own"
+        ) from None
 
 
 def _prepare(plan: Plan, store: StudyStore, places: Places) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from pipeline.choosing import choose
+from pipeline.choosing import Pick, choose
 from pipeline.choosing.baseline import baseline_scores
 from pipeline.choosing.comparison import ENSEMBLES, Detector, compare, detectors
 from pipeline.folders import Folder
@@ -47,7 +47,7 @@ def finish_study(plan: Plan, writer: TrackingWriter, parameters: Parameters, is_
             name = trial_name(champion.trial)
             writer.crown(name, plan.rule, f"{name} of {plan.name}, chosen by {plan.rule}, scored by {champion.score}.")
         writer.show(shared_view(plan.spec.plain(), plan.rule, "{parent}", champion.score))
-    picture = layout.PICTURE_FILE if _picture(plan, writer, trials) else None
+    picture = layout.PICTURE_FILE if _picture(plan, writer, trials, champion) else None
     about = plan.spec.plain(), plan.name, plan.data.summary(), trials, table, plan.rule, champion
     state = "finished" if is_complete else "interrupted"
     close_study(writer, state, result_note(*about, is_complete, picture), plan.rule, champion)
@@ -70,9 +70,9 @@ def _folder(plan: Plan, number: int) -> Folder:
     return plan.trials / trial_name(number)
 
 
-def _picture(plan: Plan, writer: TrackingWriter, trials: pd.DataFrame) -> bool:
+def _picture(plan: Plan, writer: TrackingWriter, trials: pd.DataFrame, champion: Pick | None) -> bool:
     """Draw the frontier for the parent run's description; False where there is nothing to draw."""
-    drawn = frontier_png(plan.name, plan.spec.plain(), trials, plan.reference)
+    drawn = frontier_png(plan.name, plan.spec.plain(), trials, plan.reference, champion)
     if drawn is None:
         return False
     writer.log_bytes(drawn, layout.PICTURE_FILE)

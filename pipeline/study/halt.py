@@ -1,12 +1,16 @@
 """Why and how a study ends before its budget is met."""
 
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from pipeline.errors import StudyError
+
+STOPPING = "stopping: running trials are being saved; Ctrl-C again ends at once"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(StudyError):
@@ -38,26 +42,29 @@ class Halt:
         self._watched.append((event, why))
 
     @contextmanager
-    def on_signals(self, say: Callable[[str], None]) -> Iterator[None]:
+    def on_signals(self) -> Iterator[None]:
         """Let the first Ctrl-C (or SIGTERM) ask for the end, and the second end at once by KeyboardInterrupt."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
 
         def handle(number: int, frame: Any) -> None:
             if self._is_interrupted:
                 raise KeyboardInterrupt
             self._is_interrupted = True
             self.ask(Interrupted("interrupted"))
-            # Nobody may read the output any more, or the signal came in the midst of writing to it.
-            with suppress(OSError, RuntimeError):
-                say("stopping: running trials are being saved; Ctrl-C again ends at once")
+            _tell(STOPPING)
 
+        before = {kind: signal.signal(kind, handle) for kind in SIGNALS}
         try:
-            for kind in before:
-                signal.signal(kind, handle)
             yield
         finally:
             for kind, handler in before.items():
                 signal.signal(kind, handler)
+
+
+def _tell(text: str) -> None:
+    """Say it on the standard error, below all that a signal may have come in the midst of: a print, or an import."""
+    # Nobody may read it any more.
+    with suppress(OSError):
+        os.write(2, f"\n{text}\n".encode())

@@ -63,9 +63,9 @@ class Ledger(ABC):
             self._begin(task)
         return task
 
-    def is_exhausted(self) -> bool:
-        """Whether no task will come any more, whatever becomes of those that run."""
-        return not (self._running or self._again or self._alone or self._has_fresh())
+    def has_waiting(self) -> bool:
+        """Whether there are tasks that nobody has."""
+        return bool(self._again or self._alone or self._has_fresh())
 
     def progress(self, key: str, epochs: Sequence[EpochRecord]) -> bool:
         """Some epochs of a running task, some of which may be known; False where it is to be stopped."""
@@ -92,19 +92,23 @@ class Ledger(ABC):
             return
         self._finish(task, report)
 
-    def lost(self, key: str, why: str) -> None:
-        """A task's worker, or its node, died."""
+    def lost(self, key: str, why: str, in_company: bool = False) -> None:
+        """A task's worker, or its node, died; with other tasks on it, any of them may have been the reason."""
         if "OutOfMemory" in why:
             return self.end(key, TrialReport(state="failed", failure="out_of_memory", error=why))
         task, epoch = self.open[key], len(self._histories[key])
         self._deaths[key].append(epoch)
         count = self._preempted(task)
         self.tracking.tag(key, {layout.PREEMPTIONS: str(count)})
-        if Counter(self._deaths[key])[epoch] >= MOST_DEATHS:
+        is_hopeless = Counter(self._deaths[key])[epoch] >= MOST_DEATHS
+        if is_hopeless and not in_company:
             error = f"{why}\nthe worker died {MOST_DEATHS} times after epoch {epoch}, without progress"
             return self._finish(task, TrialReport(state="failed", failure="preempted", error=error))
         self._running.discard(key)
-        self._again.append(task)
+        if is_hopeless:
+            self._alone.append(replace(task, is_alone=True))
+        else:
+            self._again.append(task)
 
     def pause(self) -> None:
         """Mark what is still open as waiting for a later driver."""

@@ -1,6 +1,7 @@
 """Ray, quietly: a local one or a cluster's, and how many trials fit on it."""
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,23 +52,28 @@ def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
-def fitting(resources: ResourcesSpec) -> int:
-    """How many trials the nodes that are up can run at once; 0 where none fits."""
-    wanted = {"CPU": resources.cpu, "GPU": resources.gpu}
-    return sum(min(int(node.get(kind, 0) // ask) for kind, ask in wanted.items() if ask) for node in _nodes())
-
-
 def slots(resources: ResourcesSpec) -> int:
     """How many trials the nodes that are up can run at once, one at least.
 
     Raises:
-        UserError: No node has what a single trial asks for.
+        UserError: No node has what a single worker asks for.
     """
-    fits = fitting(resources)
+    fits = _fitting(resources)
     if fits == 0:
         largest = {kind: max((node.get(kind, 0) for node in _nodes()), default=0) for kind in ("CPU", "GPU")}
         raise UserError(
-            f"resources: a trial asks for {resources.cpu:g} CPU and {resources.gpu:g} GPU; "
+            f"resources: a worker asks for {resources.cpu:g} CPU and {resources.gpu:g} GPU; "
             f"the largest node has {largest['CPU']:g} CPU and {largest['GPU']:g} GPU"
         )
-    return fits
+    return fits * resources.most_per_device
+
+
+def workers(resources: ResourcesSpec, at_once: int) -> int:
+    """How many workers share so many trials: all that fit now, and more where a larger cluster is counted on."""
+    return max(min(_fitting(resources), at_once), math.ceil(at_once / resources.most_per_device))
+
+
+def _fitting(resources: ResourcesSpec) -> int:
+    """How many workers fit on the nodes that are up."""
+    wanted = {"CPU": resources.cpu, "GPU": resources.gpu}
+    return sum(min(int(node.get(kind, 0) // ask) for kind, ask in wanted.items() if ask) for node in _nodes())

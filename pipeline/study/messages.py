@@ -31,23 +31,36 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """One task for a worker.
+    """What a worker is told once, when it begins.
 
     Attributes:
-        task: What to train.
         spec: The resolved study spec, as plain values.
         data_sha256: Fingerprint of the data that the study is about.
-        folder: The study's folder, where the task leaves its files and keeps its checkpoints.
-        roster: Where the workers of this run sign in.
-        workers: How many have to be up before a short trial may end.
+        folder: The study's folder, where tasks leave their files and keep their checkpoints.
+        mailbox: Where the worker finds its orders.
+        is_alone: Whether it has a whole device for one task, which did not fit beside others.
     """
 
-    task: Task
     spec: dict[str, Any]
     data_sha256: str
     folder: str
-    roster: str
-    workers: int
+    mailbox: str
+    is_alone: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orders:
+    """What a worker is to do next.
+
+    Attributes:
+        start: Tasks that join what it trains.
+        stop: Keys of tasks that end early.
+        is_over: Whether it may leave; nothing more will come.
+    """
+
+    start: list[Task] = field(default_factory=list)
+    stop: list[str] = field(default_factory=list)
+    is_over: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,3 +86,16 @@ class TrialReport:
         """The last line of the error, which says most."""
         lines = (self.error or "").strip().splitlines()
         return lines[-1] if lines else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerReport:
+    """What a worker says about once a second.
+
+    Attributes:
+        seats: How many tasks it can train at once.
+        tasks: What became of each task that it has, by keys.
+    """
+
+    seats: int
+    tasks: dict[str, TrialReport] = field(default_factory=dict)

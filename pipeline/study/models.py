@@ -51,7 +51,7 @@ def log_models(plan: Plan, writer: TrackingWriter, parameters: Parameters, choic
             logger.warning("there is no model of %s: %s", choice.name, error)
             continue
         key = PARENT if choice.name in ENSEMBLES else choice.name
-        writer.log_model(key, choice.name, folder, _about(plan, choice))
+        writer.log_model(key, choice.name, folder, _about(choice))
 
 
 def singles(plan: Plan, trials: pd.DataFrame, numbers: Sequence[int]) -> Iterator[Choice]:
@@ -63,9 +63,9 @@ def singles(plan: Plan, trials: pd.DataFrame, numbers: Sequence[int]) -> Iterato
         yield Choice(name=trial_name(number), needs_labels=False, picks=(pick,))
 
 
-def _about(plan: Plan, choice: Choice) -> dict[str, Any]:
+def _about(choice: Choice) -> dict[str, Any]:
     picks = [[pick.trial, pick.score] for pick in choice.picks]
-    tags = {layout.CHAMPION_RULE: plan.rule, PICKS: json.dumps(picks)}
+    tags = {PICKS: json.dumps(picks)}
     if len(picks) == 1:
         tags |= {layout.TRIAL: str(picks[0][0]), layout.CHAMPION_SCORE: str(picks[0][1])}
     return {"tags": tags, "metrics": METRICS if len(picks) == 1 else ()}

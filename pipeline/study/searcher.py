@@ -1,7 +1,14 @@
-"""Ray Tune's two interfaces on the study's ledger: the only way in which Tune asks and tells. No hook ever raises."""
+"""Ray Tune's two interfaces on the study's ledger: the only way in which Tune asks and tells. No hook ever raises.
+
+What Tune schedules are workers: each is one of its trials, stays as long as the study has work for it, and trains as
+many of the study's trials at once as have a seat on its device. A process for each trial would cost more than many a
+small trial does, and could not train several of them as one tensor program.
+"""
 
 import logging
+import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,56 +18,123 @@ from ray.tune.search import Searcher
 
 from pipeline.study.halt import Halt
 from pipeline.study.ledger import Ledger
-from pipeline.study.messages import Assignment, Task, TrialReport
+from pipeline.study.messages import Assignment, Orders, Task, TrialReport, WorkerReport
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-RELEASED = object()
+
+
+@dataclass(kw_only=True)
+class Worker:
+    """A worker as the driver knows it; `keys` are the tasks that it has."""
+
+    mailbox: str
+    is_alone: bool
+    keys: set[str] = field(default_factory=set)
 
 
 class LedgerSearcher(Searcher):
-    """Hands out assignments until the ledger is exhausted, and takes what becomes of them."""
+    """Has workers started as long as the ledger has tasks, and takes what becomes of them."""
 
-    def __init__(self, ledger: Ledger, assign: Callable[[Task], Assignment], concurrency: int, halt: Halt):
+    def __init__(
+        self,
+        ledger: Ledger,
+        hire: Callable[[int, bool], Assignment],
+        post: Callable[[str, Orders], None],
+        tasks: int,
+        at_once: int,
+        workers: int,
+        halt: Halt,
+    ):
         """Make the adapter.
 
         Args:
-            ledger: Where every trial is asked for and told of.
-            assign: Makes the message to the worker.
-            concurrency: The most trials that may be under way at once.
+            ledger: Where every task is asked for and told of.
+            hire: Makes the message to a new worker from its number, and whether it is for a task that needs to be
+                alone.
+            post: Leaves orders in a worker's mailbox.
+            tasks: How many tasks the ledger is going to have.
+            at_once: The most tasks under way at once.
+            workers: The most workers at once.
             halt: Asked to end the study at the first error of our own: Tune would end it without saving anything.
         """
         super().__init__()
-        self.ledger, self.assign, self.concurrency, self.halt = ledger, assign, concurrency, halt
-        self.keys: dict[str, str] = {}
+        self.ledger, self.hire, self.post, self.halt = ledger, hire, post, halt
+        self.left, self.at_once, self.most_workers = tasks, at_once, workers
+        self.workers: dict[str, Worker] = {}
         self.causes: dict[str, str] = {}
+        self.hired = 0
+        self.aside: Task | None = None
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's configuration, None to wait, or FINISHED."""
-        task = None
-        if not self.halt.why and len(self.keys) < self.concurrency:
-            task = self.guarded(self.ledger.propose, None)
-        if task is not None:
-            self.keys[trial_id] = task.key
-            return {"assignment": self.assign(task)}
-        is_over = self.halt.why or (not self.keys and self.guarded(self.ledger.is_exhausted, True))
-        return Searcher.FINISHED if is_over else None
+        """A worker's configuration, None to wait, or FINISHED."""
+        if self._has_work() and len(self.workers) < self._room():
+            assignment = self.hire(self.hired, self.aside is not None)
+            self.hired += 1
+            self.workers[trial_id] = Worker(mailbox=assignment.mailbox, is_alone=assignment.is_alone)
+            return {"assignment": assignment}
+        return None if self.workers else Searcher.FINISHED
+
+    def _has_work(self) -> bool:
+        return not self.halt.why and (self.aside is not None or self.guarded(self.ledger.has_waiting, False))
+
+    def _room(self) -> int:
+        """A task that has to be alone gets its worker once all others have left."""
+        is_alone = self.aside is not None or any(worker.is_alone for worker in self.workers.values())
+        return 1 if is_alone else self.most_workers
+
+    def take_report(self, trial_id: str, report: WorkerReport) -> None:
+        """Write down what a worker says, and leave it its next orders."""
+        worker = self.workers.get(trial_id)
+        if worker is not None:
+            stop = [key for key in report.tasks if not self._goes_on(worker, key, report.tasks[key])]
+            start = self._fill(worker, report.seats)
+            # Who has nothing to do leaves when nothing will come, or to make room for a task that has to be alone.
+            is_over = not worker.keys and (not self._has_work() or (self.aside is not None and not worker.is_alone))
+            if stop or start or is_over:
+                orders = Orders(start=start, stop=stop, is_over=is_over)
+                self.guarded(lambda: self.post(worker.mailbox, orders), None)
+
+    def _goes_on(self, worker: Worker, key: str, report: TrialReport) -> bool:
+        if report.state == "running" and self.guarded(lambda: self.ledger.progress(key, report.epochs), True):
+            return True
+        last = TrialReport(state="stopped") if report.state == "running" else report
+        worker.keys.discard(key)
+        self.left -= 1
+        self.guarded(lambda: self.ledger.end(key, last), None)
+        return report.state != "running"
+
+    def _fill(self, worker: Worker, seats: int) -> list[Task]:
+        """New tasks for a worker, but no more than its share of those that are left."""
+        tasks: list[Task] = []
+        share = (
+            1 if worker.is_alone else min(seats, math.ceil(max(1, min(self.left, self.at_once)) / self.most_workers))
+        )
+        while len(worker.keys) < share and (task := self._next(worker)) is not None:
+            worker.keys.add(task.key)
+            tasks.append(task)
+        return tasks
+
+    def _next(self, worker: Worker) -> Task | None:
+        if self.halt.why or sum(len(one.keys) for one in self.workers.values()) >= self.at_once:
+            return None
+        task, self.aside = self.aside, None
+        task = task or self.guarded(self.ledger.propose, None)
+        if task is not None and task.is_alone and not worker.is_alone:
+            self.aside = task
+            return None
+        return task
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """The scheduler has seen to it."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A trial's last report, the scheduler's wish to stop it, or the news that its worker died."""
-        key = self.keys.pop(trial_id, None)
-        if key is None:
-            return
-        report = (result or {}).get("report")
-        if error or report is None:
-            why = self.causes.pop(trial_id, "the trial's worker died")
-            self.guarded(lambda: self.ledger.lost(key, why), None)
-        else:
-            last = TrialReport(state="stopped") if report.state == "running" else report
-            self.guarded(lambda: self.ledger.end(key, last), None)
+        """A worker has left, or died, and its tasks with it."""
+        worker = self.workers.pop(trial_id, None)
+        why = self.causes.pop(trial_id, "the trial's worker died")
+        keys = worker.keys if worker is not None and not self.halt.why else set()
+        for key in sorted(keys):
+            self.guarded(lambda key=key: self.ledger.lost(key, why, len(keys) > 1), None)  # type: ignore[misc]
 
     def guarded(self, hook: Callable[[], T], instead: T) -> T:
         """What a hook gives; where it raises, the study ends and the driver learns why."""
@@ -83,33 +157,16 @@ class LedgerSearcher(Searcher):
 
 
 class LedgerScheduler(FIFOScheduler):
-    """Trials in their order; the ledger says which of them is stopped early."""
+    """Workers in their order; what they say goes to the ledger, which answers with their next orders."""
 
     def __init__(self, searcher: LedgerSearcher):
         super().__init__()  # type: ignore[no-untyped-call]
         self.searcher = searcher
-        self.kept: Any = None
-
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Have idle workers wait for their next trial, until one comes that needs their room for itself.
-
-        By itself Tune keeps one idle worker, and ends another that becomes free before the sampler has answered.
-        """
-        cache, resources = tune_controller._tune_controller._actor_cache, trial.placement_group_factory
-        if self.kept is None:
-            self.kept = resources
-            cache.increase_max(resources, self.searcher.concurrency)
-        elif self.kept is not RELEASED and resources != self.kept:
-            cache.decrease_max(self.kept, self.searcher.concurrency)
-            self.kept = RELEASED
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Whether a trial goes on after some epochs."""
-        searcher, key = self.searcher, self.searcher.keys.get(trial.trial_id)
-        if key is None:
-            return TrialScheduler.CONTINUE
-        goes_on = searcher.guarded(lambda: searcher.ledger.progress(key, result["report"].epochs), True)
-        return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
+        """A worker always goes on: its orders say with what."""
+        self.searcher.take_report(trial.trial_id, result["report"])
+        return TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         """Keep what Tune knows of a worker's death; the searcher hears of it next, and without it."""

@@ -2,37 +2,37 @@
 
 from ray.tune import Trainable
 
-from pipeline.study import local_ray, roster
+from pipeline.study import local_ray, mailbox
 from pipeline.study.halt import Halt
 from pipeline.study.ledger import Ledger
-from pipeline.study.messages import Assignment, Task
+from pipeline.study.messages import Assignment
 from pipeline.study.plan import Plan
-from pipeline.study.trial import VaeTrial
-from pipeline.study.tune import run_tasks
+from pipeline.study.searcher import LedgerSearcher
+from pipeline.study.tune import run_workers
+from pipeline.study.worker import VaeWorker
 
 
 def run_stage(
-    plan: Plan, ledger: Ledger, at_once: int, count: int, halt: Halt, trainable: type[Trainable] = VaeTrial
+    plan: Plan, ledger: Ledger, at_once: int, count: int, halt: Halt, trainable: type[Trainable] = VaeWorker
 ) -> None:
     """Run `count` tasks of a ledger, `at_once` at the most; what is left open is marked as waiting."""
     if count <= 0:
         return
-    workers, names = min(at_once, count), roster.new_roster()
+    at_once, mailboxes = min(at_once, count), mailbox.new_mailboxes()
+    workers = local_ray.workers(plan.spec.resources, at_once)
 
-    def assign(task: Task) -> Assignment:
-        # Whoever had it before is dead.
-        roster.strike(names, task.key)
+    def hire(number: int, is_alone: bool) -> Assignment:
         return Assignment(
-            task=task,
             spec=plan.spec.plain(),
             data_sha256=plan.data.sha256,
             folder=str(plan.folder),
-            roster=names,
-            workers=min(workers, local_ray.fitting(plan.spec.resources)),
+            mailbox=f"{mailboxes}{number}",
+            is_alone=is_alone,
         )
 
     try:
-        run_tasks(ledger, assign, workers, plan.spec.resources, halt, trainable)
+        searcher = LedgerSearcher(ledger, hire, mailbox.post, tasks=count, at_once=at_once, workers=workers, halt=halt)
+        run_workers(searcher, workers, plan.spec.resources, halt, trainable)
     finally:
-        roster.forget(names)
+        mailbox.forget(mailboxes)
     ledger.pause()

@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-from collections.abc import Callable
 from typing import Any
 
 from ray import tune
@@ -11,9 +10,7 @@ from ray.tune.experiment import Trial
 
 from pipeline.spec.schema import ResourcesSpec
 from pipeline.study.halt import Halt
-from pipeline.study.ledger import Ledger
 from pipeline.study.local_ray import whole_device
-from pipeline.study.messages import Assignment, Task
 from pipeline.study.searcher import LedgerScheduler, LedgerSearcher
 
 
@@ -34,48 +31,40 @@ class _Ends(tune.Stopper):
         return {}
 
 
-def run_tasks(
-    ledger: Ledger,
-    assign: Callable[[Task], Assignment],
-    concurrency: int,
-    resources: ResourcesSpec,
-    halt: Halt,
-    trainable: type[tune.Trainable],
+def run_workers(
+    searcher: LedgerSearcher, workers: int, resources: ResourcesSpec, halt: Halt, trainable: type[tune.Trainable]
 ) -> None:
-    """Run tasks until the ledger is exhausted, or the study is to end.
+    """Keep workers at work until there is none left to do, or the study is to end.
 
     Args:
-        ledger: Gives tasks and takes what becomes of them.
-        assign: Makes the message to a task's worker.
-        concurrency: The most tasks at once.
-        resources: What one task occupies.
-        halt: Says when to end early, and is told the first error of our own.
+        searcher: Has them started, and gives them their orders.
+        workers: The most at once.
+        resources: What one occupies.
+        halt: Says when to end early.
         trainable: What a worker is.
     """
     os.environ |= {
-        # One waiting trial a slot, so that all workers start side by side.
-        "TUNE_MAX_PENDING_TRIALS_PG": str(concurrency),
+        # One waiting worker a slot, so that all start side by side.
+        "TUNE_MAX_PENDING_TRIALS_PG": str(workers),
         # Signals, results and errors are the driver's own business.
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     }
-    searcher = LedgerSearcher(ledger, assign, concurrency, halt)
     ordinary = tune.PlacementGroupFactory([{"CPU": resources.cpu, "GPU": resources.gpu}])
     alone = tune.PlacementGroupFactory([whole_device(resources)])
-    # Tune's own notes are never read again.
     # Ray writes what it hands to workers into its logs: keys to object stores are each node's own.
     class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if "AWS_" not in name}
+    # Tune's own notes are never read again.
     with tempfile.TemporaryDirectory(prefix="vae-study-tune-") as notes:
         tune.Tuner(
-            tune.with_resources(trainable, lambda config: alone if config["assignment"].task.is_alone else ordinary),
+            tune.with_resources(trainable, lambda config: alone if config["assignment"].is_alone else ordinary),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=LedgerScheduler(searcher),
                 num_samples=-1,
-                reuse_actors=True,
-                trial_name_creator=_key,
-                trial_dirname_creator=_key,
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
             ),
             run_config=tune.RunConfig(
                 name="study",
@@ -87,6 +76,5 @@ def run_tasks(
         ).fit()
 
 
-def _key(trial: Trial) -> str:
-    assignment: Assignment = trial.config["assignment"]
-    return assignment.task.key
+def _name(trial: Trial) -> str:
+    return f"worker-{trial.trial_id}"

@@ -53,6 +53,16 @@ def _short(value: Any) -> str:
     return f"{value:.2g}" if isinstance(value, float) else str(value)
 
 
+def final_step(name: str, history: Mapping[int, Mapping[str, float]]) -> int:
+    """The step of a metric that is measured once, at the end: 0, where MLflow compares trials by bars, not by dots.
+
+    Args:
+        name: The metric's.
+        history: The metrics of each epoch; one that they have, too, stands behind the last epoch's.
+    """
+    return len(history) if any(name in metrics for metrics in history.values()) else 0
+
+
 def text_value(value: Any) -> str:
     """A parameter as MLflow keeps it: text."""
     return str(list(value)) if isinstance(value, tuple) else str(value)

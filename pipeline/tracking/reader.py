@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from pipeline.errors import UserError
 from pipeline.secrets import redacted
 from pipeline.tracking import layout
+from pipeline.tracking.fingerprint import promoted_model
 from pipeline.tracking.frames import RunFacts, confirmations_frame, joined, trials_frame
 from pipeline.tracking.record import ChampionRecord, StudyRecord
 from pipeline.tracking.store import find_children, require_parent
@@ -57,6 +58,7 @@ def read_study(client: MlflowClient, name: str) -> StudyRecord:
             experiment_id=parent.info.experiment_id,
             run_id=parent.info.run_id,
             confirmations=confirmations_frame(map(RunFacts.of, find_children(client, parent, "confirmation"))),
+            promoted=promoted_model(client, name),
             **_comparison(parent, files),
         )
 

@@ -88,6 +88,8 @@ class StudyRecord:
         detectors: Their scores: a row a validation or test example, with `split`, `row`, `label`, `anomaly` and a
             column for each detector.
         tracking_uri, experiment_id, run_id: Where the parent run lives.
+        promoted: The registry's champion now, such as "trial-0007", which a user may have put in the place of the
+            study's own; None where there is none.
     """
 
     name: str
@@ -104,3 +106,4 @@ class StudyRecord:
     confirmations: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["trial", "seed"]))
     choices: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["rule"]))
     detectors: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["split", "row", "label", "anomaly"]))
+    promoted: str | None = None

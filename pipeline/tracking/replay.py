@@ -119,13 +119,19 @@ class Replay:
         )
 
     def _remember(self, record: Record) -> None:
+        """The parent's curves never become a file."""
+        if record["run"] == PARENT:
+            return
         history = self._epochs.setdefault(record["run"], {})
         history.update({epoch: metrics for epoch, _, metrics in record["epochs"]})
 
     def _end(self, record: Record) -> None:
         key, history = record["run"], self._epochs.get(record["run"], {})
         points = self._points.setdefault(key, [])
-        points += [Metric(name, value, record["time_ms"], len(history)) for name, value in record["metrics"].items()]
+        points += [
+            Metric(name, value, record["time_ms"], layout.final_step(name, history))
+            for name, value in record["metrics"].items()
+        ]
         self._flush(key)
         run_id = self.run_ids[key]
         self._attach_frame(history_frame(record["number"], history), layout.HISTORY_FILE, run_id)

@@ -1,15 +1,15 @@
 """The MLflow UI on a tracking store."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 
 from pipeline.errors import UserError
+from pipeline.tracking.children import run_server
 from pipeline.tracking.store import sqlite_path
 
 # MLflow 3 opens with another kind of user in mind; this shows experiments and their metrics.
-VIEW = "?workflowType=machine_learning"
+VIEW = "#/experiments?workflowType=machine_learning"
 
 
 def serve_ui(uri: str, port: int, say: Callable[[str], None]) -> None:
@@ -29,7 +29,5 @@ def serve_ui(uri: str, port: int, say: Callable[[str], None]) -> None:
     # Not as a word of the command, which everybody on the machine can see.
     environment["MLFLOW_BACKEND_STORE_URI"] = uri
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port)]
-    try:
-        subprocess.run([*command, "--host", "127.0.0.1", "--workers", "1"], env=environment, check=False)
-    except KeyboardInterrupt:
+    if run_server([*command, "--host", "127.0.0.1", "--workers", "1"], environment) is None:
         say("ended")

@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 
 from pipeline.errors import StudyError
+from pipeline.tracking.children import run_server
 from pipeline.tracking.models import model_place
 from pipeline.tracking.models.names import EXAMPLE
 
@@ -41,9 +41,8 @@ def serve(client: MlflowClient, study: str, model: str, port: int, say: Callable
         # A champion that a user has made may have none.
         if (folder / EXAMPLE).exists():
             say(f"then try:\n{_request(folder / EXAMPLE, port)}")
-        try:
-            code = subprocess.run(_command(folder, port), env=_environment(), check=False).returncode
-        except KeyboardInterrupt:
+        code = run_server(_command(folder, port), _environment())
+        if code is None:
             return say("ended")
     raise StudyError(f"mlflow models serve ended by itself with code {code}; what it said is above")
 

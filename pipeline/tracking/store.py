@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from alembic.util import CommandError
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
+from sqlalchemy.engine import make_url
 
 from pipeline.errors import UserError
 from pipeline.tracking import layout
@@ -20,6 +22,7 @@ WRONG_PASSWORD = (
     "MLFLOW_TRACKING_PASSWORD"
 )
 DATABASE = "mlflow.db"
+PORTS = {"postgresql": 5432, "mysql": 3306}
 # By default a dead server holds one call for four minutes; the spool has a patience of its own.
 QUICK_TO_GIVE_UP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
@@ -30,7 +33,11 @@ def tracking_uri_of(home: Callable[[], Path], given: str | None = None) -> str:
 
 
 def open_client(uri: str) -> MlflowClient:
-    """A client of a tracking store, with the chatter of its database's making turned down."""
+    """A client of a tracking store, with the chatter of its database's making turned down.
+
+    Raises:
+        UserError: It is the database of something else.
+    """
     for variable, value in QUICK_TO_GIVE_UP.items():
         os.environ.setdefault(variable, value)
     for name in ("alembic", "mlflow.tracking", "mlflow"):
@@ -40,12 +47,41 @@ def open_client(uri: str) -> MlflowClient:
     path = sqlite_path(uri)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(uri)
+    try:
+        return MlflowClient(uri)
+    except CommandError as error:
+        raise UserError(
+            f"--tracking-uri {uri}: is a database of something else ({error}); expected one of MLflow's own"
+        ) from None
 
 
 def sqlite_path(uri: str) -> Path | None:
     """The file of a SQLite store; None for any other store."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def require_apart(uri: str, storage: str) -> None:
+    """Refuse one database for both stores: MLflow and Optuna each number their tables' version in `alembic_version`.
+
+    Args:
+        uri: The tracking store's.
+        storage: The study store's URL.
+
+    Raises:
+        UserError: They are the same.
+    """
+    if _place(uri) == _place(storage):
+        raise UserError(
+            f"--study-storage {storage}: came the database of --tracking-uri; expected another one, even on the same "
+            "server, since MLflow and Optuna keep their versions in a table of the same name"
+        )
+
+
+def _place(url: str) -> tuple[Any, ...]:
+    """Where a database is, whoever opens it by whatever driver."""
+    found = make_url(url)
+    kind = found.get_backend_name()
+    return kind, found.host, found.port or PORTS.get(kind), found.database
 
 
 def open_experiment(client: MlflowClient, name: str) -> str:

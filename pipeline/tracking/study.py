@@ -27,6 +27,7 @@ def open_study(
     reference: Mapping[str, float],
     rule: str,
     folder: Path,
+    study_file: Path | None = None,
 ) -> TrackingWriter:
     """Make a study's parent run, or take up the one that it has, and start writing beneath it.
 
@@ -38,6 +39,7 @@ def open_study(
         reference: The hypervolume's reference point, by metric.
         rule: The one that chooses the champion.
         folder: The study's, on a local disk.
+        study_file: The user's, whose commit is kept; by default that of the working directory.
 
     Raises:
         UserError: The study has begun with other data.
@@ -45,7 +47,7 @@ def open_study(
     parent = find_parent(client, name)
     if parent is not None:
         _require_same_data(parent, name, data)
-    about_it = environment()
+    about_it = environment(study_file)
     begun = {"experiment": spec.study, "name": name, "tags": _tags(spec, name, data, about_it)}
     parent = parent or create_parent(client, begun)
     writer = TrackingWriter(client, parent, runs_by_key(client, parent), folder)

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_BATCHES = 1.0
 RECORDS_PER_BATCH = 2000
-LONGEST_PAUSE_SECONDS = 30.0
+LONGEST_PAUSE_SECONDS, LONGEST_PAUSE_WHILE_AWAITED_SECONDS = 30.0, 2.0
 SECONDS_TO_BE_SLOW = 10.0
 # What trying again cannot mend. BAD_REQUEST can be: a proxy in trouble, or the server's database.
 REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
@@ -45,7 +45,7 @@ class Uploader:
         self._size = RECORDS_PER_BATCH
         self._replay.recall(record for offset, record in spool.read() if offset <= self._offset)
         self._advanced = time.monotonic()
-        self._wake, self._is_closing = threading.Event(), False
+        self._wake, self._is_closing, self._is_awaited = threading.Event(), False, False
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
 
@@ -65,6 +65,13 @@ class Uploader:
 
     def drain(self, patience_seconds: float) -> bool:
         """Wait until all is in MLflow, as long as it makes headway; False where it does not for so long."""
+        self._is_awaited = True
+        try:
+            return self._drained(patience_seconds)
+        finally:
+            self._is_awaited = False
+
+    def _drained(self, patience_seconds: float) -> bool:
         offset, since = self._offset, time.monotonic()
         self._wake.set()
         while self.waiting_bytes:
@@ -94,10 +101,14 @@ class Uploader:
                     logger.warning(
                         "MLflow is away, records wait in %s: %s", self.spool.path, redacted(str(error))[:500]
                     )
-                has_more, self.is_away, pause = False, True, min(2 * pause, LONGEST_PAUSE_SECONDS)
+                has_more, self.is_away, pause = False, True, min(2 * pause, self._longest_pause)
             if not has_more:
                 self._wake.wait(pause)
                 self._wake.clear()
+
+    @property
+    def _longest_pause(self) -> float:
+        return LONGEST_PAUSE_WHILE_AWAITED_SECONDS if self._is_awaited else LONGEST_PAUSE_SECONDS
 
     def _upload(self) -> bool:
         """One batch; whether another one is to follow at once.

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from pipeline.anomaly import SIMPLE_SCORES, auroc
 from pipeline.anomaly.scores import simple_scores
@@ -17,6 +18,9 @@ from pipeline.vae.families import Family
 Floats = NDArray[np.float64]
 # More rows a pass fall out of the cache of a CPU when a pack of convolutional members is measured.
 ROWS_PER_PASS = 256
+# A CPU rounds what is left over behind its last whole vectors in another way. In whole blocks of rows, a member's
+# numbers do not depend on how many others are measured with it.
+ROWS_PER_BLOCK = 32
 # Burda et al. 2016, section 5: a dimension is used if its posterior mean varies over the data by more than this.
 ACTIVE_VARIANCE = 0.01
 # Nats per example; below this a code says nothing.
@@ -117,13 +121,23 @@ def measure(
 def _parts(
     model: Family, x_KBD: Tensor, condition_KBC: Tensor | None, generators_K: Sequence[torch.Generator]
 ) -> tuple[Tensor, ...]:
-    drawn = model.code(x_KBD, condition_KBC, model.noise(1, x_KBD.shape[1], generators_K)[0])
+    rows = x_KBD.shape[1]
+    noise_KBZ = whole_blocks(model.noise(1, rows, generators_K)[0])
+    x_KBD, condition_KBC = whole_blocks(x_KBD), None if condition_KBC is None else whole_blocks(condition_KBC)
+    drawn = model.code(x_KBD, condition_KBC, noise_KBZ)
     sampled_KBE = model.decode(drawn.z_KBZ, condition_KBC)
     sampled_KB = model.likelihood.negative_log(sampled_KBE, x_KBD).sum(dim=2)
     likely = likely_parts(model, x_KBD, condition_KBC)
     reconstruction_KB = likely.negative_log_KBD.sum(dim=2)
     error_KB = likely.residual_KBD.square().sum(dim=2)
-    return sampled_KB, drawn.rate_KBR.sum(dim=2), reconstruction_KB, likely.rate_KBR, error_KB, likely.code_KBZ
+    parts = (sampled_KB, drawn.rate_KBR.sum(dim=2), reconstruction_KB, likely.rate_KBR, error_KB, likely.code_KBZ)
+    return tuple(part[:, :rows] for part in parts)
+
+
+def whole_blocks(values: Tensor) -> Tensor:
+    """Rows in the last dimension but one, and behind them zeros up to a multiple of ROWS_PER_BLOCK."""
+    missing = -values.shape[-2] % ROWS_PER_BLOCK
+    return functional.pad(values, (0, 0, 0, missing)) if missing else values
 
 
 class Likely(NamedTuple):
@@ -210,11 +224,13 @@ def iwae_nats(model: Family, examples: Examples, generators_K: Sequence[torch.Ge
     model.eval()
     total_K = model.code_mask_KZ.new_zeros(len(generators_K))
     for x_KBD, condition_KBC in examples.passes(len(generators_K)):
+        rows = x_KBD.shape[1]
+        x_KBD, condition_KBC = whole_blocks(x_KBD), None if condition_KBC is None else whole_blocks(condition_KBC)
         bound_KB = torch.full_like(x_KBD[..., 0], -math.inf)
         for _ in range(draws):
-            code = model.code(x_KBD, condition_KBC, model.noise(1, x_KBD.shape[1], generators_K)[0])
+            code = model.code(x_KBD, condition_KBC, whole_blocks(model.noise(1, rows, generators_K)[0]))
             decoded_KBE = model.decode(code.z_KBZ, condition_KBC)
             log_likelihood_KB = -model.likelihood.negative_log(decoded_KBE, x_KBD).sum(dim=2)
             bound_KB = torch.logaddexp(bound_KB, log_likelihood_KB + code.log_ratio_KB)
-        total_K += (bound_KB - math.log(draws)).sum(dim=1)
+        total_K += (bound_KB[:, :rows] - math.log(draws)).sum(dim=1)
     return total_K / len(examples.x_ND)

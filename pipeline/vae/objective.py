@@ -36,7 +36,9 @@ class Objective:
         multiplier_K: The Lagrange multipliers of constrained members; the others' are not used.
     """
 
-    def __init__(self, members: Sequence[ObjectiveSpec], like: Tensor):
+    def __init__(self, members: Sequence[ObjectiveSpec], like: Tensor, multiplier_K: Tensor | None = None):
+        """Members' own numbers, on the device and in the dtype of `like`; multipliers begin at 0."""
+
         def numbers(values: Sequence[float]) -> Tensor:
             return like.new_tensor(values)
 
@@ -54,7 +56,7 @@ class Objective:
         self.floors_each_K = flags([kind == "per_dimension" for kind in free])
         self.is_constrained_K = flags([member.kind == "constrained" for member in members])
         self.is_capacity_K = flags([member.kind == "capacity" for member in members])
-        self.multiplier_K = torch.zeros_like(self.beta_K)
+        self.multiplier_K = torch.zeros_like(self.beta_K) if multiplier_K is None else multiplier_K
 
     def penalized_kl(self, kl_KZ: Tensor, latent_mask_KZ: Tensor) -> Tensor:
         """KL' with free bits (Kingma et al. 2016, appendix C8), nats per example, shape (K,).
@@ -92,4 +94,4 @@ class Objective:
     def ascend(self, kl_K: Tensor, weight_K: Tensor) -> None:
         """Move the multipliers of constrained members by dual ascent: up where the KL exceeds delta, else down to 0."""
         step_K = ASCENT_PER_NAT * weight_K * (kl_K - self.delta_K)
-        self.multiplier_K = (self.multiplier_K + step_K).clamp(min=0)
+        self.multiplier_K.add_(step_K).clamp_(min=0)

@@ -57,6 +57,11 @@ def outcomes_of(population: Population, diagnostics: DiagnosticsSpec) -> list[Ou
     return [examination.outcome(member) for member in range(len(population.members))]
 
 
+def outcome_of(population: Population, member: int, diagnostics: DiagnosticsSpec) -> Outcome:
+    """Measure one trained member of a pack, whose others cost nothing."""
+    return outcomes_of(population.alone(member), diagnostics)[0]
+
+
 class _Examination:
     """What is measured of all members at once."""
 

@@ -1,11 +1,12 @@
-"""KL annealing: the weight of the KL term at each step, as a function of the fraction of the budget spent."""
+"""KL annealing and learning rates: what they are at each step, as functions of the fraction of the budget spent."""
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.spec.trial import KlAnnealing
+from pipeline.spec.trial import KlAnnealing, TrialSpec
 
 Floats = NDArray[np.float64]
 # How steep the sigmoid is: before it is rescaled it goes from sigmoid(-STEEPNESS) to sigmoid(STEEPNESS).
@@ -65,3 +66,26 @@ def kl_weights(annealing: KlAnnealing, steps: int) -> Floats:
         Weights from 0 to 1, shape (T,).
     """
     return SCHEDULES[annealing.schedule](np.arange(steps) / steps, annealing)
+
+
+class Schedule(NamedTuple):
+    """What changes from step to step over one member's budget, each of shape (T,).
+
+    Attributes:
+        kl_weight_T: The KL weights.
+        rate_T: The learning rates.
+    """
+
+    kl_weight_T: Floats
+    rate_T: Floats
+
+    def cut(self, start: int, steps: int) -> Floats:
+        """KL weights and learning rates of some steps from one on, (2, S)."""
+        return np.stack([whole_T[start : start + steps] for whole_T in self])
+
+
+def schedule_of(spec: TrialSpec, steps_per_epoch: int) -> Schedule:
+    """The schedule of a trial's own budget of epochs."""
+    training, steps = spec.training, spec.training.epochs * steps_per_epoch
+    factor_T = learning_rate_factors(training.learning_rate_schedule, steps)
+    return Schedule(kl_weights(spec.objective.kl_annealing, steps), training.learning_rate * factor_T)

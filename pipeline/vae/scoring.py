@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from pipeline.anomaly import SCORES, Parts, Scorer, reference_rows
 from pipeline.anomaly.scores import OF_CODE, OF_RESIDUAL
-from pipeline.vae.evaluation import ROWS_PER_PASS, likely_parts
+from pipeline.vae.evaluation import ROWS_PER_BLOCK, ROWS_PER_PASS, likely_parts
 from pipeline.vae.families import Family
 from pipeline.vae.networks import StackedLinear
 from pipeline.vae.population import Population
@@ -23,7 +23,7 @@ DRAWS = 10
 # A CPU rounds products of a few rows in another way than those of many, the rows of a product with an odd number of
 # columns in turns, and what is left over after its last two vectors of 16 numbers again in another way. In whole
 # blocks, a row's numbers are the same in any company and at any place.
-ROWS_PER_BLOCK, COLUMNS_PER_BLOCK = 32, 4
+COLUMNS_PER_BLOCK = 4
 # A multilayer perceptron's activations stay in a CPU's cache that much longer; a GPU wants as many as it has room for.
 MLP_FACTOR, CUDA_FACTOR = 4, 32
 

@@ -2,21 +2,24 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from pipeline.spec.trial import ModelSpec
 from pipeline.vae.families import make_family
-from pipeline.vae.population import Population
 from pipeline.vae.shape import DataShape
+
+if TYPE_CHECKING:
+    from pipeline.vae.population import Population
 
 State = dict[str, Tensor]
 EPOCH, STEPS = "epoch", "steps"
 
 
-def member_state(population: Population, member: int) -> State:
-    """A copy of one member on the host: the same tensors whether it is alone or in a pack.
+def member_state(population: "Population", member: int) -> State:
+    """A copy of one member on the host: the same tensors alone and in whatever pack, interchangeable between them.
 
     Returns:
         By name, without the dimension of members and without padding: `model/...` (parameters and running statistics),
@@ -25,15 +28,16 @@ def member_state(population: Population, member: int) -> State:
     """
     own = {name: _copy(row) for name, row in _own_parts(population, member).items()}
     random = {name: generator.get_state() for name, generator in _generators(population, member).items()}
-    position = {EPOCH: torch.tensor(population.epoch), STEPS: torch.tensor(population.adam.steps)}
+    epoch = population.epochs_K[member]
+    position = {EPOCH: torch.tensor(epoch), STEPS: torch.tensor(epoch * population.steps_per_epoch)}
     return {**own, **random, **position}
 
 
-def restore_member(population: Population, member: int, state: Mapping[str, Tensor]) -> None:
+def restore_member(population: "Population", member: int, state: Mapping[str, Tensor]) -> None:
     """Go on from where `member_state` was taken, with the same specification and data.
 
-    On the same kind of device training ends with the bits that it would have ended with undisturbed. Members of a pack
-    share their epoch, so that only a member alone brings its own.
+    On the same kind of device training ends with the bits that it would have ended with undisturbed. The other members
+    are not touched, and may be at any other epoch.
 
     Args:
         population: Is left as it was where an error is raised.
@@ -45,18 +49,16 @@ def restore_member(population: Population, member: int, state: Mapping[str, Tens
     """
     _require_same_kind(member_state(population, member), state)
     epoch, steps = int(state[EPOCH]), int(state[STEPS])
-    if steps != epoch * population.steps_per_epoch or epoch > population.training.epochs:
+    if steps != epoch * population.steps_per_epoch or epoch > population.members[member].spec.training.epochs:
         raise ValueError(f"{steps} steps in {epoch} epochs: the state of a training with another budget or batch size")
-    is_alone = len(population.members) == 1
-    assert is_alone or (population.epoch, population.adam.steps) == (epoch, steps), "a pack is at one epoch"
-    population.epoch, population.adam.steps = epoch, steps
+    population.progress_K[member].epoch = epoch
     for name, generator in _generators(population, member).items():
         generator.set_state(state[name])
     for name, row in _own_parts(population, member).items():
         row.copy_(state[name])
 
 
-def _parts(population: Population) -> State:
+def _parts(population: "Population") -> State:
     """What members have side by side, shapes (K, ...): the population's own tensors, not copies."""
     model, adam = population.model, population.adam
     names = [name for name, _ in model.named_parameters()]
@@ -66,7 +68,7 @@ def _parts(population: Population) -> State:
     return {**parts, "multiplier": population.objective.multiplier_K}
 
 
-def _own_parts(population: Population, member: int) -> State:
+def _own_parts(population: "Population", member: int) -> State:
     """One member's tensors without padding, which lies behind its own numbers in every dimension."""
     shapes = _lone_shapes(population.members[member].spec.model, population.model.shape)
     own = {}
@@ -84,12 +86,9 @@ def _lone_shapes(model: ModelSpec, shape: DataShape) -> Mapping[str, torch.Size]
     return {name: value.shape[1:] for name, value in alone.state_dict().items()}
 
 
-def _generators(population: Population, member: int) -> dict[str, torch.Generator]:
-    """The generators that live as long as the training; those of measurements begin anew each time."""
-    return {
-        "random/batches": population.batch_generators[member],
-        "random/corruption": population.corruption_generators[member],
-    }
+def _generators(population: "Population", member: int) -> dict[str, torch.Generator]:
+    generators = population.progress_K[member].generators
+    return {f"random/{stream}": generator for stream, generator in generators.items()}
 
 
 def _copy(row: Tensor) -> Tensor:

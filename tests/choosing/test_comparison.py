@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from pipeline.anomaly import BASELINE, SCORES
 from pipeline.choosing import RULES
 from pipeline.choosing.comparison import ENSEMBLES, compare, detectors
-from pipeline.choosing.ensemble import VOICES, standardized
+from pipeline.choosing.ensemble import VOICES, Standard
 
 TRIALS = 6
 
@@ -70,7 +70,7 @@ def test_an_ensemble_is_the_mean_of_its_members_standardized_scores():
     assert json.loads(table.loc["ensemble_frontier", "picks"]) == [[t, s] for t in (1, 4) for s in VOICES]
     normal = ((baseline["split"] == "validation") & ~baseline["anomaly"]).to_numpy()
     columns = [[scores[t][s].to_numpy() for t in (1, 4)] for s in VOICES] + [[baseline[BASELINE].to_numpy()]]
-    voices = [np.mean([standardized(one, one[normal]) for one in voice], axis=0) for voice in columns]
+    voices = [np.mean([Standard.of(one[normal])(one) for one in voice], axis=0) for voice in columns]
     expected = np.mean(voices, axis=0)
     assert rows["ensemble_frontier"].to_numpy() == pytest.approx(expected)
     labelled = json.loads(table.loc["ensemble_labels", "picks"])
@@ -100,10 +100,10 @@ def test_without_labels_there_are_no_rules_that_need_them_and_no_areas():
 def test_a_standardized_score_keeps_the_order_and_knows_no_unit(factor, shift):
     random = np.random.default_rng(0)
     score_N, normal_M = random.normal(size=50) * 3, random.normal(size=40)
-    same_N = standardized(factor * score_N + shift, factor * normal_M + shift)
-    assert same_N == pytest.approx(standardized(score_N, normal_M), rel=1e-3, abs=1e-3)
-    assert (np.argsort(score_N) == np.argsort(standardized(score_N, normal_M))).all()
+    same_N = Standard.of(factor * normal_M + shift)(factor * score_N + shift)
+    assert same_N == pytest.approx(Standard.of(normal_M)(score_N), rel=1e-3, abs=1e-3)
+    assert (np.argsort(score_N) == np.argsort(Standard.of(normal_M)(score_N))).all()
 
 
 def test_scores_of_normal_rows_that_are_all_alike_do_not_divide_by_nothing():
-    assert standardized(np.array([1.0, 2.0]), np.ones(5)).tolist() == [0, np.arcsinh(1)]
+    assert Standard.of(np.ones(5))(np.array([1.0, 2.0])).tolist() == [0, np.arcsinh(1)]

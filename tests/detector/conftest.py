@@ -1,25 +1,11 @@
 import pytest
-import torch
 
-from pipeline.data import Dataset, prepare
-from pipeline.spec.schema import DataSpec
 from tests.detector.builders import Study, study, table
 from tests.vae.builders import member
+from tests.vae.conftest import digits, one_thread
 
+__all__ = ["digits", "one_thread"]
 GAUSSIAN = {"likelihood": "gaussian_learned", "network__hidden": (16, 9)}
-
-
-@pytest.fixture(scope="package", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def digits() -> Dataset:
-    return prepare(DataSpec(source="digits", anomaly_labels=(8,)))
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,14 @@ import pytest
 import ray
 
 from pipeline.api import run_study
-from tests.faults.runs import SMALL, SPEC
+from tests.faults.runs import CONFIRMED, SMALL, SPEC
 
 
 @pytest.fixture(scope="session")
 def undisturbed(ray_session, tmp_path_factory):
     """The study that every disturbed one is compared with, trial after trial."""
     home = tmp_path_factory.mktemp("undisturbed")
-    run_study(SPEC, SMALL, home=home, concurrency=1)
+    run_study(SPEC, [*SMALL, CONFIRMED], home=home, concurrency=1)
     return home
 
 

@@ -26,13 +26,13 @@ def main(home: Path) -> None:
     cluster.wait_for_nodes()
 
     def lose() -> None:
-        while ended(home) < 3 or not busy(nodes[1].node_id):
+        while ended(home) < 2 or not busy(nodes[1].node_id):
             time.sleep(0.1)
         cluster.remove_node(nodes[1], allow_graceful=False)
         sys.stdout.write("lost a node with a trial on it\n")
 
     threading.Thread(target=lose, daemon=True).start()
-    run_study(SPEC, SMALL, home=home)
+    run_study(SPEC, [*SMALL, f"trials={sys.argv[2]}"], home=home)
     ray.shutdown()
     cluster.shutdown()
 

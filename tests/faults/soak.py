@@ -12,14 +12,7 @@ import psutil
 
 from tests.faults.runs import Driver, check_invariants, ended
 
-SETTINGS = [
-    "training.epochs=12",
-    "model.network.hidden=[32, 16]",
-    "early_stopping={kind: pareto, min_epochs: 2}",
-    "checkpoints.every_seconds=0.2",
-    "diagnostics.iwae_draws=0",
-    "confirm=null",
-]
+SETTINGS = ["training.epochs=12", "early_stopping={kind: pareto, min_epochs: 2}"]
 
 
 def kill_something(driver: Driver, chance: random.Random) -> str:

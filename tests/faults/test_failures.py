@@ -1,8 +1,10 @@
 """Trials that fail by themselves, each in its own way."""
 
 import math
+from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from pipeline.api import load_study, run_study
 from pipeline.errors import StudyError
@@ -37,6 +39,13 @@ def test_each_failure_is_told_by_its_class_and_nothing_else_is_lost(mixed):
     assert trials["failure"].nunique() == 4
     wide = trials[trials["failure"] == "out_of_memory"]
     assert wide["reason"].str.contains("bytes").all()
+
+
+def test_an_exception_ends_its_trial_with_its_traceback(mixed, tmp_path):
+    record = load_study("digits", home=mixed)
+    first = record.trials.query("failure == 'error'")["run_id"].iloc[0]
+    path = MlflowClient(record.tracking_uri).download_artifacts(first, "error.txt", str(tmp_path))
+    assert "Traceback" in Path(path).read_text()
 
 
 def test_the_sampler_is_told_of_failures_as_failures(mixed):

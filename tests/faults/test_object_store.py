@@ -14,7 +14,7 @@ from pipeline.api import load_study
 from pipeline.errors import UserError
 from pipeline.folders import Folder
 from pipeline.study.checkpoints import Checkpoints
-from tests.faults.runs import SMALL, SPEC, until
+from tests.faults.runs import PATIENCE_SECONDS, SMALL, SPEC, until
 from tests.object_store import served_bucket
 
 
@@ -31,7 +31,7 @@ def test_a_study_in_a_bucket_goes_on_after_its_driver_was_killed_and_its_databas
         home, tracking = f"{bucket}/studies", f"sqlite:///{tmp_path}/mlflow.db"
         places = ["--home", home, "--tracking-uri", tracking, "--study-storage", f"sqlite:///{tmp_path}/study.db"]
         places += ["--no-report", "--concurrency", "1"]
-        settings = [word for setting in [*SMALL, "trials=4", "confirm=null"] for word in ("--set", setting)]
+        settings = [word for setting in [*SMALL, "trials=4"] for word in ("--set", setting)]
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         command = [sys.executable, "-m", "pipeline"]
         driver = subprocess.Popen([*command, "run", str(SPEC), *settings, *places], cwd=tmp_path, env=environment)
@@ -39,7 +39,8 @@ def test_a_study_in_a_bucket_goes_on_after_its_driver_was_killed_and_its_databas
         time.sleep(0.5)
         driver.send_signal(signal.SIGKILL)
         driver.wait()
-        subprocess.run([*command, "resume", "digits", *places], cwd=tmp_path, env=environment, check=True, timeout=240)
+        resume = [*command, "resume", "digits", *places]
+        subprocess.run(resume, cwd=tmp_path, env=environment, check=True, timeout=PATIENCE_SECONDS)
         record = load_study("digits", home=home, tracking_uri=tracking)
         assert record.trials["state"].isin(["finished", "stopped"]).all()
         assert len(record.trials) == 4

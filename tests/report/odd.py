@@ -208,6 +208,20 @@ def interrupted() -> StudyRecord:
     return replace(record, trials=trials, champion=None)
 
 
+def many() -> StudyRecord:
+    """So many trials that a page can neither draw nor print them all, most of them on the frontier."""
+    record = study(trials=40, epochs=3)
+    frames = {
+        name: pd.concat([frame.assign(trial=frame["trial"] + 40 * i) for i in range(125)], ignore_index=True)
+        for name, frame in (("trials", record.trials), ("history", record.history))
+    }
+    place = np.arange(5000) * 0.6180339887 % 1
+    steps = {"beta": 0.05 * 400**place, "val/kl": 20 * (1 - place), "val/reconstruction": 15 + 10 * place}
+    trials = frames["trials"].assign(**steps, **{"val/elbo": -15 - 10 * place - 20 * (1 - place)})
+    spec = {**SPEC, "search": {name: SPEC["search"][name] for name in ("beta", "latent_dim")}}
+    return replace(record, spec=spec, trials=trials, history=frames["history"])
+
+
 def just_begun() -> StudyRecord:
     """Of this version, with constraints and early stopping, and with no trial yet."""
     record = eventful(study(trials=1, epochs=2))
@@ -264,6 +278,7 @@ ODD: dict[str, tuple[Callable[[], StudyRecord], str]] = {
     ),
     "many reasons": (failing, "other reasons"),
     "interrupted": (interrupted, "4 trials waiting to be resumed"),
+    "5,000 trials": (many, "Of the searched parameters beta matters most"),
     "just begun": (just_begun, "No trial has begun yet."),
     "only normals": (lambda: one_class(False), "No anomaly is labelled in the test split."),
     "only anomalies": (lambda: one_class(True), "not known on the test split: no normal example."),

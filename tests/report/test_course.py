@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgba
 
 from pipeline.report import write_report
 from pipeline.report.figures.trade_off import draw_plane, draw_strip
-from pipeline.report.grids import failure_grid, trial_grid
+from pipeline.report.grids import Grid, failure_grid, trial_grid
 from pipeline.report.prose import overview
 from pipeline.report.tables import Missing, Plane, Strip, StudyTables, study_tables, tidy
 from pipeline.report.tables.constraints import constraints
@@ -140,12 +140,33 @@ def test_the_summary_says_what_was_stopped_and_what_that_spared(record: StudyRec
     states = Counter(record.trials["state"])
     ended = record.trials["trial"][record.trials["state"].isin(["finished", "stopped"])]
     trained, full = int(record.history["trial"].isin(ended).sum()), 6 * len(ended)
+    stopped = record.trials["trial"][record.trials["state"] == "stopped"]
+    paces = [record.history[record.history["trial"] == trial]["time/epoch_seconds"].mean() for trial in stopped]
     assert states["stopped"] > 1
     assert (
         "Early stopping by non-dominated sorting (reduction factor 3, not before epoch 4) ended "
-        f"{states['stopped']} of 30 trials: the finished and the stopped trials together trained "
-        f"{100 * trained / full:.1f} % of the epochs of their full budgets ({trained} of {full})."
+        f"{states['stopped']} of 30 trials ({100 * states['stopped'] / 30:.1f} %) after 2 epochs: the finished and the "
+        f"stopped trials together trained {100 * trained / full:.1f} % of the epochs of their full budgets "
+        f"({trained} of {full}) and spared about {4 * sum(paces):.1f} seconds."
     ) in overview(tables)[1]
+
+
+@pytest.mark.parametrize(
+    ("after", "told"),
+    [
+        ([3, 3], " after 3 epochs:"),
+        ([9, 3, 3], ", 2 after 3 epochs and 1 after 9 epochs:"),
+        ([1, 2, 3, 4, 5], " after 1 to 5 epochs, half of them after 3 at most:"),
+        ([1, 2, 3, 4, 5, 5], " after 1 to 5 epochs, half of them after 3 at most:"),
+        ([0], ":"),
+    ],
+)
+def test_the_summary_says_when_trials_were_stopped(after: list[int], told: str) -> None:
+    rows = [(trial, epoch) for trial, epochs in enumerate(after) for epoch in range(epochs)]
+    made = record_of([("stopped", 1.0, 1.0)] * len(after))
+    made = replace(made, spec={**made.spec, "early_stopping": {"kind": "asha"}, "training": {"epochs": 9}})
+    made = replace(made, history=pd.DataFrame(rows, columns=["trial", "epoch"]))
+    assert f" (100.0 %){told}" in f"{overview(study_tables(made))[1][:-1]}:"
 
 
 @pytest.mark.parametrize(
@@ -279,7 +300,7 @@ def test_reasons_are_escaped_in_both_pages_and_never_widen_them(tmp_path: Path) 
     trials.loc[[4, 5], "reason"] = nasty
     folder = write_report(replace(made, trials=trials), tmp_path / "report").parent
     page, markdown = page_of(folder), (folder / "report.md").read_text(encoding="utf-8")
-    assert not page.all("script")
+    assert [script.get("id") for script in page.all("script")] == ["live", "library", None]
     assert nasty[0] in page.text
     assert "<script" not in markdown
     assert "&lt;script&gt;" in markdown
@@ -288,19 +309,33 @@ def test_reasons_are_escaped_in_both_pages_and_never_widen_them(tmp_path: Path) 
     assert "y" * 32 + "<wbr>" in source
     assert "y" * 33 not in source
     row = next(line for line in markdown.splitlines() if line.startswith("| error | 1 | 4 |"))
-    assert len(row.replace("\\|", "").split("|")) == 6
+    assert len(row.replace("\\|", "").split("|")) == 7
 
 
-def test_without_reasons_the_table_of_failures_is_as_it_was() -> None:
-    made = study(trials=64, epochs=3)
+def test_the_table_of_failures_has_no_column_of_what_an_earlier_version_did_not_keep() -> None:
+    made = study(trials=64, epochs=24)
+    small = study_tables(study(trials=4, epochs=2))
+
+    def printed(record: StudyRecord) -> Grid:
+        return failure_grid(replace(small, failures=failures(tidy(record))))
+
     kinds = made.trials[made.trials["state"] == "failed"].groupby("failure")["trial"].apply(list)
-    grid = failure_grid(study_tables(made))
+    grid = printed(made)
     assert len(grid.rows) > 1
-    assert grid.head == ("failure", "trials", "their numbers")
+    assert grid.head == ("failure", "trials", "their numbers", "epochs trained")
     assert {row[0]: row[1:] for row in grid.rows} == {
-        kind: (str(len(mine)), ", ".join(map(str, mine))) for kind, mine in kinds.items()
+        kind: (str(len(mine)), ", ".join(map(str, mine)), "2") for kind, mine in kinds.items()
     }
-    assert failure_grid(study_tables(eventful(made))).head[-1] == "reason"
+    assert printed(eventful(made)).head[-2:] == ("epochs trained", "reason")
+    assert printed(replace(made, history=made.history.head(0))).head == ("failure", "trials", "their numbers")
+
+
+def test_failures_tell_the_fewest_and_the_most_epochs_of_their_trials() -> None:
+    made = failed(("error", "a"), ("error", "a"), ("error", "a"), ("diverged", "b"))
+    history = pd.DataFrame({"trial": [0, 0, 1, 1, 1, 1], "epoch": [0, 1, 0, 1, 2, 2]})
+    found = {failure.kind: failure.epochs for failure in failures(replace(made, history=history))}
+    assert found == {"error": (0, 3), "diverged": (0, 0)}
+    assert [row[3] for row in failure_grid(study_tables(replace(made, history=history))).rows] == ["0 to 3", "0"]
 
 
 def test_trials_that_lost_their_worker_are_counted_but_for_those_that_did_not_go_on(tables: StudyTables) -> None:
@@ -342,9 +377,9 @@ def test_the_hypervolume_is_told_with_the_epochs_that_it_took(record: StudyRecor
     assert table.epochs_N is not None
     expected = [int((record.history["trial"] <= trial).sum()) for trial in table.trial_N]
     assert table.epochs_N.tolist() == expected
-    plain = hypervolume_history(tidy(study(**SMALL)))
-    assert not isinstance(plain, Missing)
-    assert plain.epochs_N is None
+    unknown = hypervolume_history(tidy(replace(record, history=record.history.head(0))))
+    assert not isinstance(unknown, Missing)
+    assert unknown.epochs_N is None
 
 
 def quiet(made: StudyRecord) -> StudyRecord:

@@ -23,7 +23,10 @@ from .odd import odd
 from .page import bytes_of, page_of
 from .studies import SPEC, study
 
-PLAIN = {"plane", "hypervolume", "auroc", "side_by_side", "training", "scores", "curves", "reconstructions", "samples"}
+PLAIN = {
+    "plane", "hypervolume", "auroc", "frontier_auroc", "side_by_side", "importances", "parallel", "slices", "contour",
+    "training", "course", "scores", "curves", "reconstructions", "samples",
+}  # fmt: skip
 OF_CODE = {"latent_map", "latent_use", "traversals", "interpolations"}
 FIGURES = PLAIN | OF_CODE | {"confirmation", "top"}
 
@@ -76,7 +79,8 @@ def test_the_page_loads_nothing(report: Path) -> None:
     ]
     assert len(sources) == len(FIGURES)
     assert all(source is not None and source.startswith("data:image/png;base64,") for source in sources)
-    assert not {"link", "script", "iframe", "object", "embed", "base"} & {tag for tag, _ in page.elements}
+    assert not {"link", "iframe", "object", "embed", "base"} & {tag for tag, _ in page.elements}
+    assert [script.get("id") for script in page.all("script")] == ["live", "library", None]
     style = (report / "report.html").read_text(encoding="utf-8").split("<style>")[1].split("</style>")[0]
     assert "url(" not in style
     assert "@import" not in style

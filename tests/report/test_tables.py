@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.report import summary
@@ -17,6 +17,7 @@ from pipeline.report.tables.frontier import frontier, hypervolume_history
 from pipeline.report.tables.plane import Strip, plane
 from pipeline.report.tables.slices import auroc_slice
 from pipeline.report.tables.training import training_curves
+from pipeline.search.pareto import hypervolume
 from pipeline.tracking.record import StudyRecord
 
 from .studies import study
@@ -198,3 +199,19 @@ def test_tables_do_not_depend_on_the_order_of_rows_and_columns() -> None:
     pd.testing.assert_frame_equal(one.trials, other.trials)
     pd.testing.assert_frame_equal(one.record.history, other.record.history)
     assert one.summary == other.summary
+
+
+@pytest.mark.parametrize("objectives", [1, 3])
+@given(st.data())
+@settings(max_examples=25)
+def test_hypervolume_of_one_or_three_objectives_is_that_of_all_so_far(objectives: int, data: st.DataObject) -> None:
+    row = st.tuples(*[st.sampled_from([0.0, 1.0, 2.0, 4.5, 9.0, float("nan")])] * objectives)
+    values = np.array(data.draw(st.lists(row, min_size=1, max_size=12)))
+    names = ["val/a", "val/b", "val/c"][:objectives]
+    small = record_of([("finished", 0.0, 0.0)] * len(values))
+    spec = {"objectives": [{"metric": name, "direction": "minimize"} for name in names]}
+    trials = small.trials.assign(**dict(zip(names, values.T, strict=True)))
+    history = hypervolume_history(tidy(replace(small, spec=spec, trials=trials, reference=dict.fromkeys(names, 8.0))))
+    assert not isinstance(history, Missing)
+    expected = [hypervolume(values[: size + 1], [8.0] * objectives) for size in range(len(values))]
+    assert history.hypervolume_N == pytest.approx(expected)

@@ -208,7 +208,7 @@ def test_on_a_full_disk_saving_fails_and_the_earlier_ones_stay(tmp_path):
         assert [int(name.split("-")[1]) for name in folder.names()] == [2, 5]
 
 
-@pytest.mark.parametrize(("kind", "kills"), [("local", 20), ("object store", 5)])
+@pytest.mark.parametrize(("kind", "kills"), [("local", 10), ("object store", 3)])
 def test_a_kill_at_any_moment_leaves_a_good_checkpoint_and_no_half_one(processes, bucket, tmp_path, kind, kills):
     """`numbers` makes a file of 2 MB, so that most of the time goes into writing it."""
     chance, numbers = random.Random(0), 500_000

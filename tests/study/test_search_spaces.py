@@ -11,7 +11,7 @@ from pipeline.spec import load_spec
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 FILES = sorted(path.name for path in FOLDER.glob("*.yaml"))
-BRIEF = ["trials=1", "confirm=null", "training.epochs=1", "resources.gpu=0"]
+BRIEF = ["trials=1", "confirm=null", "training.epochs=1", "diagnostics.iwae_draws=0", "resources.gpu=0"]
 
 
 @pytest.fixture(scope="module")

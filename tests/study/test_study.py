@@ -1,6 +1,5 @@
 import math
 
-import numpy as np
 import optuna
 import pandas as pd
 import pytest
@@ -124,8 +123,10 @@ def test_an_unknown_study_is_refused_with_the_names_of_those_there_are(study):
 
 @pytest.fixture(scope="module")
 def pair(ray_session, tmp_path_factory):
-    overrides = [*SHORT, "trials=5"]
-    return [run_study(SPEC, overrides, home=tmp_path_factory.mktemp("seed"), concurrency=1) for _ in range(2)]
+    """The same study at one go, and with a budget that was raised after two trials."""
+    homes = [tmp_path_factory.mktemp("seed") for _ in range(2)]
+    run_study(SPEC, [*SHORT, "trials=2"], home=homes[1], concurrency=1)
+    return [run_study(SPEC, [*SHORT, "trials=5"], home=home, concurrency=1) for home in homes]
 
 
 def test_the_same_seed_gives_the_same_configurations_and_the_same_bits_one_at_a_time(pair):
@@ -136,26 +137,9 @@ def test_the_same_seed_gives_the_same_configurations_and_the_same_bits_one_at_a_
     assert first["beta"].nunique() == 5
 
 
-def test_a_budget_can_be_raised(pair, ray_session, tmp_path_factory):
-    home = tmp_path_factory.mktemp("raised")
-    run_study(SPEC, [*SHORT, "trials=2"], home=home, concurrency=1)
-    raised = run_study(SPEC, [*SHORT, "trials=5"], home=home, concurrency=1)
-    assert raised.trials["trial"].tolist() == list(range(5))
-    assert np.allclose(raised.trials["beta"][:2], pair[0].trials["beta"][:2], rtol=0, atol=0)
-
-
-def test_an_exception_in_a_trial_ends_that_trial_with_its_traceback(ray_session, tmp_path):
-    too_wide = ["model.network.hidden=null", f"search.network.hidden={{choices: [[16], [{2**62}]]}}"]
-    record = run_study(SPEC, ["training.epochs=1", "trials=6", *too_wide], home=tmp_path)
-    trials = record.trials
-    wide = trials["network.hidden"] == f"[{2**62}]"
-    assert wide.any()
-    assert (trials.loc[wide, "failure"] == "error").all()
-    assert (trials.loc[~wide, "state"] == "finished").all()
-    client = MlflowClient(record.tracking_uri)
-    error = client.download_artifacts(trials.loc[wide, "run_id"].iloc[0], "error.txt", str(tmp_path))
-    with open(error) as text:
-        assert "Traceback" in text.read()
+def test_a_budget_can_be_raised(pair):
+    assert pair[1].trials["trial"].tolist() == list(range(5))
+    assert (pair[1].trials["state"] == "finished").all()
 
 
 def test_a_study_without_a_finished_trial_fails_and_still_has_a_report(ray_session, tmp_path):

@@ -112,9 +112,8 @@ def expected(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
                 run["points"] |= {(name, epoch): (stamp, _stored(value)) for name, value in metrics.items()}
         elif kind == "end":
             history = histories.get(key, {})
-            run["points"] |= {
-                (name, len(history)): (record["time_ms"], _stored(value)) for name, value in record["metrics"].items()
-            }
+            final = {name: _stored(value) for name, value in record["metrics"].items()}
+            run["points"] |= {(name, 0): (record["time_ms"], value) for name, value in final.items()}
             rows = [{"trial": record["number"], "epoch": epoch, **metrics} for epoch, metrics in history.items()]
             run["files"]["history.parquet"] = _rows(rows)
             if record["error"]:

@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.tracking import layout
 from pipeline.tracking.store import check_reachable, open_client
 from pipeline.tracking.writer import TrackingWriter
-from tests.faults.runs import SPEC
+from tests.faults.runs import PATIENCE_SECONDS, SPEC
 from tests.leaks import leaks
 from tests.object_store import served_bucket
 from tests.postgres import make_database, missing, served_database
@@ -129,7 +129,9 @@ def run_study(folder, notes, *words):
     command = [sys.executable, "-m", "pipeline", "run", str(SPEC), "--concurrency", "8", *words]
     command += [word for setting in settings for word in ("--set", setting)]
     environment = {**os.environ, "RAY_TMPDIR": notes}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

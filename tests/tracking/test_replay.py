@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from pipeline.tracking import layout
 from pipeline.tracking.frames import history_frame
 from pipeline.tracking.replay import Replay
 from pipeline.tracking.store import runs_by_key
@@ -197,3 +198,10 @@ def test_a_trial_without_epochs_has_a_history_without_rows(tmp_path):
     path = Path(tmp_path) / "history.parquet"
     history_frame(3, {}).to_parquet(path)
     assert list(history_frame(3, {}).columns) == ["trial", "epoch"]
+
+
+def test_a_metric_that_is_measured_once_is_at_step_0_and_one_that_epochs_have_stays_behind_their_last():
+    history = {1: {"val/elbo": -3.0}, 2: {"val/elbo": -2.0, "val/kl": 1.0}}
+    assert layout.final_step("test/auroc", history) == 0
+    assert layout.final_step("test/auroc", {}) == 0
+    assert layout.final_step("val/elbo", history) == layout.final_step("val/kl", history) == 2

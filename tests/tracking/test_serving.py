@@ -60,12 +60,12 @@ def posted(url, body):
         return pd.DataFrame(json.load(answer)["predictions"])
 
 
-def test_the_printed_command_gets_the_scores_of_the_first_example_and_ctrl_c_ends_it(served):
+def test_the_printed_command_gets_the_scores_of_the_first_example_until_the_command_is_ended(served):
     packed, read, process = served
     answer = asked(read, process)
     expected = packed.scores("trial-0007", packed.frame[COLUMNS].head(1))
     np.testing.assert_allclose(answer["score"], expected["score"], rtol=1e-6)
     assert list(answer["above_p90"]) == list(expected["above_p90"])
-    os.killpg(process.pid, signal.SIGINT)
+    process.send_signal(signal.SIGINT)
     assert process.wait(timeout=20) == 0
     assert read().strip().endswith("ended")

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from pipeline.data import Dataset, prepare
 from pipeline.spec.schema import DataSpec
+from tests.vae.builders import first
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -16,3 +19,10 @@ def one_thread():
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
     return prepare(DataSpec(source="digits", anomaly_labels=(8,)))
+
+
+@pytest.fixture(scope="session")
+def few(digits) -> Dataset:
+    """Some rows of each split; train leaves a rest behind its last whole batch."""
+    counts = {"train": 70, "validation": 60, "test": 80}
+    return replace(digits, splits={name: first(split, counts[name]) for name, split in digits.splits.items()})

@@ -1,5 +1,6 @@
 """Stacked layers and the stacked optimizer against torch's own, member by member."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -60,7 +61,8 @@ def test_a_convolutional_pair_gives_back_the_shape_of_its_images(image, extra):
     assert decoder(torch.rand(MEMBERS, ROWS, 5)).shape == (MEMBERS, ROWS, 2 * pixels)
 
 
-def test_stacked_adam_is_torchs_with_each_members_own_settings():
+@pytest.mark.parametrize("is_fused", [True, False])
+def test_stacked_adam_is_torchs_with_each_members_own_settings(is_fused):
     rates, decays, clips = (1e-2, 3e-3, 1e-3), (0.0, 0.1, 0.01), (0.5, 0.0, 0.05)
     settings = [
         TrainingSpec(learning_rate=rate, weight_decay=decay, gradient_clip=clip)
@@ -72,10 +74,15 @@ def test_stacked_adam_is_torchs_with_each_members_own_settings():
         torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
         for parameters, rate, decay in zip(own, rates, decays, strict=True)
     ]
-    ours = StackedAdam(layer, settings, steps=20)
-    for _ in range(20):
+    ours = StackedAdam(layer, settings)
+    ours.is_fused = is_fused
+    ours.begin([0] * MEMBERS, np.tile(rates, (20, 1)))
+    for step in range(20):
         x = torch.randn(MEMBERS, ROWS, 4, dtype=torch.float64)
-        ours.minimize(layer(x).square().sum())
+        ours.differentiate(layer(x).square().sum())
+        # All at once or some after the others.
+        for members in (slice(0, 2), slice(2, 3)) if step % 2 else (slice(None),):
+            ours.step(step, members)
         for k in range(MEMBERS):
             theirs[k].zero_grad()
             torch.baddbmm(own[k][1][None], x[k][None], own[k][0][None]).square().sum().backward()
@@ -85,3 +92,44 @@ def test_stacked_adam_is_torchs_with_each_members_own_settings():
     for k in range(MEMBERS):
         for stacked, single in zip(layer.parameters(), own[k], strict=True):
             assert torch.allclose(stacked[k], single, atol=1e-7)
+
+
+@pytest.mark.parametrize("is_fused", [True, False])
+def test_a_member_takes_the_steps_of_its_own_count_at_its_own_rates(is_fused):
+    """Three steps, then beside a new member two more: the rows of stacked Adam and torch's Adam of each one's own."""
+    rates_TK = np.array([[1e-2, 3e-3], [8e-3, 2e-3], [5e-3, 1e-3], [3e-3, 9e-4], [1e-3, 8e-4]])
+    layers = [StackedLinear([4], [2], generators()[:1]).double(), StackedLinear([4], [2], generators(9)[:1]).double()]
+    own = [[nn.Parameter(p[0].detach().clone()) for p in layer.parameters()] for layer in layers]
+    theirs = [torch.optim.Adam(parameters) for parameters in own]
+    ours = StackedAdam(layers[0], [TrainingSpec()])
+    ours.is_fused = is_fused
+    for start, stop, done in ((0, 3, [0]), (3, 5, [3, 0])):
+        if start:
+            ours.append(layers[1], [TrainingSpec()])
+        # The second member is at the beginning of its schedule where the first has come some way.
+        ours.begin(done, np.stack([rates_TK[n : n + stop - start, k] for k, n in enumerate(done)], axis=1))
+        for step in range(start, stop):
+            x = torch.randn(len(done), ROWS, 4, dtype=torch.float64)
+            ours.differentiate(layers[0](x).square().sum())
+            ours.step(step - start)
+            for k, n in enumerate(done):
+                theirs[k].param_groups[0]["lr"] = rates_TK[n + step - start, k]
+                theirs[k].zero_grad()
+                torch.addmm(own[k][1], x[k], own[k][0]).square().sum().backward()
+                theirs[k].step()
+    for k, single in enumerate(own):
+        for stacked, expected in zip(layers[0].parameters(), single, strict=True):
+            assert torch.allclose(stacked[k], expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("widths", [(3, 7), (5, 6), (17, 30), (1, 33)])
+def test_a_gradient_written_to_its_place_has_the_same_bits_in_every_row(widths):
+    inputs, outputs = widths
+    layer = StackedLinear([inputs] * 4, [outputs] * 4, generators()[:1] * 4)
+    several = StackedAdam(layer, [TrainingSpec()] * 4)
+    x, slope = torch.randn(4, 128, inputs), torch.randn(4, 128, outputs)
+    torch.bmm(x.mT, slope, out=several.gradients[0])
+    for k in range(4):
+        one = StackedAdam(StackedLinear([inputs], [outputs], generators()[:1]), [TrainingSpec()])
+        torch.bmm(x[k : k + 1].clone().mT, slope[k : k + 1].clone(), out=one.gradients[0])
+        assert torch.equal(one.gradients[0][0], several.gradients[0][k])

@@ -6,17 +6,23 @@ from typing import TypeVar
 
 from matplotlib.figure import Figure
 
-from pipeline.report import captions, captions_detection, captions_model
+from pipeline.report import captions, captions_detection, captions_mattered, captions_model
 from pipeline.report.figures.codes import draw_latent_map, draw_latent_use
 from pipeline.report.figures.confirmation import draw_confirmation
+from pipeline.report.figures.contour import draw_contour
+from pipeline.report.figures.course import draw_course
 from pipeline.report.figures.detection import draw_auroc, draw_curves, draw_scores
 from pipeline.report.figures.examples import draw_reconstructions, draw_samples, draw_strips
+from pipeline.report.figures.frontier_auroc import draw_frontier_auroc
+from pipeline.report.figures.importances import draw_importances
+from pipeline.report.figures.parallel import draw_parallel
 from pipeline.report.figures.side_by_side import draw_side_by_side
+from pipeline.report.figures.slices import MOST_SLICES, by_target, draw_slices
 from pipeline.report.figures.style import png
 from pipeline.report.figures.top import draw_top
 from pipeline.report.figures.trade_off import draw_hypervolume, draw_plane, draw_strip
 from pipeline.report.figures.training import draw_training
-from pipeline.report.tables import AurocSlice, Missing, Plane, Strip, StudyTables, Top
+from pipeline.report.tables import AurocSlice, Knee, Missing, Plane, Strip, StudyTables, Top
 from pipeline.report.words import Words
 
 Table = TypeVar("Table")
@@ -41,19 +47,33 @@ class Panel:
 
 def panels(tables: StudyTables) -> dict[str, Panel]:
     """All figures of a report by name."""
-    drawn = (*_of_search(tables), *_of_model(tables))
+    drawn = (*_of_search(tables), *_of_parameters(tables), *_of_model(tables))
     return {panel.name: panel for panel in drawn}
 
 
 def _of_search(tables: StudyTables) -> tuple[Panel, ...]:
     champion = tables.summary.champion_trial
     return (
-        _plane(tables.plane),
+        _plane(tables.plane, tables.knee),
         _panel("hypervolume", tables.hypervolume, draw_hypervolume, captions.hypervolume),
         _panel("auroc", _known(tables.auroc), draw_auroc, captions.auroc),
+        _panel("frontier_auroc", tables.frontier_auroc, draw_frontier_auroc, captions_mattered.frontier_auroc),
         _panel("side_by_side", tables.side_by_side, draw_side_by_side, captions_detection.side_by_side),
         _panel("confirmation", tables.confirmation, lambda t: draw_confirmation(t, champion), captions.confirmation),
         _panel("training", tables.training, draw_training, captions.training),
+        _panel("course", tables.course, draw_course, captions_mattered.course),
+    )
+
+
+def _of_parameters(tables: StudyTables) -> tuple[Panel, ...]:
+    say, first = captions_mattered, next(iter(by_target(tables).values()), ())
+    shown, left_out = first[:MOST_SLICES], max(0, len(first) - MOST_SLICES)
+    none = Missing("No finished trial has both a searched parameter and an objective.")
+    return (
+        _panel("importances", tables.importances, draw_importances, say.importances),
+        _panel("parallel", tables.parallel, draw_parallel, say.parallel),
+        _panel("slices", shown or none, draw_slices, lambda some: say.slices(some, left_out)),
+        _panel("contour", tables.contour, draw_contour, say.contour),
     )
 
 
@@ -72,10 +92,11 @@ def _of_model(tables: StudyTables) -> tuple[Panel, ...]:
     )
 
 
-def _plane(table: Plane | Strip | Missing) -> Panel:
+def _plane(table: Plane | Strip | Missing, found: Knee | Missing) -> Panel:
     if isinstance(table, Strip):
         return _panel("plane", table, draw_strip, captions.strip)
-    return _panel("plane", table, draw_plane, captions.plane)
+    knee = None if isinstance(found, Missing) else found.trial
+    return _panel("plane", table, lambda some: draw_plane(some, knee), lambda some: captions.plane(some, knee))
 
 
 def _panel(name: str, table: Table | Missing, draw: Callable[[Table], Figure], say: Callable[[Table], Words]) -> Panel:

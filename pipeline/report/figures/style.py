@@ -8,10 +8,12 @@ import matplotlib
 import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 
 WIDTH = 6.0
+# Of the colour scale, where a page takes it in steps.
+STEPS = 9
 INK, GREY, FAINT, PAPER = "#1f2933", "#66707a", "#c3c9d0", "#ffffff"
 # Blue against vermilion is the pair of Okabe and Ito's colours that every kind of colour-blindness keeps apart.
 NORMAL, ANOMALY, CHOSEN = "#2a6f97", "#c8502d", "#c8502d"
@@ -60,6 +62,12 @@ def scale() -> Colormap:
     """Viridis, dark for high, without its pale end, which white paper would swallow."""
     colours = matplotlib.colormaps["viridis_r"](np.linspace(0.08, 1, 256))
     return LinearSegmentedColormap.from_list("report", colours)
+
+
+def scale_colours(dark: bool) -> list[str]:
+    """Steps of the scale for a page: in dark mode the other way round, bright for high, without the dark end."""
+    shades = matplotlib.colormaps["viridis" if dark else "viridis_r"](np.linspace(0.2 if dark else 0.08, 1, STEPS))
+    return [to_hex(shade) for shade in shades]
 
 
 def figure(height: float) -> Figure:

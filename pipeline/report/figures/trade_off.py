@@ -17,8 +17,8 @@ LEGEND = [(x, y) for x in (0.7, 0.8, 0.9, 1.0) for y in (0.84, 0.92, 1.0)]
 LINE = "#dbe0e5"
 
 
-def draw_plane(table: Plane) -> Figure:
-    """Every trial in the plane of two metrics, over lines of equal ELBO where there are such."""
+def draw_plane(table: Plane, knee: int | None = None) -> Figure:
+    """Every trial in the plane of two metrics, over lines of equal ELBO where there are such; a trial is the knee."""
     drawn = figure(4.9)
     axes = drawn.add_subplot()
     points = table.points
@@ -32,6 +32,7 @@ def draw_plane(table: Plane) -> Figure:
         line = points[points["frontier"]].sort_values(["x", "y"])
         axes.plot(line["x"], line["y"], color=INK, linewidth=1.1, zorder=3, label="frontier")
     _champion(axes, points[points["champion"]])
+    _knee(axes, points[points["trial"].eq(-1 if knee is None else knee)])
     if table.has_elbo and axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper right")
     elif axes.get_legend_handles_labels()[0]:
@@ -59,13 +60,19 @@ def _legend_above(drawn: Figure) -> None:
     drawn.legend(loc="outside upper left", ncols=5, handletextpad=0.3, columnspacing=1.2)
 
 
+def elbo_totals(table: Plane) -> list[float]:
+    """Some negative ELBOs whose lines cross the view, nats."""
+    (left, right), (bottom, top) = table.x, table.y
+    return [float(total) for total in MaxNLocator(6).tick_values(left + bottom, right + top)]
+
+
 def _equal_elbo(axes: Axes, table: Plane) -> None:
     """ELBO = -(reconstruction + KL), so equal ELBO is a straight line; each is named where there is most room."""
     (left, right), (bottom, top) = table.x, table.y
     taken = np.column_stack([table.points["x"], table.points["y"]])
     taken = np.vstack([(taken - [left, bottom]) / [right - left, top - bottom], LEGEND])
     along = np.linspace(0.03, 0.97, 48)
-    for total in MaxNLocator(6).tick_values(left + bottom, right + top):
+    for total in elbo_totals(table):
         axes.plot(table.x, [total - left, total - right], color=LINE, linewidth=0.9, zorder=0)
         line = np.column_stack([along, (total - left - along * (right - left) - bottom) / (top - bottom)])
         place = _roomiest(line, taken)
@@ -126,6 +133,12 @@ def _champion(axes: Axes, points: pd.DataFrame) -> None:
         return
     axes.scatter(points["x"], points["y"], s=190, facecolors="none", edgecolors=CHOSEN, linewidths=1.8,
                  zorder=5, label=f"chosen: trial {points['trial'].iloc[0]}")  # fmt: skip
+
+
+def _knee(axes: Axes, points: pd.DataFrame) -> None:
+    if len(points):
+        axes.scatter(points["x"], points["y"], s=170, marker="D", facecolors="none", edgecolors=INK, linewidths=1.0,
+                     zorder=5, label="knee")  # fmt: skip
 
 
 def draw_hypervolume(table: HypervolumeHistory) -> Figure:

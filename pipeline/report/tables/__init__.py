@@ -9,8 +9,10 @@ from pipeline.report.tables.codes import CodeFacts, LatentMap, LatentUse, code_f
 from pipeline.report.tables.confirmation import Confirmation, confirmation
 from pipeline.report.tables.constraints import Constraint, Constraints, constraints
 from pipeline.report.tables.contest import Contest, baseline_contest, label_contest
+from pipeline.report.tables.contour import Contour, contour
+from pipeline.report.tables.course import Course, course
 from pipeline.report.tables.detection import Curves, Scores, curves, scores
-from pipeline.report.tables.doubts import Collapse, Edge, collapse, edges
+from pipeline.report.tables.doubts import Collapse, Edge, WarmUp, collapse, edges, warm_up
 from pipeline.report.tables.examples import (
     Reconstructions,
     Samples,
@@ -23,10 +25,14 @@ from pipeline.report.tables.examples import (
 from pipeline.report.tables.failures import Failure, Preemptions, failures, preemptions
 from pipeline.report.tables.frames import FIRST_PARAMETERS, Interval, Missing, searched_parameters, tidy
 from pipeline.report.tables.frontier import HypervolumeHistory, frontier, hypervolume_history
+from pipeline.report.tables.frontier_auroc import FrontierAuroc, frontier_auroc
+from pipeline.report.tables.importances import Importances, importances
+from pipeline.report.tables.knee import Knee, knee
+from pipeline.report.tables.parallel import Axis, Parallel, parallel
 from pipeline.report.tables.plane import Plane, Strip, plane
 from pipeline.report.tables.score_table import ScoreTable, score_table
 from pipeline.report.tables.scored import champion_auroc
-from pipeline.report.tables.slices import AurocSlice, auroc_slice
+from pipeline.report.tables.slices import AurocSlice, Slice, auroc_slice, slices
 from pipeline.report.tables.stopping import EarlyStopping, early_stopping
 from pipeline.report.tables.summary import StudySummary, summarized, summary
 from pipeline.report.tables.top import Top, top
@@ -35,6 +41,7 @@ from pipeline.tracking.record import StudyRecord
 
 __all__ = [
     "AurocSlice",
+    "Axis",
     "Choice",
     "CodeFacts",
     "Collapse",
@@ -42,15 +49,21 @@ __all__ = [
     "Constraint",
     "Constraints",
     "Contest",
+    "Contour",
+    "Course",
     "Curves",
     "EarlyStopping",
     "Edge",
     "Failure",
+    "FrontierAuroc",
     "HypervolumeHistory",
+    "Importances",
     "Interval",
+    "Knee",
     "LatentMap",
     "LatentUse",
     "Missing",
+    "Parallel",
     "Plane",
     "Preemptions",
     "Reconstructions",
@@ -58,12 +71,14 @@ __all__ = [
     "ScoreTable",
     "Scores",
     "SideBySide",
+    "Slice",
     "Strip",
     "Strips",
     "StudySummary",
     "StudyTables",
     "Top",
     "TrainingCurves",
+    "WarmUp",
     "study_tables",
     "summary",
     "tidy",
@@ -92,6 +107,7 @@ class StudyTables:
     plane: Plane | Strip | Missing
     hypervolume: HypervolumeHistory | Missing
     auroc: tuple[AurocSlice | Missing, ...]
+    frontier_auroc: FrontierAuroc | Missing
     training: TrainingCurves | Missing
     scores: Scores | Missing
     curves: Curves | Missing
@@ -111,16 +127,23 @@ class StudyTables:
     baseline: Contest | None
     collapse: Collapse
     edges: tuple[Edge, ...]
+    warm_up: WarmUp
     stopping: EarlyStopping | None
     constraints: Constraints
     failures: tuple[Failure, ...]
     preemptions: Preemptions
+    importances: Importances | Missing
+    parallel: Parallel | Missing
+    slices: tuple[Slice, ...]
+    contour: Contour | Missing
+    knee: Knee | Missing
+    course: Course | Missing
 
 
 def study_tables(record: StudyRecord) -> StudyTables:
     """All tables of a study."""
     record = tidy(record)
-    measured, found = curves(record), choices(record)
+    measured, found, matters = curves(record), choices(record), importances(record)
     # An interval is a bootstrap: once is enough.
     auroc = champion_auroc(record) if isinstance(measured, Missing) else measured.auroc
     return StudyTables(
@@ -132,6 +155,7 @@ def study_tables(record: StudyRecord) -> StudyTables:
         plane=plane(record),
         hypervolume=hypervolume_history(record),
         auroc=tuple(auroc_slice(record, name) for name in FIRST_PARAMETERS),
+        frontier_auroc=frontier_auroc(record),
         training=training_curves(record),
         scores=scores(record),
         curves=measured,
@@ -151,8 +175,15 @@ def study_tables(record: StudyRecord) -> StudyTables:
         baseline=baseline_contest(found),
         collapse=collapse(record),
         edges=edges(record, found),
+        warm_up=warm_up(record),
         stopping=early_stopping(record),
         constraints=constraints(record),
         failures=failures(record),
         preemptions=preemptions(record),
+        importances=matters,
+        parallel=parallel(record),
+        slices=slices(record),
+        contour=contour(record, matters),
+        knee=knee(record),
+        course=course(record),
     )

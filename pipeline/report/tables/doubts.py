@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pipeline.report.tables.choice import Choice
 from pipeline.report.tables.frames import (
@@ -15,10 +17,13 @@ from pipeline.report.tables.frames import (
     trial_numbers,
     with_state,
 )
+from pipeline.report.tables.frontier import frontier
 from pipeline.tracking.record import StudyRecord
 
 COLLAPSED_KL_NATS = 0.05
 EDGE_SHARE = 0.05
+# An epoch's weight is the mean over its steps, so that the first full epoch has 1 but for rounding.
+FULL_WEIGHT = 0.99
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,38 @@ class Collapse:
     known: int
     smallest_beta: float
     with_kl: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmUp:
+    """Trials that ended before their KL weight had reached 1, so that their KL is that of another objective.
+
+    Attributes:
+        finished, stopped: Their numbers, by how they ended.
+        frontier: Those of them on the frontier.
+    """
+
+    finished: tuple[int, ...]
+    stopped: tuple[int, ...]
+    frontier: tuple[int, ...]
+
+
+def warm_up(record: StudyRecord) -> WarmUp:
+    """Whose KL weight never came to 1; a cyclical one is no warm-up, and within an epoch may rise and fall again."""
+    history = record.history.assign(weight=numbers(record.history, "train/kl_weight"))
+    highest = history.groupby("trial")["weight"].max()
+    rising = record.trials[_schedules(record) != "cyclical"]
+    short = rising[rising["trial"].isin(highest.index[highest < FULL_WEIGHT])]
+    finished, stopped = (short[short["state"].eq(state)] for state in ("finished", "stopped"))
+    members = finished[finished["trial"].isin(frontier(record)["trial"])]
+    return WarmUp(finished=trial_numbers(finished), stopped=trial_numbers(stopped), frontier=trial_numbers(members))
+
+
+def _schedules(record: StudyRecord) -> "pd.Series[Any]":
+    """Each trial's schedule of the KL weight: searched, else fixed in the spec."""
+    fixed = ((record.spec.get("objective") or {}).get("kl_annealing") or {}).get("schedule")
+    searched = record.trials.get("kl_annealing.schedule", pd.Series(None, index=record.trials.index, dtype=object))
+    return searched.where(searched.notna(), fixed)
 
 
 def collapse(record: StudyRecord) -> Collapse:

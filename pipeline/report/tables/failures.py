@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from pipeline.report.tables.frames import numbers, trial_numbers, with_state
+from pipeline.report.tables.stopping import epochs_trained
 from pipeline.tracking.record import StudyRecord
 
 LONGEST_REASON = 160
@@ -25,12 +26,14 @@ class Failure:
             the rest of a class that has more than MOST_REASONS.
         reasons: How many reasons these trials have; 0 where none is known.
         trials: Their numbers.
+        epochs: The fewest and the most epochs that one of them trained; None where the study has no history.
     """
 
     kind: str
     reason: str
     reasons: int
     trials: tuple[int, ...]
+    epochs: tuple[int, int] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,18 +56,28 @@ def failures(record: StudyRecord) -> tuple[Failure, ...]:
     failed = failed.assign(failure=failed["failure"].fillna("unknown").astype(str), reason=told.map(first_line))
     groups = [(str(kind), group) for kind, group in failed.groupby("failure")]
     by_size = sorted(groups, key=lambda group: (-len(group[1]), group[0]))
-    return tuple(failure for kind, group in by_size for failure in _of_class(kind, group))
+    trained = epochs_trained(record) if len(record.history) else None
+    return tuple(failure for kind, group in by_size for failure in _of_class(kind, group, trained))
 
 
-def _of_class(kind: str, failed: pd.DataFrame) -> Iterator[Failure]:
+def _of_class(kind: str, failed: pd.DataFrame, trained: "pd.Series[int] | None") -> Iterator[Failure]:
     groups = [(str(reason), trial_numbers(group)) for reason, group in failed.groupby("reason")]
     by_size = sorted(groups, key=lambda group: (-len(group[1]), group[1]))
     most = MOST_REASONS if len(by_size) > MOST_REASONS + 1 else len(by_size)
     for reason, trials in by_size[:most]:
-        yield Failure(kind=kind, reason=reason, reasons=int(bool(reason)), trials=trials)
-    rest = sorted(trial for _, trials in by_size[most:] for trial in trials)
+        epochs = _epochs(trained, trials)
+        yield Failure(kind=kind, reason=reason, reasons=int(bool(reason)), trials=trials, epochs=epochs)
+    rest = tuple(sorted(trial for _, trials in by_size[most:] for trial in trials))
     if rest:
-        yield Failure(kind=kind, reason="", reasons=len(by_size) - most, trials=tuple(rest))
+        yield Failure(kind=kind, reason="", reasons=len(by_size) - most, trials=rest, epochs=_epochs(trained, rest))
+
+
+def _epochs(trained: "pd.Series[int] | None", trials: tuple[int, ...]) -> tuple[int, int] | None:
+    """A trial without a history, in a study that has one, trained none."""
+    if trained is None:
+        return None
+    found = trained.reindex(list(trials), fill_value=0)
+    return int(found.min()), int(found.max())
 
 
 def first_line(reason: object) -> str:

@@ -73,6 +73,11 @@ def numbers(frame: pd.DataFrame, name: str) -> Floats:
     return pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
 
 
+def finite(value_N: Floats) -> Floats:
+    """The values with NaN in place of infinite ones."""
+    return np.where(np.isfinite(value_N), value_N, np.nan)
+
+
 def with_state(record: StudyRecord, state: str) -> pd.DataFrame:
     """The trials in one state."""
     return record.trials[record.trials["state"].eq(state)].reset_index(drop=True)

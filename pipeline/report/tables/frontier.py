@@ -1,6 +1,7 @@
 """The trade-off between the objectives: the frontier, and the hypervolume it gained trial by trial."""
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.report.tables.frames import Floats, Missing, numbers, with_state
-from pipeline.report.tables.stopping import epochs_trained, stops_early
+from pipeline.report.tables.stopping import epochs_trained
 from pipeline.search.pareto import feasible, hypervolume, non_dominated
 from pipeline.tracking.record import StudyRecord
 
@@ -26,8 +27,7 @@ class HypervolumeHistory:
         hypervolume_N: In the product of the objectives' units (nats squared for reconstruction and KL); with one
             objective, how far the best trial lies beyond the reference.
         reference: The fixed reference point, by objective metric.
-        epochs_N: Epochs that the trials up to this number trained, in any state; None where the study stops no trial
-            early.
+        epochs_N: Epochs that the trials up to this number trained, in any state; None where no history is known.
     """
 
     trial_N: NDArray[np.int64]
@@ -75,7 +75,7 @@ def hypervolume_history(record: StudyRecord) -> HypervolumeHistory | Missing:
         trial_N=finished["trial"].to_numpy(np.int64),
         hypervolume_N=_growing(np.where(kept[:, None], minimized_objectives(finished, record.spec), np.nan), reference),
         reference={metric: float(record.reference[metric]) for metric in signs},
-        epochs_N=_epochs(record, finished) if stops_early(record.spec) else None,
+        epochs_N=_epochs(record, finished) if len(record.history) else None,
     )
 
 
@@ -85,13 +85,39 @@ def _epochs(record: StudyRecord, finished: pd.DataFrame) -> NDArray[np.int64]:
 
 
 def _growing(values_NM: Floats, reference_M: list[float]) -> Floats:
-    """The hypervolume of the first 1, 2, .. N points; only the frontier so far is kept, which stays small."""
-    volumes, volume, kept = [], 0.0, values_NM[:0]
+    """The hypervolume of the first 1, 2, .. N points."""
+    inside_N = np.isfinite(values_NM).all(axis=1) & (values_NM < np.asarray(reference_M)).all(axis=1)
+    gained_N = np.zeros(len(values_NM))
+    gain = _gained_in_plane if len(reference_M) == 2 else _gained
+    gained_N[inside_N] = list(gain(values_NM[inside_N], reference_M))
+    return gained_N.cumsum()
+
+
+def _gained(values_NM: Floats, reference_M: list[float]) -> Iterator[float]:
+    """What each point adds to the hypervolume of those before it; only the frontier so far is kept."""
+    volume, kept = 0.0, values_NM[:0]
     for point in values_NM:
-        candidates = np.vstack([kept, point])
-        mask = non_dominated(candidates)
-        if mask[-1]:
-            kept = candidates[mask]
-            volume = hypervolume(kept, reference_M)
-        volumes.append(volume)
-    return np.asarray(volumes, dtype=np.float64)
+        if (kept <= point).all(axis=1).any():
+            yield 0.0
+            continue
+        kept = np.vstack([kept[~(point <= kept).all(axis=1)], point])
+        before, volume = volume, hypervolume(kept, reference_M)
+        yield max(volume - before, 0.0)
+
+
+def _gained_in_plane(values_N2: Floats, reference_2: list[float]) -> Iterator[float]:
+    """The same by the steps that a point cuts from the staircase so far, so that thousands take no longer than many."""
+    stairs: list[tuple[float, float]] = []
+    for x, y in values_N2.tolist():
+        first = last = bisect_left(stairs, (x, y))
+        top, left, area = stairs[first - 1][1] if first else reference_2[1], x, 0.0
+        if top <= y:
+            yield 0.0
+            continue
+        while last < len(stairs) and stairs[last][1] >= y:
+            area += (stairs[last][0] - left) * (top - y)
+            left, top = stairs[last]
+            last += 1
+        right = stairs[last][0] if last < len(stairs) else reference_2[0]
+        stairs[first:last] = [(x, y)]
+        yield area + (right - left) * (top - y)

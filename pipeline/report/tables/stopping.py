@@ -1,5 +1,6 @@
 """What early stopping spared: epochs trained beside those of the full budget."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ class EarlyStopping:
         trained_by_trial: Epochs that each trial with a history trained.
         trained: Epochs that the finished and the stopped trials trained.
         full: Epochs that those would have trained, each to the end of its own budget.
+        stopped_after: How many trials were stopped after so many epochs, the fewest epochs first.
+        spared_hours: What the stopped trials would still have trained, each at its own mean pace; NaN where unknown.
     """
 
     rule: Mapping[str, Any]
@@ -30,6 +33,8 @@ class EarlyStopping:
     trained_by_trial: Mapping[int, int]
     trained: int
     full: int
+    stopped_after: Mapping[int, int]
+    spared_hours: float
 
     @property
     def share(self) -> float:
@@ -53,15 +58,27 @@ def early_stopping(record: StudyRecord) -> EarlyStopping | None:
     trained = epochs_trained(record)
     budget = _budgets(record)
     ended = record.trials.loc[record.trials["state"].isin(["finished", "stopped"]), "trial"]
-    known = [trial for trial in ended if trial in trained.index and np.isfinite(budget[trial])]
+    known = ended[ended.isin(trained.index) & np.isfinite(budget[ended].to_numpy())]
+    stopped = trial_numbers(with_state(record, "stopped"))
+    after = trained[trained.index.isin(stopped)]
     return EarlyStopping(
         rule=record.spec["early_stopping"],
-        stopped=trial_numbers(with_state(record, "stopped")),
+        stopped=stopped,
         trials=len(record.trials),
         trained_by_trial=dict(zip(map(int, trained.index), map(int, trained), strict=True)),
         trained=int(trained[known].sum()),
         full=int(budget[known].sum()),
+        stopped_after=dict(sorted(Counter(after.tolist()).items())),
+        spared_hours=_hours(record, (budget.reindex(after.index) - after).clip(lower=0)),
     )
+
+
+def _hours(record: StudyRecord, epochs: "pd.Series[float]") -> float:
+    """What so many more epochs of each trial would have taken, at its own mean pace."""
+    history = record.history.assign(seconds=numbers(record.history, "time/epoch_seconds"))
+    pace = history[history["trial"].isin(epochs.index)].groupby("trial")["seconds"].mean()
+    seconds = (epochs * pace).dropna()
+    return float(seconds.sum()) / 3600 if len(seconds) else float("nan")
 
 
 def epochs_trained(record: StudyRecord) -> "pd.Series[int]":

@@ -11,6 +11,7 @@ from pipeline.search.pareto import feasible
 from pipeline.tracking.record import StudyRecord
 
 TERMS = ("val/reconstruction", "val/kl", "train/kl_weight")
+NO_HISTORY = "No trial of the frontier has a history of its epochs."
 TERMS_WITHOUT_RATE = ("val/reconstruction", "val/squared_error")
 
 
@@ -44,11 +45,9 @@ def training_curves(record: StudyRecord, most: int = 7) -> TrainingCurves | Miss
     With a single objective, those of the best trials.
     """
     objectives = objective_signs(record.spec)
-    members = frontier(record) if len(objectives) > 1 else _best(record, most)
-    members = members[members["trial"].isin(record.history["trial"])].reset_index(drop=True)
-    if members.empty:
-        return Missing("No trial of the frontier has a history of its epochs.")
-    shown = members.iloc[_spread(len(members), most, _champion_place(record, members))]
+    shown = spread_over_frontier(record, most)
+    if shown.empty:
+        return Missing(NO_HISTORY)
     trials = trial_numbers(shown)
     history = record.history[record.history["trial"].isin(trials)]
     terms = _terms(history)
@@ -64,6 +63,13 @@ def training_curves(record: StudyRecord, most: int = 7) -> TrainingCurves | Miss
         curves=curves.astype({"trial": int}),
         frontier_size=len(frontier(record)),
     )
+
+
+def spread_over_frontier(record: StudyRecord, most: int) -> pd.DataFrame:
+    """At most `most` trials with a history, as `training_curves` takes them; no row where there is none."""
+    members = frontier(record) if len(objective_signs(record.spec)) > 1 else _best(record, most)
+    members = members[members["trial"].isin(record.history["trial"])].reset_index(drop=True)
+    return members.iloc[_spread(len(members), most, _champion_place(record, members))] if len(members) else members
 
 
 def _best(record: StudyRecord, most: int) -> pd.DataFrame:

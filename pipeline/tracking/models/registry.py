@@ -18,8 +18,8 @@ from pipeline.tracking.store import require_parent
 
 logger = logging.getLogger(__name__)
 
-# What a version does not take over from its model: what tells nothing there, and the rule, which only a choice has.
-OF_MODELS_ONLY = {layout.KIND, layout.STUDY, layout.UID, layout.CHAMPION_RULE, STUDY_RUN, CONTENT, PLACE, VERSIONS}
+# What a version does not take over from its model, since it tells nothing there.
+OF_MODELS_ONLY = {layout.KIND, layout.STUDY, layout.UID, STUDY_RUN, CONTENT, PLACE, VERSIONS}
 NOTHING_YET = json.dumps({"model_id": None, "records": []})
 RECORDS_REMEMBERED = 100
 

@@ -24,7 +24,8 @@ class Adversarial(VAE):
         super().__init__(models, shape, generators_K)
         latent_K, width_K = [model.latent_dim for model in models], [128] * len(models)
         network = self.network.model_copy(update={"batch_norm": False})
-        widths = [latent_K, width_K, width_K, [1] * len(models)]
+        # One column would do; but a product with fewer than four rounds in its own way where a member is alone.
+        widths = [latent_K, width_K, width_K, [4] * len(models)]
         self.discriminator = StackedMLP(widths, network, generators_K)
 
     def code(self, x_KBD: Tensor, condition_KBC: Tensor | None, noise_KBZ: Tensor | None) -> Code:

@@ -89,8 +89,7 @@ class Hierarchical(Family):
     def decode(self, z_KBZ: Tensor, condition_KBC: Tensor | None = None) -> Tensor:
         """What the likelihood takes for p(x|z1, z2), shape (K, B, E)."""
         # A member's own two codes go side by side to the front, as its decoder has them; padding goes behind.
-        ordered_KBZ = torch.gather(z_KBZ, 2, self.order_K1Z.expand_as(z_KBZ))
-        decoded: Tensor = self.decoder(ordered_KBZ[..., : max(self.noise_sizes_K)])
+        decoded: Tensor = self.decoder(torch.gather(z_KBZ, 2, self.order_K1Z.expand_as(z_KBZ)))
         return decoded
 
     def prior(self, noise_KBZ: Tensor) -> Tensor:

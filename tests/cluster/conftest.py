@@ -1,0 +1,17 @@
+import pytest
+
+from tests.cluster.nodes import Node
+from tests.object_store import served_bucket
+
+
+@pytest.fixture(scope="package")
+def node(tmp_path_factory):
+    """A head on which MLflow has been started once, with its artifacts in a bucket."""
+    folder = tmp_path_factory.mktemp("node")
+    with served_bucket(folder.with_name("bucket.log")):
+        node = Node(folder)
+        started = node.server("start")
+        assert started.returncode == 0, started.stdout + started.stderr
+        assert started.stdout == f"MLflow answers at {node.uri}\n"
+        yield node
+        node.server("stop")

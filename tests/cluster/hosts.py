@@ -1,0 +1,146 @@
+"""Machines of one's own on one machine: a network, process and mount namespace each, with sshd as its first process.
+
+What Ray does in one of them, `ray stop` included, reaches that one only. It takes root.
+"""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NETWORK, BRIDGE = "10.123.77", "vaestudy"
+GATEWAY = f"{NETWORK}.1"
+NEEDED = {"ip": "iproute2", "ssh": "openssh-client", "ssh-keygen": "openssh-client", "rsync": "rsync"}
+SSHD = "/usr/sbin/sshd"
+SSH = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR")
+# Folders that each machine has for itself; all else is shared with the machine that it is on.
+OWN = {"/root": "700", "/tmp": "1777", "/run": "755", "/dev/shm": "1777"}
+BOOT = """
+set -euo pipefail
+mount --make-rprivate /
+hostname {name}
+ip link set lo up
+mount -t tmpfs own {disk}
+{own}
+{shown}
+{bind}
+mkdir -m 755 /run/sshd
+mkdir -m 700 /root/.ssh
+cp {folder}/key.pub /root/.ssh/authorized_keys
+cp {folder}/hostkey /run/hostkey
+cp /etc/skel/.bashrc /etc/skel/.profile /root/
+exec {sshd} -D -e -f /dev/null -o HostKey=/run/hostkey -o UsePAM=no -o StrictModes=no -o PidFile=none \
+  -o MaxStartups=50 -o MaxSessions=100 -o UseDNS=no
+"""
+
+
+def missing() -> str | None:
+    """What this machine lacks to have such machines; None where it lacks nothing."""
+    if os.geteuid() != 0:
+        return "needs root, for namespaces"
+    packages = {package for program, package in NEEDED.items() if shutil.which(program) is None}
+    packages |= set() if Path(SSHD).exists() else {"openssh-server"}
+    if packages:
+        return f"needs the packages {' '.join(sorted(packages))}"
+    made = subprocess.run(["ip", "netns", "add", f"{BRIDGE}-try"], capture_output=True, text=True, check=False)
+    subprocess.run(["ip", "netns", "delete", f"{BRIDGE}-try"], capture_output=True, check=False)
+    return f"needs the right to make namespaces: {made.stderr.strip()}" if made.returncode else None
+
+
+class Host:
+    """One machine."""
+
+    def __init__(self, folder: Path, number: int):
+        self.folder, self.name, self.address = folder, f"{BRIDGE}{number}", f"{NETWORK}.{10 + number}"
+
+    def boot(self) -> None:
+        """Start it, with empty disks, and wait for its sshd."""
+        _ip("netns", "add", self.name)
+        _ip("link", "add", f"{self.name}v", "type", "veth", "peer", "name", "eth0", "netns", self.name)
+        _ip("link", "set", f"{self.name}v", "master", BRIDGE, "up")
+        for words in (
+            ["addr", "add", f"{self.address}/24", "dev", "eth0"],
+            ["link", "set", "eth0", "up"],
+            ["route", "add", "default", "via", GATEWAY],
+        ):
+            _ip("-n", self.name, *words)
+        namespaces = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        command = ["ip", "netns", "exec", self.name, *namespaces, "bash", "-c", self._script()]
+        with (self.folder / f"{self.name}.log").open("wb") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        deadline = time.monotonic() + 20
+        while self.run("true").returncode:
+            assert time.monotonic() < deadline, (self.folder / f"{self.name}.log").read_text()
+            time.sleep(0.1)
+
+    def _script(self) -> str:
+        disk = self.folder / f"{self.name}-disk"
+        disk.mkdir()
+        own = [f"mkdir -p -m {mode} {disk}{path}" for path, mode in OWN.items()]
+        # What the machines need of the folders that they have for themselves: Python, and the project.
+        needed = {Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[2]}
+        shown = [path for path in needed if any(str(path).startswith(f"{one}/") for one in OWN)]
+        show = [f"mkdir -p {disk}{path} && mount --bind -o ro {path} {disk}{path}" for path in shown]
+        # Last /tmp, in which the disk itself may be.
+        bind = [f"mount --rbind {disk}{path} {path}" for path in sorted(OWN, key=lambda path: path == "/tmp")]
+        early = [f"cp {self.folder}/key.pub {self.folder}/hostkey {disk}/tmp"]
+        lines = {"own": own, "shown": [*show, *early], "bind": bind}
+        text = BOOT.format(
+            name=self.name, disk=disk, folder="/tmp", sshd=SSHD, **{key: "\n".join(some) for key, some in lines.items()}
+        )
+        return text
+
+    def run(self, command: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command there."""
+        words = ["ssh", *SSH, "-i", str(self.folder / "key"), "-o", "ConnectTimeout=5", f"root@{self.address}", command]
+        return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+
+    def processes(self) -> list[str]:
+        """The commands of what runs there, but for sshd and this question."""
+        lines = self.run("ps -eo args --no-headers").stdout.splitlines()
+        return [line for line in lines if not any(word in line for word in ("sshd", "ps -eo args", "[", "unshare"))]
+
+    def crash(self) -> None:
+        """Take its power away: nothing on it gets to do anything more."""
+        subprocess.run(["ip", "link", "set", f"{self.name}v", "down"], check=False)
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+@contextmanager
+def booted(folder: Path, count: int) -> Iterator[list[Host]]:
+    """So many machines, gone afterwards with all that runs on them; this machine is at GATEWAY."""
+    for name in ("key", "hostkey"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
+    hosts = [Host(folder, number + 1) for number in range(count)]
+    _remove(hosts)
+    _ip("link", "add", BRIDGE, "type", "bridge")
+    try:
+        _ip("addr", "add", f"{GATEWAY}/24", "dev", BRIDGE)
+        _ip("link", "set", BRIDGE, "up")
+        for host in hosts:
+            host.boot()
+        yield hosts
+    finally:
+        for host in hosts:
+            if hasattr(host, "process"):
+                host.crash()
+        _remove(hosts)
+
+
+def _remove(hosts: list[Host]) -> None:
+    """What is left of these machines, of an earlier test too."""
+    links = [f"ip link delete {link}" for link in [*(f"{host.name}v" for host in hosts), BRIDGE]]
+    names = [f"ip netns delete {host.name}" for host in hosts]
+    subprocess.run(["bash", "-c", "\n".join([*links, *names])], capture_output=True, check=False)
+
+
+def _ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"ip {shlex.join(words)}: {done.stderr}"

@@ -1,0 +1,189 @@
+"""The page in a real browser, opened from disk with no network: live figures, and pictures where no script runs."""
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageStat
+
+from pipeline.report import write_report
+from pipeline.tracking.record import StudyRecord
+
+from .browser import CHROMIUM, Browser
+from .eventful import eventful
+from .families import looked_into
+from .page import page_of
+from .studies import study
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+LIVE = {
+    "plane", "hypervolume", "frontier_auroc", "importances", "parallel", "slices", "contour", "training", "course",
+}  # fmt: skip
+SIZES = {"desktop": (1280, 900, False), "phone": (390, 844, True)}
+SERVER = "http://mlflow.example:5000"
+
+
+@pytest.fixture(scope="module")
+def record() -> StudyRecord:
+    """A study on a server, some of its trials stopped, failed or beyond a constraint."""
+    made = eventful(looked_into(study(trials=40, epochs=8)), constraints=())
+    return replace(made, tracking_uri=SERVER.replace("//", "//me:a-password@"))
+
+
+@pytest.fixture(scope="module")
+def written(record: StudyRecord, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(record, tmp_path_factory.mktemp("page") / "report")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("chromium")) as opened:
+        yield opened
+
+
+def drawn(browser: Browser, page: Path, *names: str) -> None:
+    """Opens the page and looks at live figures, by default at all, as each is drawn when it comes near."""
+    browser.open(page)
+    for name in names or sorted(LIVE):
+        show(browser, name)
+        browser.wait(f"document.querySelector('[data-live={name}].is-live .live .main-svg') !== null")
+
+
+def show(browser: Browser, name: str) -> None:
+    browser.evaluate(f"document.querySelector('[data-live={name}]').scrollIntoView()")
+
+
+def place(browser: Browser, name: str, trial: int) -> tuple[float, float]:
+    """Where in the window a live figure draws a trial."""
+    found = browser.evaluate(
+        f"""(() => {{
+          const figure = document.querySelector('[data-live={name}] .live'), told = JSON.parse(live.textContent).trials;
+          const row = told.number.indexOf({trial}), box = figure.getBoundingClientRect();
+          const trace = figure._fullData.find((one) => one.mode === 'markers' && (one.customdata || []).includes(row));
+          const i = trace.customdata.indexOf(row), {{ xaxis, yaxis }} = figure._fullLayout;
+          return JSON.stringify([box.left + xaxis._offset + xaxis.d2p(trace.x[i]),
+                                 box.top + yaxis._offset + yaxis.d2p(trace.y[i])]);
+        }})()"""
+    )
+    x, y = json.loads(found)
+    return float(x), float(y)
+
+
+def chosen(record: StudyRecord) -> int:
+    assert record.champion is not None
+    return record.champion.trial
+
+
+def picture(png: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(png)).convert("RGB")
+
+
+def test_every_live_figure_is_drawn_without_a_network_and_without_a_complaint(browser: Browser, written: Path) -> None:
+    browser.look(1280, 900)
+    drawn(browser, written)
+    assert browser.complaints == []
+    assert {address.split(":")[0] for address in browser.requests} <= {"file", "data", "blob"}
+    assert browser.evaluate("document.querySelectorAll('[data-live]').length") == len(LIVE)
+    labels = "[...document.querySelectorAll('[data-live] .live')].map((one) => one.ariaLabel)"
+    assert browser.evaluate(labels) == browser.evaluate(
+        "[...document.querySelectorAll('[data-live] img')].map((i) => i.alt)"
+    )
+
+
+def test_hovering_tells_the_configuration_and_a_click_opens_the_run(
+    browser: Browser, written: Path, record: StudyRecord
+) -> None:
+    browser.look(1280, 900)
+    drawn(browser, written, "plane")
+    trial = chosen(record)
+    browser.point(*place(browser, "plane", trial))
+    browser.wait("document.querySelector('[data-live=plane] .hovertext') !== null")
+    told = browser.evaluate("document.querySelector('[data-live=plane] .hoverlayer').textContent")
+    row = record.trials.set_index("trial").loc[trial]
+    assert f"trial {trial}" in told
+    assert f"latent size: {row['latent_dim']}" in told
+    assert f"free_bits.kind: {row['free_bits.kind']}" in told
+    assert f"{row['beta']:.4g}" in told
+    browser.point(*place(browser, "plane", trial), click=True)
+    wanted = f"{SERVER}/#/experiments/{record.experiment_id}/runs/{row['run_id']}"
+    browser.until(lambda: wanted in browser.opened, "the run is opened")
+    links = {link["href"] for link in page_of(written.parent).all("a")}
+    assert {f"{SERVER}/#/experiments/{record.experiment_id}/runs/{run}" for run in record.trials["run_id"]} <= links
+    assert "a-password" not in written.read_text(encoding="utf-8")
+
+
+def test_the_reader_chooses_the_colour(browser: Browser, written: Path) -> None:
+    browser.look(1280, 900)
+    drawn(browser, written, "plane")
+    choices = "[...document.querySelectorAll('[data-live=plane] option')].map((one) => one.text)"
+    assert browser.evaluate(choices) == ["validation AUROC", "beta", "latent size", "validation active units"]
+    fills = "[...document.querySelectorAll('[data-live=plane] .point')].map((one) => one.style.fill).join()"
+    seen = set()
+    for choice in range(4):
+        browser.evaluate(
+            f"(() => {{ const one = document.querySelector('[data-live=plane] select'); one.value = {choice};"
+            "one.dispatchEvent(new Event('change')); })()"
+        )
+        browser.until(lambda: browser.evaluate(fills) not in seen, "other colours")
+        seen.add(browser.evaluate(fills))
+    assert len(seen) == 4
+
+
+def test_dragging_along_an_axis_picks_the_lines_that_cross_it(
+    browser: Browser, written: Path, record: StudyRecord
+) -> None:
+    browser.look(1280, 900)
+    drawn(browser, written, "parallel")
+    box = browser.evaluate(
+        "(() => { const one = document.querySelector('[data-live=parallel] .live'), { xaxis, yaxis } = one._fullLayout,"
+        "box = one.getBoundingClientRect(); return JSON.stringify([box.left + xaxis._offset + xaxis.d2p(1),"
+        "box.top + yaxis._offset + yaxis.d2p(1.03), box.top + yaxis._offset + yaxis.d2p(0.54)]); })()"
+    )
+    x, top, low = json.loads(box)
+    browser.drag((x - 12, top), (x + 12, low))
+    browser.wait("document.querySelector('[data-live=parallel] .live').data.at(-1).x.length > 0")
+    lines = browser.evaluate(
+        "document.querySelector('[data-live=parallel] .live').data.at(-1).y.filter((y) => y === null).length"
+    )
+    finished = record.trials[record.trials["state"] == "finished"]
+    latent = np.log(finished["latent_dim"].to_numpy(float))
+    assert lines == int((latent > latent.min() + 0.54 * np.ptp(latent)).sum())
+
+
+def test_without_scripts_and_in_print_the_pictures_are_shown(browser: Browser, written: Path) -> None:
+    shown = "[...document.querySelectorAll('figure img')].filter((one) => one.offsetHeight > 50).length"
+    live = "[...document.querySelectorAll('.live')].filter((one) => one.offsetHeight > 0).length"
+    pictures = len(page_of(written.parent).all("img"))
+    browser.look(1280, 900)
+    drawn(browser, written)
+    assert browser.evaluate(live) == len(LIVE)
+    assert browser.evaluate(shown) == pictures - len(LIVE)
+    browser.look(800, 900, media="print")
+    assert (browser.evaluate(shown), browser.evaluate(live)) == (pictures, 0)
+    browser.look(1280, 900)
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    browser.open(written)
+    browser.call("Emulation.setScriptExecutionDisabled", value=False)
+    assert (browser.evaluate(shown), browser.evaluate(live)) == (pictures, 0)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_nothing_is_blank_and_nothing_overflows_sideways(
+    browser: Browser, written: Path, size: str, dark: bool
+) -> None:
+    width, height, touch = SIZES[size]
+    browser.look(width, height, dark=dark, touch=touch)
+    drawn(browser, written)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    for name in ("plane", "parallel", "contour"):
+        show(browser, name)
+        seen = picture(browser.screenshot())
+        assert seen.size == (width, height)
+        assert (ImageStat.Stat(seen.convert("L")).median[0] < 100) == dark
+        assert len(seen.getcolors(width * height) or ()) > 200
+    assert browser.complaints == []

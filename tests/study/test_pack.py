@@ -1,0 +1,165 @@
+"""Tasks in one worker: in company they are what they are alone, and the trouble of one is no other's."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from pipeline.data import prepare
+from pipeline.spec import load_spec
+from pipeline.study.messages import Assignment, Orders, Task
+from pipeline.study.pack import Pack
+from pipeline.vae.population import Population
+
+SPEC = {
+    "study": "digits",
+    "data": {"source": "digits", "anomaly_labels": [8]},
+    "model": {"network": {"kind": "mlp", "hidden": [32, 16]}, "likelihood": "bernoulli"},
+    "training": {"batch_size": 128},
+    "search": {
+        "beta": {"low": 0.1, "high": 10, "log": True},
+        "latent_dim": {"low": 2, "high": 8, "type": "int"},
+        "network.activation": {"choices": ["relu", "tanh"]},
+        "training.learning_rate": {"low": 1e-4, "high": 1e30, "log": True},
+        "training.epochs": {"low": 4, "high": 6, "type": "int"},
+    },
+    "resources": {"trials_per_device": 8},
+    "checkpoints": {"every_seconds": 0},
+    "diagnostics": {"iwae_draws": 0},
+}
+DIVERGES = 3
+
+
+def task(number, **others):
+    parameters = {
+        "beta": 0.5 + number,
+        "latent_dim": 2 + number,
+        "network.activation": "tanh" if number == 2 else "relu",
+        "training.learning_rate": 1e-3,
+        "training.epochs": 4 + number % 3,
+    }
+    return Task(key=f"trial-{number:04d}", number=number, parameters={**parameters, **others})
+
+
+TASKS = [task(number) for number in range(5)]
+
+
+def open_pack(folder, **resources):
+    spec = load_spec(SPEC)
+    plain = spec.plain()
+    plain["resources"] |= resources
+    sha256 = prepare(spec.data).sha256
+    return Pack(Assignment(spec=plain, data_sha256=sha256, folder=str(folder), mailbox=""))
+
+
+def train(pack, tasks, each_turn=lambda: None):
+    """Every epoch that was told of, and the last report, of each task."""
+    pack.obey(Orders(start=list(tasks)))
+    epochs, ends = {one.key: {} for one in tasks}, {}
+    while len(ends) < len(tasks):
+        for key, report in pack.advance().items():
+            epochs[key] |= {record.epoch: record.metrics for record in report.epochs}
+            if report.state != "running":
+                ends[key] = report
+        each_turn()
+    return epochs, ends
+
+
+def timeless(metrics):
+    return {name: value for name, value in metrics.items() if not name.startswith("time/")}
+
+
+def same(one, other):
+    (epochs, ends), (_, other_epochs, other_ends) = one, other
+    for key, history in epochs.items():
+        assert {epoch: timeless(metrics) for epoch, metrics in history.items()} == {
+            epoch: timeless(metrics) for epoch, metrics in other_epochs[key].items()
+        }
+        assert (ends[key].state, timeless(ends[key].metrics)) == (
+            other_ends[key].state,
+            timeless(other_ends[key].metrics),
+        )
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Each task in a worker of its own: the folder, every epoch and the last reports."""
+    folder, epochs, ends = tmp_path_factory.mktemp("alone"), {}, {}
+    for one in TASKS:
+        its_epochs, its_ends = train(open_pack(folder, trials_per_device=1), [one])
+        epochs |= its_epochs
+        ends |= its_ends
+    return folder, epochs, ends
+
+
+def test_tasks_in_company_end_with_the_numbers_and_files_that_they_have_alone(alone, tmp_path):
+    same(train(open_pack(tmp_path), TASKS), alone)
+    for one in TASKS:
+        places = [folder / "trials" / one.key for folder in (tmp_path, alone[0])]
+        weights = [load_file(place / "model.safetensors") for place in places]
+        assert weights[0].keys() == weights[1].keys()
+        assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
+        pd.testing.assert_frame_equal(*[pd.read_parquet(place / "scores.parquet") for place in places])
+
+
+def test_who_joins_and_leaves_in_mid_training_changes_nobody(alone, tmp_path):
+    pack, ends, epochs = open_pack(tmp_path), {}, {}
+    waiting = list(TASKS)
+    while len(ends) < len(TASKS) - 1:
+        pack.obey(Orders(start=waiting[:1], stop=[TASKS[1].key] if len(ends) == 1 else []))
+        del waiting[:1]
+        for key, report in pack.advance().items():
+            epochs.setdefault(key, {}).update({record.epoch: record.metrics for record in report.epochs})
+            if report.state != "running" and key != TASKS[1].key:
+                ends[key] = report
+    del epochs[TASKS[1].key]
+    same((epochs, ends), alone)
+
+
+def test_one_that_diverges_ends_with_its_reason_and_the_others_as_they_would(alone, tmp_path):
+    bad = task(DIVERGES, **{"training.learning_rate": 1e29})
+    company = [one if one.number != DIVERGES else bad for one in TASKS]
+    epochs, ends = train(open_pack(tmp_path), company)
+    report = ends.pop(bad.key)
+    assert (report.state, report.failure) == ("failed", "diverged")
+    del epochs[bad.key]
+    same((epochs, ends), alone)
+
+
+@pytest.mark.parametrize(("error", "failure", "seats"), [(ValueError, "error", 8), (MemoryError, "out_of_memory", 2)])
+def test_an_error_of_one_is_found_to_be_its_own(alone, tmp_path, monkeypatch, error, failure, seats):
+    whole = Population.train_epoch
+
+    def fails(population):
+        if any(member.spec.objective.beta == 0.5 + DIVERGES for member in population.members):
+            raise error("no")
+        return whole(population)
+
+    monkeypatch.setattr(Population, "train_epoch", fails)
+    pack = open_pack(tmp_path)
+    epochs, ends = train(pack, TASKS)
+    report = ends.pop(TASKS[DIVERGES].key)
+    assert (report.state, report.failure) == ("failed", failure)
+    assert "no" in report.error
+    assert pack.seats == seats
+    del epochs[TASKS[DIVERGES].key]
+    same((epochs, ends), alone)
+
+
+def test_a_worker_that_comes_after_a_dead_one_goes_on_from_its_checkpoints(alone, tmp_path):
+    dead = open_pack(tmp_path)
+    dead.obey(Orders(start=TASKS))
+    for _ in range(3):
+        dead._train_epoch()
+    same(train(open_pack(tmp_path), TASKS), alone)
+
+
+def test_a_task_that_cannot_be_begun_fails_alone(tmp_path):
+    bad = task(7, beta="much")
+    _, ends = train(open_pack(tmp_path), [*TASKS[:2], bad])
+    assert {key: report.state for key, report in ends.items()} == {
+        TASKS[0].key: "finished",
+        TASKS[1].key: "finished",
+        bad.key: "failed",
+    }
+    assert ends[bad.key].failure == "error"

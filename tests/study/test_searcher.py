@@ -1,0 +1,146 @@
+"""Workers come, report, die and leave in any order; what the driver hands out and takes back has to add up."""
+
+from collections import Counter, deque
+
+from hypothesis import given
+from hypothesis import strategies as st
+from ray.tune.search import Searcher
+
+from pipeline.study.halt import Halt
+from pipeline.study.ledger import Ledger
+from pipeline.study.messages import Assignment, Task, TrialReport, WorkerReport
+from pipeline.study.searcher import LedgerSearcher
+
+
+class Nowhere:
+    """Tracking is not what these tests are about; the ledger tells it of everything it does."""
+
+    def __getattr__(self, name):
+        return lambda *args: None
+
+
+class Tasks(Ledger):
+    """A ledger of numbered tasks that writes down how each one ended."""
+
+    def __init__(self, count):
+        super().__init__(Nowhere(), {})
+        self.fresh = deque(Task(key=f"trial-{number:04d}", number=number, parameters={}) for number in range(count))
+        self.ends = Counter()
+
+    def _fresh(self):
+        return self.fresh.popleft() if self.fresh else None
+
+    def _has_fresh(self):
+        return bool(self.fresh)
+
+    def _describe(self, task):
+        return task.key, {}
+
+    def _close(self, task, report, history):
+        self.ends[task.key] += 1
+
+
+class Floor:
+    """Workers as Tune would run them, one step at a time."""
+
+    def __init__(self, tasks, seats, at_once, workers):
+        self.ledger, self.seats, self.posted = Tasks(tasks), seats, {}
+        self.tasks = {}
+        self.at_once, self.most, self.known = at_once, workers, {}
+        self.searcher = LedgerSearcher(
+            self.ledger, self.hire, self.posted.__setitem__, tasks=tasks, at_once=at_once, workers=workers, halt=Halt()
+        )
+
+    def hire(self, number, is_alone):
+        return Assignment(spec={}, data_sha256="", folder="", mailbox=f"box-{number}", is_alone=is_alone)
+
+    def call_in(self):
+        name = f"worker-{len(self.known)}"
+        answer = self.searcher.suggest(name)
+        if answer not in (None, Searcher.FINISHED):
+            self.known[name] = answer["assignment"]
+            self.tasks[name] = {}
+            self.posted[answer["assignment"].mailbox] = None
+        return answer
+
+    def step(self, name, fate):
+        """One worker collects its orders and reports; `fate` says what becomes of its tasks."""
+        assignment, mine = self.known[name], self.tasks[name]
+        orders, self.posted[assignment.mailbox] = self.posted[assignment.mailbox], None
+        if orders is not None and orders.is_over:
+            assert not mine
+            return self.leave(name)
+        for task in orders.start if orders else ():
+            mine[task.key] = task
+        reports = {key: self.report(task, fate) for key, task in mine.items()}
+        for key, report in reports.items():
+            if report.state != "running":
+                del mine[key]
+        seats = 1 if assignment.is_alone else self.seats
+        self.searcher.take_report(name, WorkerReport(seats=seats, tasks=reports))
+        return None
+
+    def report(self, task, fate):
+        if fate == "memory" and not task.is_alone:
+            return TrialReport(state="failed", failure="out_of_memory", error="")
+        return TrialReport(state="finished") if fate != "nothing" else TrialReport()
+
+    def leave(self, name):
+        del self.tasks[name]
+        self.searcher.on_trial_complete(name, {})
+
+    def die(self, name):
+        del self.tasks[name]
+        self.searcher.on_trial_complete(name, error=True)
+
+    def check(self):
+        held = [key for mine in self.tasks.values() for key in mine]
+        promised = [
+            task.key for name in self.tasks for task in getattr(self.posted[self.known[name].mailbox], "start", ())
+        ]
+        out = [*held, *promised]
+        assert len(out) == len(set(out)) <= self.at_once
+        assert len(self.tasks) <= self.most
+        for name, mine in self.tasks.items():
+            assert len(mine) <= (1 if self.known[name].is_alone else self.seats)
+            assert self.known[name].is_alone or not any(task.is_alone for task in mine.values())
+        # Who needs a whole device would never get one beside others.
+        assert len(self.tasks) == 1 or not any(self.known[name].is_alone for name in self.tasks)
+
+
+FATES = st.sampled_from(["nothing", "finish", "finish", "memory"])
+MOVES = st.lists(
+    st.tuples(st.sampled_from(["call", "step", "step", "step", "die"]), st.integers(0, 9), FATES), max_size=80
+)
+
+
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(1, 8), MOVES)
+def test_every_task_ends_once_whatever_becomes_of_its_workers(tasks, seats, at_once, moves):
+    floor = Floor(tasks, seats, at_once, workers=-(-at_once // seats))
+    for move, which, fate in moves:
+        names = sorted(floor.tasks)
+        if move == "call" or not names:
+            floor.call_in()
+        elif move == "step":
+            floor.step(names[which % len(names)], fate)
+        else:
+            floor.die(names[which % len(names)])
+        floor.check()
+    for _ in range(20 * tasks + 20):
+        if floor.call_in() == Searcher.FINISHED:
+            break
+        for name in sorted(floor.tasks):
+            floor.step(name, "finish")
+            floor.check()
+    assert floor.call_in() == Searcher.FINISHED
+    assert floor.ledger.ends == Counter({f"trial-{number:04d}": 1 for number in range(tasks)})
+
+
+def test_what_is_left_is_shared_so_that_no_worker_stands_idle_beside_a_full_one():
+    floor = Floor(tasks=4, seats=8, at_once=16, workers=2)
+    for _ in range(2):
+        floor.call_in()
+    for _ in range(2):
+        for name in sorted(floor.tasks):
+            floor.step(name, "nothing")
+    assert [len(mine) for mine in floor.tasks.values()] == [2, 2]
