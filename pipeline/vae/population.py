@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline.data import Dataset
 from pipeline.vae.evaluation import Examples, Measurement, measure, metrics_of
 from pipeline.vae.families import Family
+from pipeline.vae.manual import ManualStep, covers
 from pipeline.vae.members import LASTING_STREAMS, Member, Progress
 from pipeline.vae.objective import Objective
 from pipeline.vae.optimizer import StackedAdam
@@ -166,6 +167,12 @@ class Population:
     def _set_objective(self, multiplier_K: Tensor) -> None:
         specs = [member.spec.objective for member in self.members]
         self.objective = Objective(specs, multiplier_K, multiplier_K)
+        is_manual = bool(self.members) and covers(self.model)
+        self.manual = self._manual() if is_manual else None
+
+    def _manual(self) -> ManualStep:
+        """The hand-written step, laid out for the members that there are."""
+        return ManualStep(self.model, self.objective, self.adam.gradients, self.batch_size)
 
     def tensor(self, values: object) -> Tensor:
         """Values on the population's device, in its dtype."""
@@ -266,6 +273,8 @@ class Population:
             noise_KBZ: Standard normal noise of the draws.
             weight_K: The annealing's weight of the KL.
         """
+        if self.manual is not None:
+            return Losses(*self.manual(seen_KBD, x_KBD, condition_KBC, noise_KBZ, weight_K))
         code = self.model.code(seen_KBD, condition_KBC, noise_KBZ)
         decoded_KBE = self.model.decode(code.z_KBZ, condition_KBC)
         reconstruction_K = self.model.likelihood.negative_log(decoded_KBE, x_KBD).sum(dim=2).mean(dim=1)

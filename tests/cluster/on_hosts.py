@@ -225,10 +225,10 @@ def _shut_down(operator: Operator, left: list[Host]) -> None:
     stop = f". {nodes}/environment.sh s3://bucket && bash {nodes}/mlflow_server.sh stop"
     operator.run("ray", "exec", str(operator.cluster), stop)
     operator.run("ray", "down", "--yes", str(operator.cluster))
-    # Workers are not told: they end once they have missed their head for a minute.
     for host in left:
-        operator.say(f"waiting until nothing is left on {host.name}")
-        wait_for(lambda host=host: not host.processes(), f"nothing is left on {host.name}: {host.processes()}", 180)
+        operator.say(f"ray stop on {host.name}")
+        assert host.run("bash -lic 'ray stop'").returncode == 0
+        wait_for(lambda host=host: not host.processes(), f"nothing is left on {host.name}: {host.processes()}", 60)
 
 
 def _answers(operator: Operator, address: str) -> bool:
