@@ -9,7 +9,7 @@ settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
 
 # Before anything imports Ray or MLflow: no test may reach a store or a cluster of the person who runs it.
-for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "VAE_STUDY_HOME", "VAE_STUDY_STORAGE"):
     os.environ.pop(name, None)
 
 # Nor prepare its data among theirs. Ray's workers inherit it.

@@ -63,7 +63,8 @@ def slots(resources: ResourcesSpec) -> int:
         largest = {kind: max((node.get(kind, 0) for node in _nodes()), default=0) for kind in ("CPU", "GPU")}
         raise UserError(
             f"resources: a worker asks for {resources.cpu:g} CPU and {resources.gpu:g} GPU; "
-            f"the largest node has {largest['CPU']:g} CPU and {largest['GPU']:g} GPU"
+            f"the largest node has {largest['CPU']:g} CPU and {largest['GPU']:g} GPU; where workers come when they are "
+            "needed, give --concurrency"
         )
     return fits * resources.most_per_device
 

@@ -65,7 +65,7 @@ class Progress:
     def confirm(self, done: int, total: int) -> None:
         """Show how far the stage after the search is."""
         self.bar.update(self.task, completed=done, total=total, facts="confirming the best with further seeds")
-        if not self.console.is_terminal and done == total:
+        if not self.console.is_terminal and 0 < done == total:
             self.console.print(f"{done}/{total} confirmations", highlight=False)
 
     def _frontier(self, finished_values: Sequence[Sequence[float]]) -> list[str]:
