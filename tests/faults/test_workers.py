@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -39,12 +40,14 @@ def test_a_trial_whose_worker_is_killed_goes_on_and_ends_with_the_same_bits(undi
 def test_a_trial_that_kills_every_worker_ends_and_the_study_goes_on(tmp_path):
     driver = Driver(tmp_path, more=ONE_BY_ONE, settings=["trials=4"])
     until(lambda: ended(tmp_path) >= 1, "a trial has ended")
-    while not ended(tmp_path, ["FAIL"]) and driver.process.poll() is None:
+
+    def is_over():
         for worker in driver.workers():
-            try:
+            with suppress(psutil.NoSuchProcess):
                 worker.send_signal(signal.SIGKILL)
-            except psutil.NoSuchProcess:
-                continue
+        return ended(tmp_path, ["FAIL"]) or driver.process.poll() is not None
+
+    until(is_over, "a trial has failed")
     assert driver.wait() == 0, driver.text()
     check_invariants(tmp_path, 4)
     failed = load_study("digits", home=tmp_path).trials.query("state == 'failed'")
