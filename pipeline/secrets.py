@@ -25,7 +25,7 @@ _WHOLE_ADDRESS = re.compile(r"://[^/:@]*:(.*)@", re.DOTALL)
 # Of what looks like several passwords, all is one: databases take anything but an @ for a part of it.
 _IN_ADDRESS = re.compile(r"(://[^\s/:@]*:)\S*@")
 _QUOTED = r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'"
-_AFTER_NAME = re.compile(rf"({_NAME}=)(?:{_QUOTED}|[^\s&#'\",;)\]}}]+)", re.IGNORECASE)
+_AFTER_NAME = re.compile(rf"({_NAME}=)(?:{_QUOTED}|[^\s&#'\",;)\]}}])+", re.IGNORECASE)
 _IN_MAPPING = re.compile(rf"([\"'][\w.-]*{_NAME}[\"']\s*:\s*)(?:{_QUOTED})", re.IGNORECASE)
 _IN_HEADER = re.compile(r"(authorization\W+(?:basic|bearer)\s+)[^\s'\",]+", re.IGNORECASE)
 

@@ -121,6 +121,9 @@ def _run(plan: Plan, store: StudyStore, writer: TrackingWriter, at_once: int, co
             repeats = repeats_of(plan, store, writer)
             again = Confirmation(repeats, writer, recalled, progress, keeper)
             run_stage(plan, again, at_once, len(repeats), halt)
+        except OSError as error:
+            # A full disk takes no word of what is left open, either.
+            halt.ask(error)
         finally:
             keeper.close()
 

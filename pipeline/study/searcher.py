@@ -16,12 +16,16 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from pipeline.errors import StudyError
 from pipeline.study.halt import Halt
 from pipeline.study.ledger import Ledger
 from pipeline.study.messages import Assignment, Orders, Task, TrialReport, WorkerReport
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+# Where so many in a row die before they say anything, for each that there may be, the next ones would too.
+STILLBORN = 3
 
 
 @dataclass(kw_only=True)
@@ -30,6 +34,7 @@ class Worker:
 
     mailbox: str
     is_alone: bool
+    has_reported: bool = False
     keys: set[str] = field(default_factory=set)
 
 
@@ -63,7 +68,7 @@ class LedgerSearcher(Searcher):
         self.left, self.at_once, self.most_workers = tasks, at_once, workers
         self.workers: dict[str, Worker] = {}
         self.causes: dict[str, str] = {}
-        self.hired = 0
+        self.hired = self.stillborn = 0
         self.aside: Task | None = None
 
     def suggest(self, trial_id: str) -> Any:
@@ -87,6 +92,7 @@ class LedgerSearcher(Searcher):
         """Write down what a worker says, and leave it its next orders."""
         worker = self.workers.get(trial_id)
         if worker is not None:
+            worker.has_reported, self.stillborn = True, 0
             stop = [key for key in report.tasks if not self._goes_on(worker, key, report.tasks[key])]
             start = self._fill(worker, report.seats)
             # Who has nothing to do leaves when nothing will come, or to make room for a task that has to be alone.
@@ -132,6 +138,10 @@ class LedgerSearcher(Searcher):
         """A worker has left, or died, and its tasks with it."""
         worker = self.workers.pop(trial_id, None)
         why = self.causes.pop(trial_id, "the trial's worker died")
+        if error and worker is not None and not worker.has_reported:
+            self.stillborn += 1
+            if self.stillborn >= STILLBORN * self.most_workers:
+                self.halt.ask(StudyError(f"{self.stillborn} workers in a row died before they began: {why}"))
         keys = worker.keys if worker is not None and not self.halt.why else set()
         for key in sorted(keys):
             self.guarded(lambda key=key: self.ledger.lost(key, why, len(keys) > 1), None)  # type: ignore[misc]

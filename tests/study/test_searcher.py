@@ -123,7 +123,7 @@ def test_every_task_ends_once_whatever_becomes_of_its_workers(tasks, seats, at_o
             floor.call_in()
         elif move == "step":
             floor.step(names[which % len(names)], fate)
-        else:
+        elif floor.searcher.workers[names[which % len(names)]].has_reported:
             floor.die(names[which % len(names)])
         floor.check()
     for _ in range(20 * tasks + 20):
@@ -144,3 +144,20 @@ def test_what_is_left_is_shared_so_that_no_worker_stands_idle_beside_a_full_one(
         for name in sorted(floor.tasks):
             floor.step(name, "nothing")
     assert [len(mine) for mine in floor.tasks.values()] == [2, 2]
+
+
+def test_workers_that_die_before_they_begin_end_the_study_and_those_of_a_lost_node_do_not():
+    floor = Floor(tasks=4, seats=1, at_once=2, workers=2)
+    for _ in range(5):
+        floor.call_in()
+        floor.die(list(floor.tasks)[-1])
+    floor.call_in()
+    floor.step(list(floor.tasks)[-1], "nothing")
+    for _ in range(5):
+        floor.call_in()
+        floor.die(list(floor.tasks)[-1])
+    assert floor.searcher.halt.why is None
+    floor.call_in()
+    floor.searcher.causes[list(floor.tasks)[-1]] = "no such library"
+    floor.die(list(floor.tasks)[-1])
+    assert "6 workers in a row died before they began: no such library" in str(floor.searcher.halt.why)
