@@ -70,6 +70,7 @@ def run_study(
         tracking_uri=tracking_uri_of(home, tracking_uri),
         storage_of=lambda study: study_storage or _sqlite_of(home, study),
         ray_address=ray_address,
+        study_file=Path(spec) if isinstance(spec, str | Path) else None,
     )
     drive(plan, places, concurrency, console or Console(file=io.StringIO()))
     return load_study(plan.name, home=home, tracking_uri=tracking_uri)

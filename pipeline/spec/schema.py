@@ -234,6 +234,8 @@ class StudySpec(SpecPart):
             del plain["constraints"]
         # To watch the machine changes no number.
         del plain["diagnostics"]["system_metrics"]
+        # Nor does the company of a trial.
+        del plain["resources"]["trials_per_device"]
         # Where the data lie may change; what they hold has a fingerprint of its own.
         plain["data"].pop("path")
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,18 +39,23 @@ def test_a_trial_whose_worker_is_killed_goes_on_and_ends_with_the_same_bits(undi
 
 
 def test_a_trial_that_kills_every_worker_ends_and_the_study_goes_on(tmp_path):
-    driver = Driver(tmp_path, more=ONE_BY_ONE, settings=["trials=4"])
-    until(lambda: ended(tmp_path) >= 1, "a trial has ended")
+    driver = Driver(tmp_path, more=ONE_BY_ONE, settings=["trials=2", "training.epochs=600"])
+    killed = 0.0
 
     def is_over():
-        for worker in driver.workers():
-            with suppress(psutil.NoSuchProcess):
-                worker.send_signal(signal.SIGKILL)
+        # A checkpoint says that the worker has the trial, and comes before the first report of an epoch.
+        nonlocal killed
+        with suppress(FileNotFoundError, psutil.NoSuchProcess):
+            found = newest_checkpoint(tmp_path)
+            if found is not None and found.stat().st_mtime > killed:
+                for worker in driver.workers():
+                    worker.send_signal(signal.SIGKILL)
+                killed = time.time()
         return ended(tmp_path, ["FAIL"]) or driver.process.poll() is not None
 
     until(is_over, "a trial has failed")
     assert driver.wait() == 0, driver.text()
-    check_invariants(tmp_path, 4)
+    check_invariants(tmp_path, 2)
     failed = load_study("digits", home=tmp_path).trials.query("state == 'failed'")
     assert (failed["failure"] == "preempted").all()
     assert failed["reason"].str.contains("died 3 times").all()
