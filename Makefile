@@ -29,7 +29,7 @@ check: .venv/installed-dev ## Lint, types, and which room of the house may impor
 	$(BIN)/lint-imports --no-cache
 
 test: .venv/installed-dev ## Install what tests need and run them all
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 test-cluster: .venv/installed-dev ## A cluster of three machines on this one, over ssh; root, some minutes
 	$(BIN)/pytest -s -rs tests/cluster/on_hosts.py
