@@ -21,7 +21,6 @@ from pipeline.spec import load_spec
 from tests.cluster.heads import BIN, served_head
 from tests.faults.runs import until
 from tests.leaks import leaks
-from tests.tracking.servers import free_port
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 DIGITS = SPACES / "digits.yaml"
@@ -152,7 +151,7 @@ class NoRay(BaseHTTPRequestHandler):
     ("address", "message"),
     [
         (
-            f"http://127.0.0.1:{free_port()}",
+            "http://127.0.0.1:1",
             "nothing answers there (Connection refused); expected a cluster's dashboard",
         ),
         ("http://no-such-host.invalid:8265", "nothing answers there"),
