@@ -125,7 +125,9 @@ def test_a_study_of_eight_trials_at_once_has_its_stores_in_postgresql_and_tells_
 
 def run_study(folder, notes, *words):
     """What it prints; its Ray keeps notes in a folder of its own."""
-    settings = ["training.epochs=4", "model.network.hidden=[16]", "confirm=null", "trials=8", "resources.cpu=0.2"]
+    settings = ["training.epochs=200", "model.network.hidden=[16]", "confirm=null", "trials=8"]
+    # One worker takes all of them.
+    settings += [f"resources.cpu={os.cpu_count()}", "resources.trials_per_device=8"]
     command = [sys.executable, "-m", "pipeline", "run", str(SPEC), "--concurrency", "8", *words]
     command += [word for setting in settings for word in ("--set", setting)]
     environment = {**os.environ, "RAY_TMPDIR": notes}
