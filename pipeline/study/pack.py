@@ -3,6 +3,7 @@
 import time
 import traceback
 from collections import deque
+from dataclasses import replace
 
 from pipeline.data import Dataset, prepare
 from pipeline.errors import Diverged
@@ -166,13 +167,7 @@ class Pack:
 
     def _end(self, group: Group, course: Course, report: TrialReport) -> None:
         """A task's last report, with the epochs that no report had yet."""
-        self.ended[course.key] = TrialReport(
-            epochs=course.unreported(),
-            state=report.state,
-            failure=report.failure,
-            error=report.error,
-            metrics=report.metrics,
-        )
+        self.ended[course.key] = replace(report, epochs=course.unreported())
         self._release(group, course)
 
     def _release(self, group: Group, course: Course) -> None:

@@ -113,9 +113,7 @@ class LedgerSearcher(Searcher):
     def _fill(self, worker: Worker, seats: int) -> list[Task]:
         """New tasks for a worker, but no more than its share of those that are left."""
         tasks: list[Task] = []
-        share = (
-            1 if worker.is_alone else min(seats, math.ceil(max(1, min(self.left, self.at_once)) / self.most_workers))
-        )
+        share = min(seats, math.ceil(max(1, min(self.left, self.at_once)) / self.most_workers))
         while len(worker.keys) < share and (task := self._next(worker)) is not None:
             worker.keys.add(task.key)
             tasks.append(task)

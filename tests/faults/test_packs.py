@@ -2,6 +2,7 @@
 
 import signal
 
+from pipeline.api import load_study
 from tests.faults.runs import Driver, check_equal, check_invariants, ended, until
 
 # Drawn at random and never stopped, so that no trial depends on when another one ended.
@@ -22,3 +23,4 @@ def test_trials_in_company_whose_worker_is_killed_end_with_the_bits_that_they_ha
     for home in (company, alone):
         check_invariants(home, 8)
     check_equal(company, alone)
+    assert load_study("digits", home=company).trials["preemptions"].sum() >= 1

@@ -102,17 +102,21 @@ def test_tasks_in_company_end_with_the_numbers_and_files_that_they_have_alone(al
         pd.testing.assert_frame_equal(*[pd.read_parquet(place / "scores.parquet") for place in places])
 
 
-def test_who_joins_and_leaves_in_mid_training_changes_nobody(alone, tmp_path):
-    pack, ends, epochs = open_pack(tmp_path), {}, {}
-    waiting = list(TASKS)
-    while len(ends) < len(TASKS) - 1:
-        pack.obey(Orders(start=waiting[:1], stop=[TASKS[1].key] if len(ends) == 1 else []))
-        del waiting[:1]
-        for key, report in pack.advance().items():
+def test_who_joins_and_leaves_in_mid_training_changes_nobody(alone, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.study.pack.SECONDS_PER_REPORT", 1e-3)
+    pack, ends, epochs, company = open_pack(tmp_path), {}, {}, []
+    leaver, staying = TASKS[1].key, {one.key for one in TASKS} - {TASKS[1].key}
+    orders = [Orders(start=[one]) for one in TASKS] + [Orders(stop=[leaver])]
+    while ends.keys() != staying:
+        pack.obey(orders.pop(0) if orders else Orders())
+        reports = pack.advance()
+        company.append(len(reports))
+        for key, report in reports.items():
             epochs.setdefault(key, {}).update({record.epoch: record.metrics for record in report.epochs})
-            if report.state != "running" and key != TASKS[1].key:
+            if report.state != "running":
                 ends[key] = report
-    del epochs[TASKS[1].key]
+    assert company[:4] == [1, 2, 3, 4]
+    assert 0 < len(epochs.pop(leaver)) < TASKS[1].parameters["training.epochs"]
     same((epochs, ends), alone)
 
 
