@@ -91,6 +91,8 @@ def timed(row: str, data: Path, listed: Path, epochs: int, place: Path) -> tuple
         words = [str(data), str(listed), str(epochs), str(place)]
         command = [sys.executable, "-m", f"benchmarks.peers.{row}", *words]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    # Never a Ray of somebody else's that runs here; ours sees to that itself.
+    environ |= {"RAY_ADDRESS": "local"} if row == "ray_tune" else {}
     started = time.monotonic()
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     seconds = time.monotonic() - started
@@ -142,7 +144,6 @@ def table(found: dict[str, list[tuple[float, dict[str, float]]]], options: argpa
     lines = [
         f"{options.trials} trials of {options.epochs} epochs, {os.cpu_count()} cores; medians of {options.rounds} "
         f"interleaved rounds, {date.today()}; {versions}",
-        +", ".join(f"{name} {about[name]}" for name in ("torch", "ray", "optuna")),
         "",
         "| | s | "
         + "".join(f"times {row} | " for row in peers)

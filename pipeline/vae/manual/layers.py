@@ -3,13 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from pipeline.vae.kernels import is_wide, onednn
 from pipeline.vae.manual.activations import Activation
 from pipeline.vae.manual.part import Part
 from pipeline.vae.networks import StackedLinear, StackedMLP
-
-# Multiply-adds of a member's product from which oneDNN's kernels, which cost more to call, beat those of torch.bmm.
-WIDE_PRODUCT = 2**21
-onednn = torch.ops.mkldnn._linear_pointwise
 
 
 class Linear:
@@ -44,7 +41,7 @@ class Linear:
 
 
 class WideLinear:
-    """As Linear, for one member, by oneDNN: up to twice as fast where MKL leaves AVX-512 unused, as on AMD's CPUs."""
+    """As Linear, for one member, by oneDNN."""
 
     def __init__(self, layer: StackedLinear, part: Part):
         weight_1IO, weight_gradient_1IO = part.own(layer.weight_KIO)
@@ -101,12 +98,6 @@ class Head:
 def _bias(layer: StackedLinear) -> nn.Parameter:
     assert layer.bias_K1O is not None, "only a layer in front of a batch normalization has no bias"
     return layer.bias_K1O
-
-
-def is_wide(weight_KIO: Tensor, rows: int) -> bool:
-    """Whether a member's product with so many rows is one for oneDNN."""
-    is_known = weight_KIO.dtype == torch.float32 and torch._C._has_mkldnn
-    return is_known and weight_KIO[0].numel() * rows >= WIDE_PRODUCT
 
 
 def make_linear(layer: StackedLinear, part: Part) -> Linear | WideLinear:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from pipeline.vae.families import Family
 from pipeline.vae.families.gaussian import VAE, Conditional, DenoisingAutoencoder, DenoisingVAE, PointCode
+from pipeline.vae.kernels import is_wide
 from pipeline.vae.manual.activations import ACTIVATIONS
 from pipeline.vae.manual.codes import Gaussian, Point
-from pipeline.vae.manual.layers import MLP, is_wide
+from pipeline.vae.manual.layers import MLP
 from pipeline.vae.manual.likelihoods import COSTS
 from pipeline.vae.manual.part import Part
 from pipeline.vae.manual.scratch import Scratch
