@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from pipeline.anomaly import SIMPLE_SCORES, auroc
 from pipeline.anomaly.scores import simple_scores
-from pipeline.vae.families import Family
+from pipeline.vae.families import Draw, Family
 
 Floats = NDArray[np.float64]
 # More rows a pass fall out of the cache of a CPU when a pack of convolutional members is measured.
@@ -130,10 +130,11 @@ def _parts(
     rows = x_KBD.shape[1]
     noise_KBZ = whole_blocks(model.noise(1, rows, generators_K)[0])
     x_KBD, condition_KBC = whole_blocks(x_KBD), None if condition_KBC is None else whole_blocks(condition_KBC)
-    drawn = model.code(x_KBD, condition_KBC, noise_KBZ)
+    draw = model.encode(x_KBD, condition_KBC)
+    drawn = draw(noise_KBZ)
     sampled_KBE = model.decode(drawn.z_KBZ, condition_KBC)
     sampled_KB = model.likelihood.negative_log(sampled_KBE, x_KBD).sum(dim=2)
-    likely = likely_parts(model, x_KBD, condition_KBC)
+    likely = _likely(model, x_KBD, None, draw) if condition_KBC is None else likely_parts(model, x_KBD, condition_KBC)
     reconstruction_KB = likely.negative_log_KBD.sum(dim=2)
     error_KB = likely.residual_KBD.square().sum(dim=2)
     parts = (sampled_KB, drawn.rate_KBR.sum(dim=2), reconstruction_KB, likely.rate_KBR, error_KB, likely.code_KBZ)
@@ -170,17 +171,18 @@ def likely_parts(model: Family, x_KBD: Tensor, condition_KBC: Tensor | None) -> 
     Scores must not see an example's own label: where labels say what is anomalous, it would give the anomalies away.
     """
     if condition_KBC is None:
-        return _likely(model, x_KBD, None)
+        return _likely(model, x_KBD, None, model.encode(x_KBD, None))
     labels_CC = torch.eye(model.shape.classes, dtype=x_KBD.dtype, device=x_KBD.device)
-    every = [_likely(model, x_KBD, label_C.expand(*x_KBD.shape[:2], -1)) for label_C in labels_CC]
+    labels = [label_C.expand(*x_KBD.shape[:2], -1) for label_C in labels_CC]
+    every = [_likely(model, x_KBD, label_KBC, model.encode(x_KBD, label_KBC)) for label_KBC in labels]
     cost_CKB = torch.stack([one.negative_log_KBD.sum(dim=2) + one.rate_KBR.sum(dim=2) for one in every])
     best_KB = cost_CKB.argmin(dim=0)
     parts = zip(*(one[:4] for one in every), strict=True)
     return Likely._make([*(_picked(torch.stack(part), best_KB) for part in parts), labels_CC[best_KB]])
 
 
-def _likely(model: Family, x_KBD: Tensor, condition_KBC: Tensor | None) -> Likely:
-    code = model.code(x_KBD, condition_KBC, None)
+def _likely(model: Family, x_KBD: Tensor, condition_KBC: Tensor | None, draw: Draw) -> Likely:
+    code = draw(None)
     decoded_KBE = model.decode(code.z_KBZ, condition_KBC)
     negative_log_KBD = model.likelihood.negative_log(decoded_KBE, x_KBD)
     return Likely(negative_log_KBD, code.rate_KBR, x_KBD - model.likelihood.mean(decoded_KBE), code.z_KBZ)
@@ -233,8 +235,9 @@ def iwae_nats(model: Family, examples: Examples, generators_K: Sequence[torch.Ge
         rows = x_KBD.shape[1]
         x_KBD, condition_KBC = whole_blocks(x_KBD), None if condition_KBC is None else whole_blocks(condition_KBC)
         bound_KB = torch.full_like(x_KBD[..., 0], -math.inf)
+        draw = model.encode(x_KBD, condition_KBC)
         for _ in range(draws):
-            code = model.code(x_KBD, condition_KBC, whole_blocks(model.noise(1, rows, generators_K)[0]))
+            code = draw(whole_blocks(model.noise(1, rows, generators_K)[0]))
             decoded_KBE = model.decode(code.z_KBZ, condition_KBC)
             log_likelihood_KB = -model.likelihood.negative_log(decoded_KBE, x_KBD).sum(dim=2)
             bound_KB = torch.logaddexp(bound_KB, log_likelihood_KB + code.log_ratio_KB)

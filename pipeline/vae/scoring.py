@@ -172,9 +172,10 @@ def _host(values: Tensor) -> Floats:
 def _probability(model: Family, x_KBD: Tensor, condition_KBC: Tensor | None, noise_LKZ: Tensor) -> Tensor:
     """Mean of -log p(x|z) over the draws, nats, (K, B)."""
     total_KB = torch.zeros_like(x_KBD[..., 0])
+    draw = model.encode(x_KBD, condition_KBC)
     for noise_KZ in noise_LKZ:
         noise_KBZ = noise_KZ[:, None].expand(-1, x_KBD.shape[1], -1)
-        decoded_KBE = model.decode(model.code(x_KBD, condition_KBC, noise_KBZ).z_KBZ, condition_KBC)
+        decoded_KBE = model.decode(draw(noise_KBZ).z_KBZ, condition_KBC)
         total_KB += model.likelihood.negative_log(decoded_KBE, x_KBD).sum(dim=2)
     return total_KB / len(noise_LKZ)
 

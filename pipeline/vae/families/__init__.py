@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.spec.trial import ModelSpec
 from pipeline.vae.families.adversarial import Adversarial
-from pipeline.vae.families.base import Code, Family
+from pipeline.vae.families.base import Code, Draw, Family
 from pipeline.vae.families.gaussian import VAE, Conditional, PointCode, make_denoising
 from pipeline.vae.families.hierarchical import Hierarchical
 from pipeline.vae.families.vector_quantized import VectorQuantized
 from pipeline.vae.networks import Generators
 from pipeline.vae.shape import DataShape
 
-__all__ = ["FAMILIES", "Code", "Family", "make_family"]
+__all__ = ["FAMILIES", "Code", "Draw", "Family", "make_family"]
 
 FAMILIES: Mapping[str, Callable[[Sequence[ModelSpec], DataShape, Generators], Family]] = {
     "vae": VAE,

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.spec.trial import ModelSpec
-from pipeline.vae.families.base import Code
+from pipeline.vae.families.base import Code, Draw
 from pipeline.vae.families.gaussian import VAE
 from pipeline.vae.networks import Generators, StackedMLP
 from pipeline.vae.shape import DataShape
@@ -28,9 +28,12 @@ class Adversarial(VAE):
         widths = [latent_K, width_K, width_K, [4] * len(models)]
         self.discriminator = StackedMLP(widths, network, generators_K)
 
-    def code(self, x_KBD: Tensor, condition_KBC: Tensor | None, noise_KBZ: Tensor | None) -> Code:
-        """The VAE's code, with the game's two sides as penalty and auxiliary term."""
-        code = super().code(x_KBD, condition_KBC, noise_KBZ)
+    def encode(self, x_KBD: Tensor, condition_KBC: Tensor | None) -> Draw:
+        """The VAE's codes, in training with the game's two sides as penalty and auxiliary term."""
+        draw = super().encode(x_KBD, condition_KBC)
+        return lambda noise_KBZ: self._with_game(draw(noise_KBZ), noise_KBZ)
+
+    def _with_game(self, code: Code, noise_KBZ: Tensor | None) -> Code:
         if noise_KBZ is None or not self.training:
             return code
         # The batch's own noise in another order is as good a draw from the prior as fresh noise.

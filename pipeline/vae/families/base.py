@@ -1,6 +1,6 @@
 """What every family gives, so that training, measuring and reporting know none of them by name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +32,10 @@ class Code(NamedTuple):
     log_ratio_KB: Tensor
     penalty_K: Tensor | None = None
     auxiliary_K: Tensor | None = None
+
+
+# From standard normal noise a draw of a batch's codes; without noise the most likely ones.
+Draw = Callable[[Tensor | None], Code]
 
 
 class Family(nn.Module):
@@ -77,9 +81,13 @@ class Family(nn.Module):
         """The input that training encodes in place of x, from standard normal noise."""
         return x_KBD
 
-    def code(self, x_KBD: Tensor, condition_KBC: Tensor | None, noise_KBZ: Tensor | None) -> Code:
-        """Encode a batch: a draw by standard normal noise, or the posterior mean where there is none."""
+    def encode(self, x_KBD: Tensor, condition_KBC: Tensor | None) -> Draw:
+        """Encode a batch, for as many draws of its codes as are wanted."""
         raise NotImplementedError
+
+    def code(self, x_KBD: Tensor, condition_KBC: Tensor | None, noise_KBZ: Tensor | None) -> Code:
+        """A single draw of a batch's codes, or the most likely ones where there is no noise."""
+        return self.encode(x_KBD, condition_KBC)(noise_KBZ)
 
     def decode(self, z_KBZ: Tensor, condition_KBC: Tensor | None = None) -> Tensor:
         """What the likelihood takes for p(x|z), shape (K, B, E)."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pipeline.spec.trial import ModelSpec
 from pipeline.vae.coders import make_encoder
-from pipeline.vae.families.base import Code, Family, log_normal_ratio, size_mask
+from pipeline.vae.families.base import Code, Draw, Family, log_normal_ratio, size_mask
 from pipeline.vae.networks import Generators, StackedLinear
 from pipeline.vae.objective import gaussian_kl
 from pipeline.vae.shape import DataShape
@@ -32,13 +32,17 @@ class VAE(Family):
         mask_K1Z = self.code_mask_KZ[:, None]
         return self.mean(hidden) * mask_K1Z, self.log_variance(hidden) * mask_K1Z
 
-    def code(self, x_KBD: Tensor, condition_KBC: Tensor | None, noise_KBZ: Tensor | None) -> Code:
-        """A draw by the reparameterization trick, or the posterior mean."""
+    def encode(self, x_KBD: Tensor, condition_KBC: Tensor | None) -> Draw:
+        """Draws by the reparameterization trick, or the posterior mean."""
         mean_KBZ, log_variance_KBZ = self.posterior(x_KBD, condition_KBC)
-        noise_KBZ = torch.zeros_like(mean_KBZ) if noise_KBZ is None else noise_KBZ
-        z_KBZ = mean_KBZ + (0.5 * log_variance_KBZ).exp() * noise_KBZ
-        rate_KBZ = gaussian_kl(mean_KBZ, log_variance_KBZ)
-        return Code(z_KBZ, rate_KBZ, log_normal_ratio(z_KBZ, noise_KBZ, log_variance_KBZ))
+        sigma_KBZ, rate_KBZ = (0.5 * log_variance_KBZ).exp(), gaussian_kl(mean_KBZ, log_variance_KBZ)
+
+        def draw(noise_KBZ: Tensor | None) -> Code:
+            noise_KBZ = torch.zeros_like(mean_KBZ) if noise_KBZ is None else noise_KBZ
+            z_KBZ = mean_KBZ + sigma_KBZ * noise_KBZ
+            return Code(z_KBZ, rate_KBZ, log_normal_ratio(z_KBZ, noise_KBZ, log_variance_KBZ))
+
+        return draw
 
 
 class PointCode(Family):
@@ -52,10 +56,11 @@ class PointCode(Family):
         self.mean = StackedLinear([width] * len(models), latent_K, generators_K)
         self._add_decoder(generators_K)
 
-    def code(self, x_KBD: Tensor, condition_KBC: Tensor | None, noise_KBZ: Tensor | None) -> Code:
+    def encode(self, x_KBD: Tensor, condition_KBC: Tensor | None) -> Draw:
         """The code itself, whatever the noise."""
         z_KBZ = self.mean(self.encoder(x_KBD)) * self.code_mask_KZ[:, None]
-        return Code(z_KBZ, torch.zeros_like(z_KBZ), torch.zeros_like(z_KBZ[..., 0]))
+        code = Code(z_KBZ, torch.zeros_like(z_KBZ), torch.zeros_like(z_KBZ[..., 0]))
+        return lambda noise_KBZ: code
 
     def prior(self, noise_KBZ: Tensor) -> Tensor | None:
         """None: any code would be made up."""

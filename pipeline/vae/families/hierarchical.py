@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pipeline.spec.trial import ModelSpec
 from pipeline.vae.coders import make_encoder
-from pipeline.vae.families.base import Code, Family, size_mask
+from pipeline.vae.families.base import Code, Draw, Family, size_mask
 from pipeline.vae.networks import Generators, StackedLinear, StackedMLP
 from pipeline.vae.objective import gaussian_kl
 from pipeline.vae.shape import DataShape
@@ -71,12 +71,15 @@ class Hierarchical(Family):
         self.register_buffer("order_K1Z", order_KZ[:, None], persistent=False)
         self._add_decoder(generators_K)
 
-    def code(self, x_KBD: Tensor, condition_KBC: Tensor | None, noise_KBZ: Tensor | None) -> Code:
-        """A draw of both levels, or the means: of z1, and of z2 given that z1."""
+    def encode(self, x_KBD: Tensor, condition_KBC: Tensor | None) -> Draw:
+        """Draws of both levels, or the means: of z1, and of z2 given that z1."""
         hidden = self.encoder(x_KBD)
+        first = self.first_posterior(hidden)
+        return lambda noise_KBZ: self._draw(hidden, first, noise_KBZ)
+
+    def _draw(self, hidden: Tensor, first: Normal, noise_KBZ: Tensor | None) -> Code:
         if noise_KBZ is None:
             noise_KBZ = hidden.new_zeros(*hidden.shape[:2], self.code_mask_KZ.shape[1])
-        first = self.first_posterior(hidden)
         z1_KBZ = first.at(noise_KBZ[..., : self.first])
         second = self.second_posterior(self.second_hidden(torch.cat([hidden, z1_KBZ], dim=2)))
         z2_KBZ = second.at(noise_KBZ[..., self.first :])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.spec.trial import ModelSpec
 from pipeline.vae.coders import make_encoder
-from pipeline.vae.families.base import Code, Family, size_mask
+from pipeline.vae.families.base import Code, Draw, Family, size_mask
 from pipeline.vae.networks import Generators, StackedBatchNorm, StackedLinear
 from pipeline.vae.shape import DataShape
 
@@ -45,8 +45,8 @@ class VectorQuantized(Family):
         distance_KNC = torch.cdist(codes_KNd, self.codebook_KCd, compute_mode="donot_use_mm_for_euclid_dist")
         return distance_KNC.argmin(dim=2).view(members, rows, -1)
 
-    def code(self, x_KBD: Tensor, condition_KBC: Tensor | None, noise_KBZ: Tensor | None) -> Code:
-        """The nearest entries; in training also the codebook's and the commitment loss."""
+    def encode(self, x_KBD: Tensor, condition_KBC: Tensor | None) -> Draw:
+        """The nearest entries, whatever the noise; in training also the codebook's and the commitment loss."""
         continuous_KBZ = self.norm(self.to_code(self.encoder(x_KBD)).transpose(0, 1)).transpose(0, 1)
         index_KBR = self.nearest(continuous_KBZ.detach())
         member_K11 = torch.arange(len(index_KBR), device=index_KBR.device)[:, None, None]
@@ -57,12 +57,13 @@ class VectorQuantized(Family):
         commitment_KB = ((chosen_KBZ.detach() - continuous_KBZ).square() * mask_K1Z).sum(dim=2)
         straight_KBZ = continuous_KBZ + (chosen_KBZ - continuous_KBZ).detach()
         rate_KBR = (math.log(self.entries) * mask_K1R).expand(-1, x_KBD.shape[1], -1)
-        return Code(
+        code = Code(
             straight_KBZ * mask_K1Z,
             rate_KBR,
             -rate_KBR.sum(dim=2),
             auxiliary_K=(book_KB + commitment * commitment_KB).mean(dim=1),
         )
+        return lambda noise_KBZ: code
 
     def prior(self, noise_KBZ: Tensor) -> Tensor:
         """Entries drawn uniformly: the rank of a normal number among all is uniform."""
