@@ -1,16 +1,15 @@
-"""How many rows a second a packed detector scores on one CPU thread, from features or from files: Markdown."""
+"""How many rows a second a packed detector scores on one CPU thread, from features or from files: Markdown.
+
+python -m benchmarks.score
+"""
 
 import argparse
 import multiprocessing
-import os
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from datetime import date
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from benchmarks.peers.environment import interpreter, machine, versions
+from benchmarks.turns import Worker
 from pipeline.choosing import Pick
 from pipeline.choosing.comparison import Detector as Choice
 from pipeline.choosing.ensemble import voices
@@ -34,6 +35,7 @@ from pipeline.spec.data import DataSpec
 from pipeline.spec.schema import DiagnosticsSpec
 from pipeline.spec.trial import TrialSpec
 from pipeline.study.files import SCORER, WEIGHTS, read_scores, write_outcome
+from pipeline.vae.evaluation import Examples, iwae_nats
 from pipeline.vae.outcome import outcomes_of
 from pipeline.vae.population import Member, Population
 
@@ -42,6 +44,9 @@ MODEL = {"network": {"hidden": (64, 32)}, "latent_dim": 8}
 # What is trained on: enough that the nearest neighbours have all the reference rows that they ever have.
 TRAINED_ROWS, MEGABYTE = 16_384, 1e6
 ROWS_PER_WRITE = 250_000
+# How many rows each peer scores in a measurement: about a second's worth.
+PEERS = {"PyOD decision_function": 16_384, "pythae get_nll": 2_048}
+DRAWS = 100
 Rows = NDArray[np.float32]
 
 
@@ -52,6 +57,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--columns", type=int, default=30, help="features of a row")
     parser.add_argument("--members", type=int, default=5, help="trials of the ensemble")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each line; their median counts")
+    parser.add_argument("--peers", type=Path, help="virtual environment of the peers; made if it is not there")
+    parser.add_argument("--no-peers", action="store_true", help="leave out what has to be installed first")
     parser.add_argument("--file-rows", type=int, default=0, help="rows of files to score from end to end; 0: none")
     return parser.parse_args()
 
@@ -113,15 +120,16 @@ def packed(data: Dataset, members: int, place: Path) -> dict[str, Detector]:
     return found
 
 
-def pyod_scorer(data: Dataset) -> Callable[[Rows], Any] | None:
-    """The same network by PyOD, where that is installed."""
-    if find_spec("pyod") is None:
-        return None
-    from pyod.models.vae import VAE
+def bound(data: Dataset) -> Callable[[Rows], Any]:
+    """The importance-weighted bound with as many draws as the peer's, of one member."""
+    spec = TrialSpec.model_validate({"model": MODEL, "training": {"epochs": 1}})
+    population = Population([Member(spec=spec, seed=0)], data)
 
-    model = VAE(encoder_neuron_list=[64, 32], decoder_neuron_list=[32, 64], latent_dim=8, epoch_num=1, verbose=0)
-    model.fit(data.splits["train"].x_ND)
-    return lambda x_ND: model.decision_function(x_ND)
+    def score(x_ND: Rows) -> object:
+        examples = Examples(torch.as_tensor(x_ND), None)
+        return iwae_nats(population.model, examples, population.generators("evaluation"), DRAWS)
+
+    return score
 
 
 def scorers(data: Dataset, members: int, place: Path) -> dict[str, Callable[[Rows], Any]]:
@@ -131,19 +139,49 @@ def scorers(data: Dataset, members: int, place: Path) -> dict[str, Callable[[Row
         found[name] = detector.score
         if name == "elbo":
             found["elbo, explained"] = lambda x_ND, one=detector: one.score(x_ND, explain=True)
-    pyod = pyod_scorer(data)
-    return found if pyod is None else {**found, "PyOD VAE": pyod}
+    return found
 
 
-def measure(found: Mapping[str, Callable[[Rows], Any]], x_ND: Rows, rounds: int) -> dict[str, float]:
-    """Rows a second of each, of own CPU time: the median of the rounds after a first one, which warms up."""
+def timed(score: Callable[[Rows], Any], x_ND: Rows) -> Callable[[], float]:
+    """What scores these rows and gives the CPU seconds that a row took."""
+
+    def seconds() -> float:
+        started = time.process_time()
+        score(x_ND)
+        return (time.process_time() - started) / len(x_ND)
+
+    return seconds
+
+
+def peers(place: Path, columns: int) -> dict[str, Callable[[], float]]:
+    """The same of others, which are slower, so that they get fewer rows."""
+    found = {}
+    for name, rows in PEERS.items():
+        command = [interpreter(place), "-m", "benchmarks.peers.scorers", name.split()[0].lower(), str(columns)]
+        worker = Worker([*command, str(rows)], rows, name)
+        if worker.is_ready():
+            found[name] = lambda one=worker: (one.round(), one.times_ms[-1] / 1e3)[1]
+    return found
+
+
+def measure(found: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds a row of each in the rounds after a first one, which warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(rounds + 1):
         for name, score in found.items():
-            started = time.process_time()
-            score(x_ND)
-            seconds[name].append(time.process_time() - started)
-    return {name: len(x_ND) / statistics.median(taken[1:]) for name, taken in seconds.items()}
+            seconds[name].append(score())
+    return {name: taken[1:] for name, taken in seconds.items()}
+
+
+def table(seconds: Mapping[str, list[float]]) -> str:
+    """Rows a second, and how many times that is of each peer: medians, of ratios within a round."""
+    known = [name for name in PEERS if name in seconds]
+    lines = [["score", "rows a second", *(f"times {name}" for name in known)]]
+    lines.append(["---"] * len(lines[0]))
+    for name, taken in seconds.items():
+        ratios = [statistics.median(a / b for a, b in zip(seconds[peer], taken, strict=True)) for peer in known]
+        lines.append([name, f"{1 / statistics.median(taken):,.0f}", *(f"{ratio:.1f}" for ratio in ratios)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def write_files(rows: int, columns: int, place: Path) -> list[Path]:
@@ -186,22 +224,19 @@ def main() -> None:
     asked = arguments()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name, threadpool_limits(1):
-        found = scorers(data_of(asked.columns), asked.members, Path(name))
+        place, data = Path(name), data_of(asked.columns)
         x_ND = rows_of(asked.rows, asked.columns, 2)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        rates = measure(found, x_ND, asked.rounds)
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-        place = Path(name)
+        found = {line: timed(score, x_ND) for line, score in scorers(data, asked.members, place).items()}
+        found |= {f"log-likelihood, {DRAWS} draws": timed(bound(data), x_ND[: asked.rows // DRAWS])}
+        home = asked.peers or place / "peers"
+        found |= {} if asked.no_peers else peers(home, asked.columns)
+        known = "left out" if asked.no_peers else versions(interpreter(home))
+        seconds = measure(found, asked.rounds)
         files = measure_files(asked.file_rows, asked.columns, place / "elbo", place) if asked.file_rows else ""
-    sys.stdout.write(
-        f"{date.today()}, torch {torch.__version__}, one thread of {os.cpu_count()} CPUs, {asked.rounds} rounds of "
-        f"{asked.rows:,} rows of {asked.columns} features, net {asked.columns}-64-32-8; scoring took "
-        f"{grown / MEGABYTE:,.0f} MB beside the rows\n\n| score | rows a second |\n|---|---|\n"
+    print(
+        f"{machine()}, {asked.rounds} rounds of {asked.rows:,} rows of {asked.columns} features, net "
+        f"{asked.columns}-64-32-8; peers: {known}\n\n{table(seconds)}{files}"
     )
-    sys.stdout.write("".join(f"| {line} | {rate:,.0f} |\n" for line, rate in rates.items()))
-    if "PyOD VAE" not in rates:
-        sys.stdout.write("\nPyOD is not installed, so it was not measured.\n")
-    sys.stdout.write(files)
 
 
 if __name__ == "__main__":
