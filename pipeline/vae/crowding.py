@@ -61,11 +61,12 @@ def _epoch_seconds(population: Population) -> float:
 
 def _excerpt(data: Dataset, batch_size: int) -> Dataset:
     rows = {"train": BATCHES * batch_size}
-    splits = {name: _first(split, rows.get(name, HELD_OUT_ROWS)) for name, split in data.splits.items()}
+    splits = {name: first_rows(split, rows.get(name, HELD_OUT_ROWS)) for name, split in data.splits.items()}
     return replace(data, splits=splits)
 
 
-def _first(split: Split, rows: int) -> Split:
+def first_rows(split: Split, rows: int) -> Split:
+    """The first rows of a split."""
     codes = None if split.label_code_N is None else split.label_code_N[:rows]
     return replace(
         split, x_ND=split.x_ND[:rows], is_anomaly_N=split.is_anomaly_N[:rows], row_N=split.row_N[:rows],

@@ -6,6 +6,9 @@ from torch import Tensor
 # Multiply-adds of a member's product from which oneDNN's kernels, which cost more to call, beat those of torch.bmm: up
 # to twice as fast where MKL leaves AVX-512 unused, as on AMD's CPUs.
 WIDE_PRODUCT = 2**21
+# Where nothing is trained the kernel must not depend on the rows at hand: a row's last digit would depend on how many
+# come with it.
+ROWS_OF_ANY = 128
 onednn = torch.ops.mkldnn._linear_pointwise
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.spec.trial import NetworkSpec
-from pipeline.vae.kernels import is_wide, wide_linear
+from pipeline.vae.kernels import ROWS_OF_ANY, is_wide, wide_linear
 
 Generators = Sequence[torch.Generator]
 Widths = Sequence[int]
@@ -45,7 +45,7 @@ class StackedLinear(nn.Module):
 
     def forward(self, x_KBI: Tensor) -> Tensor:
         """Map (K, B, I) to (K, B, O)."""
-        if not torch.is_grad_enabled() and is_wide(self.weight_KIO, x_KBI.shape[1]):
+        if not torch.is_grad_enabled() and is_wide(self.weight_KIO, ROWS_OF_ANY):
             return wide_linear(x_KBI, self.weight_KIO, self.bias_K1O)
         if self.bias_K1O is None:
             return torch.bmm(x_KBI, self.weight_KIO)

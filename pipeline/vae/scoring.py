@@ -24,8 +24,9 @@ DRAWS = 10
 # columns in turns, and what is left over after its last two vectors of 16 numbers again in another way. In whole
 # blocks, a row's numbers are the same in any company and at any place.
 COLUMNS_PER_BLOCK = 4
-# A multilayer perceptron's activations stay in a CPU's cache that much longer; a GPU wants as many as it has room for.
-MLP_FACTOR, CUDA_FACTOR = 4, 32
+# So many times as many rows go through multilayer perceptrons at once, and on a GPU, while all members' widest
+# activations stay within NUMBERS_PER_PASS: each pass costs its calls, and memory must not grow with the features.
+MLP_FACTOR, CUDA_FACTOR, NUMBERS_PER_PASS = 16, 32, 2**22
 
 
 class WholeLinear(nn.Module):
@@ -121,9 +122,11 @@ def draw_noise(population: Population, draws: int) -> Tensor:
 
 def rows_per_pass(model: Family, device: torch.device) -> int:
     """How many rows go through a model at once: whole blocks."""
-    if device.type == "cuda":
-        return CUDA_FACTOR * ROWS_PER_PASS
-    return ROWS_PER_PASS if model.network.kind == "conv" else MLP_FACTOR * ROWS_PER_PASS
+    if device.type == "cpu" and model.network.kind == "conv":
+        return ROWS_PER_PASS
+    most = CUDA_FACTOR if device.type == "cuda" else MLP_FACTOR
+    widest = len(model.models) * max((model.shape.features, *model.network.hidden))
+    return max(1, min(most, NUMBERS_PER_PASS // (ROWS_PER_PASS * widest))) * ROWS_PER_PASS
 
 
 def whole_blocks(x_BD: Tensor) -> Tensor:
