@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import main
+from tests.small_disk import small_disk
 
 DIGITS = Path(__file__).parents[1] / "search_spaces" / "digits.yaml"
 TEXT = DIGITS.read_text(encoding="utf-8")
@@ -78,3 +79,14 @@ def test_help_shows_examples_without_loading_anything_heavy():
     loaded = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in result.stderr.splitlines()}
     assert "click" in loaded
     assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+def test_a_home_that_cannot_be_written_to_ends_with_one_message(tmp_path, is_made):
+    with small_disk(tmp_path, "ro") as disk:
+        home = disk if is_made else disk / "studies"
+        result = CliRunner().invoke(main, ["run", str(DIGITS), "--home", str(home)])
+        assert (result.exit_code, list(disk.iterdir())) == (2, [])
+    (message,) = result.stderr.splitlines()
+    assert message.startswith(f"vae-study: {home}: ")
+    assert "Read-only file system; expected a place that can be written to" in message

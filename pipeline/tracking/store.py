@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import make_url
 
 from pipeline.errors import UserError
+from pipeline.folders import Folder
 from pipeline.tracking import layout
 
 RUNS_PER_PAGE = 1000
@@ -36,7 +37,7 @@ def open_client(uri: str) -> MlflowClient:
     """A client of a tracking store, with the chatter of its database's making turned down.
 
     Raises:
-        UserError: It is the database of something else.
+        UserError: It is the database of something else, or in a place where nothing can be written.
     """
     for variable, value in QUICK_TO_GIVE_UP.items():
         os.environ.setdefault(variable, value)
@@ -45,8 +46,8 @@ def open_client(uri: str) -> MlflowClient:
     # It prints the traceback of every error that it raises as well.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     path = sqlite_path(uri)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if path is not None and not path.exists():
+        Folder.at(path.parent).require_writable()
     try:
         return MlflowClient(uri)
     except CommandError as error:

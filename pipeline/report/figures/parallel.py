@@ -17,7 +17,6 @@ from pipeline.report.words import significant
 
 # Where a line runs that has no value on an axis, in parts of the axes' height.
 ABSENT = -0.12
-MOST_UPRIGHT = 7
 
 
 def draw_parallel(table: Parallel) -> Figure:
