@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help study check test test-cluster soak clean
+.PHONY: help study check test test-cluster test-aws soak clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -33,6 +33,9 @@ test: .venv/installed-dev ## Install what tests need and run them all
 
 test-cluster: .venv/installed-dev ## A cluster of three machines on this one, over ssh; root, some minutes
 	$(BIN)/pytest -s -rs tests/cluster/on_hosts.py
+
+test-aws: .venv/installed-dev ## cluster.yaml with Ray's AWS provider and a stand-in for AWS; root, some minutes
+	$(BIN)/pytest -s -rs tests/cluster/on_aws.py
 
 soak: .venv/installed-dev ## 200 tiny trials with a kill every 20 seconds; some minutes
 	$(BIN)/python -m tests.faults.soak

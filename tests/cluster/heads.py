@@ -7,7 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +40,15 @@ class Head:
 
 
 @contextmanager
-def served_head(folder: Path, environment: Mapping[str, str]) -> Iterator[Head]:
+def served_head(
+    folder: Path, environment: Mapping[str, str], words_for: Callable[[str], Sequence[str]] = lambda gcs: ()
+) -> Iterator[Head]:
     """A head with two CPUs.
 
     Args:
         folder: Its own; the path has to be short, since Ray makes sockets in it.
         environment: What its processes find beside what is here.
+        words_for: Gives further words of `ray start` from the address where nodes join.
     """
     port, gcs, token, home = free_port(), free_port(), secrets.token_hex(16), folder / "home"
     home.mkdir(parents=True)
@@ -54,6 +57,7 @@ def served_head(folder: Path, environment: Mapping[str, str]) -> Iterator[Head]:
     # Where another Ray on this machine has the usual one, this one could take no jobs.
     command += [f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}"]
     command += [f"--dashboard-port={port}", f"--temp-dir={folder / 'ray'}", "--disable-usage-stats"]
+    command += words_for(f"127.0.0.1:{gcs}")
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env={**os.environ, **own, **environment}, stdout=log, stderr=log)
     try:

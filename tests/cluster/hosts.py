@@ -4,6 +4,7 @@ What Ray does in one of them, `ray stop` included, reaches that one only. It tak
 """
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -19,6 +20,7 @@ GATEWAY = f"{NETWORK}.1"
 NEEDED = {"ip": "iproute2", "ssh": "openssh-client", "ssh-keygen": "openssh-client", "rsync": "rsync"}
 SSHD = "/usr/sbin/sshd"
 SSH = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR")
+TRAINABLE = re.compile(r"ray::\S*(VaeWorker|Trainable)")
 # Folders that each machine has for itself; all else is shared with the machine that it is on.
 OWN = {"/root": "700", "/tmp": "1777", "/run": "755", "/dev/shm": "1777"}
 BOOT = """
@@ -54,22 +56,21 @@ def missing() -> str | None:
 
 
 class Host:
-    """One machine."""
+    """One machine.
 
-    def __init__(self, folder: Path, number: int):
-        self.folder, self.name, self.address = folder, f"{BRIDGE}{number}", f"{NETWORK}.{10 + number}"
+    Attributes:
+        address: By which machines reach each other.
+        public: One more, which the machine itself does not see as one of its own.
+    """
+
+    def __init__(self, folder: Path, number: int, address: str | None = None, public: str | None = None):
+        self.folder, self.name, self.public = folder, f"{BRIDGE}{number}", public
+        self.address = address or f"{NETWORK}.{10 + number}"
+        self.process: subprocess.Popen[bytes] | None = None
 
     def boot(self) -> None:
         """Start it, with empty disks, and wait for its sshd."""
-        _ip("netns", "add", self.name)
-        _ip("link", "add", f"{self.name}v", "type", "veth", "peer", "name", "eth0", "netns", self.name)
-        _ip("link", "set", f"{self.name}v", "master", BRIDGE, "up")
-        for words in (
-            ["addr", "add", f"{self.address}/24", "dev", "eth0"],
-            ["link", "set", "eth0", "up"],
-            ["route", "add", "default", "via", GATEWAY],
-        ):
-            _ip("-n", self.name, *words)
+        self._plug()
         namespaces = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]
         command = ["ip", "netns", "exec", self.name, *namespaces, "bash", "-c", self._script()]
         with (self.folder / f"{self.name}.log").open("wb") as log:
@@ -78,6 +79,18 @@ class Host:
         while self.run("true").returncode:
             assert time.monotonic() < deadline, (self.folder / f"{self.name}.log").read_text()
             time.sleep(0.1)
+
+    def _plug(self) -> None:
+        _ip("netns", "add", self.name)
+        _ip("link", "add", f"{self.name}v", "type", "veth", "peer", "name", "eth0", "netns", self.name)
+        _ip("link", "set", f"{self.name}v", "master", BRIDGE, "up")
+        _ip("-n", self.name, "link", "set", "eth0", "up")
+        # All addresses are those of neighbours, whatever network they are of.
+        for address, device in ((self.address, "eth0"), (self.public, "lo")):
+            if address:
+                _ip("-n", self.name, "addr", "add", f"{address}/32", "dev", device)
+                _ip("route", "replace", f"{address}/32", "dev", BRIDGE)
+        _ip("-n", self.name, "route", "add", "default", "dev", "eth0")
 
     def _script(self) -> str:
         disk = self.folder / f"{self.name}-disk"
@@ -106,38 +119,56 @@ class Host:
         lines = self.run("ps -eo args --no-headers").stdout.splitlines()
         return [line for line in lines if not any(word in line for word in ("sshd", "ps -eo args", "[", "unshare"))]
 
+    def is_on(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
     def crash(self) -> None:
         """Take its power away: nothing on it gets to do anything more."""
         subprocess.run(["ip", "link", "set", f"{self.name}v", "down"], check=False)
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        if self.process:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+
+
+def in_a_trial(host: Host) -> bool:
+    """Whether it trains."""
+    return any(TRAINABLE.match(line) for line in host.processes())
+
+
+@contextmanager
+def network(folder: Path) -> Iterator[None]:
+    """A network for machines, with this one at GATEWAY; the folder has the key that they let in."""
+    for name in ("key", "hostkey"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
+    _remove()
+    _ip("link", "add", BRIDGE, "type", "bridge")
+    try:
+        _ip("addr", "add", f"{GATEWAY}/24", "dev", BRIDGE)
+        _ip("link", "set", BRIDGE, "up")
+        yield
+    finally:
+        _remove()
 
 
 @contextmanager
 def booted(folder: Path, count: int) -> Iterator[list[Host]]:
     """So many machines, gone afterwards with all that runs on them; this machine is at GATEWAY."""
-    for name in ("key", "hostkey"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
     hosts = [Host(folder, number + 1) for number in range(count)]
-    _remove(hosts)
-    _ip("link", "add", BRIDGE, "type", "bridge")
-    try:
-        _ip("addr", "add", f"{GATEWAY}/24", "dev", BRIDGE)
-        _ip("link", "set", BRIDGE, "up")
-        for host in hosts:
-            host.boot()
-        yield hosts
-    finally:
-        for host in hosts:
-            if hasattr(host, "process"):
+    with network(folder):
+        try:
+            for host in hosts:
+                host.boot()
+            yield hosts
+        finally:
+            for host in hosts:
                 host.crash()
-        _remove(hosts)
 
 
-def _remove(hosts: list[Host]) -> None:
-    """What is left of these machines, of an earlier test too."""
-    links = [f"ip link delete {link}" for link in [*(f"{host.name}v" for host in hosts), BRIDGE]]
-    names = [f"ip netns delete {host.name}" for host in hosts]
+def _remove() -> None:
+    """What is left of the network and its machines, of an earlier test too."""
+    named = re.findall(rf"^{BRIDGE}\d+", subprocess.check_output(["ip", "netns", "list"], text=True), re.MULTILINE)
+    links = [f"ip link delete {link}" for link in [*(f"{name}v" for name in named), BRIDGE]]
+    names = [f"ip netns delete {name}" for name in named]
     subprocess.run(["bash", "-c", "\n".join([*links, *names])], capture_output=True, check=False)
 
 
