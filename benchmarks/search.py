@@ -117,7 +117,7 @@ class Search:
             told = {"epoch": trial.population.epoch, **trial.metrics}
             known = SimpleNamespace(trial_id=trial_name(trial.number))
             return bool(self.asha.on_trial_result(None, known, told) == TrialScheduler.CONTINUE)
-        rung = due(trial.rungs, trial.history)
+        rung = due(trial.rungs, reversed(trial.history))
         if rung is None:
             return True
         return self.store.judge(trial.number, rung, trial.metrics, is_late=rung < trial.population.epoch)

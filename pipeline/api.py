@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from pipeline.report import StudySummary
     from pipeline.scoring import ScoredSummary
+    from pipeline.study.cost import Cost
+    from pipeline.study.local_ray import Concurrency
     from pipeline.study.plan import Plan
     from pipeline.tracking.record import StudyRecord
 
@@ -30,6 +32,31 @@ def check_study(spec: Source, overrides: Sequence[str] = (), name: str | None = 
     return make_plan(_spec(spec, overrides), name, home)
 
 
+def study_cost(plan: Plan, home: Home = HOME) -> Cost | None:
+    """About what a study costs: by its trials so far where `home` has some, else by some seconds of trying here.
+
+    Returns:
+        None where this machine is too small for a try.
+    """
+    from torch import OutOfMemoryError
+
+    from pipeline.errors import UserError
+    from pipeline.study.cost import told_cost, tried_cost
+
+    try:
+        if saved_spec(plan.name, home).sha256() == plan.spec.sha256():
+            record = load_study(plan.name, home=home)
+            if cost := told_cost(plan, record.trials, record.history):
+                return cost
+    except UserError:
+        # There is no such study, or nothing of it in MLflow yet.
+        pass
+    try:
+        return tried_cost(plan)
+    except (MemoryError, OutOfMemoryError):
+        return None
+
+
 def run_study(
     spec: Source,
     overrides: Sequence[str] = (),
@@ -39,7 +66,7 @@ def run_study(
     tracking_uri: str | None = None,
     study_storage: str | None = None,
     ray_address: str | None = None,
-    concurrency: int | None = None,
+    concurrency: Concurrency = None,
     console: Console | None = None,
 ) -> StudyRecord:
     """Run a study, or go on with one that was interrupted, until its budget of trials is met.
@@ -52,7 +79,8 @@ def run_study(
         tracking_uri: MLflow's store; by default MLFLOW_TRACKING_URI, else a SQLite file in `home`.
         study_storage: Optuna's store, any SQLAlchemy URL; by default a SQLite file in the study's folder.
         ray_address: A running Ray cluster; by default RAY_ADDRESS, else a local Ray.
-        concurrency: The most trials at once; by default as many as fit.
+        concurrency: The most trials at once; "max" for as many as the cluster takes, also while it grows; by default
+            as many as fit when it starts.
         console: Where progress is shown; by default nowhere.
 
     Raises:
@@ -92,7 +120,7 @@ def submit_study(
     name: str | None = None,
     address: str,
     home: str | None = None,
-    concurrency: int | None = None,
+    concurrency: Concurrency = None,
 ) -> str:
     """Send a study to a Ray cluster, where it runs as a job.
 
@@ -102,7 +130,8 @@ def submit_study(
         name: The study's name; by default the spec's `study`.
         address: The cluster's dashboard, such as http://127.0.0.1:8265.
         home: The folder of all studies that all nodes reach; by default the cluster's own.
-        concurrency: The most trials at once; by default as many as fit.
+        concurrency: The most trials at once; "max" for as many as the cluster takes, also while it grows; by default
+            as many as fit when it starts.
 
     Returns:
         The job's id.

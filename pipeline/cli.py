@@ -95,6 +95,28 @@ _spec = _options(
     click.option("--seed", type=int, help="Seed of the sampler and of all trials."),
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any key of the spec; null removes it."),
 )
+
+
+class AtOnce(click.ParamType[int | str]):
+    """A number of trials, or `max`."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """The number, or the word."""
+        if value == "max":
+            return "max"
+        if not str(value).isdecimal() or int(value) == 0:
+            self.fail(f"came {value!r}, expected a number of trials, 1 or more, or max", param, ctx)
+        return int(value)
+
+
+_concurrency = click.option(
+    "--concurrency",
+    type=AtOnce(),
+    metavar="NUMBER|max",
+    help="Most trials at once; max: as many as a cluster takes, also while it grows.  [default: as many as fit now]",
+)
 _running = _options(
     click.option(
         "--study-storage",
@@ -103,7 +125,7 @@ _running = _options(
         help="Optuna's store.  [default: sqlite in HOME/NAME]",
     ),
     click.option("--ray-address", metavar="ADDRESS", help="A Ray cluster.  [default: RAY_ADDRESS, else a local Ray]"),
-    click.option("--concurrency", type=click.IntRange(min=1), help="Most trials at once.  [default: as many as fit]"),
+    _concurrency,
     click.option("--no-report", is_flag=True, help="Do not write the report."),
 )
 
@@ -117,11 +139,14 @@ def _overrides(settings: tuple[str, ...], trials: int | None, epochs: int | None
 @_spec
 @_home
 def check(spec: Path, name: str | None, home: str, settings: tuple[str, ...], **budget: int | None) -> None:
-    """Validate a spec and its data, and print the plan; start nothing."""
+    """Validate a spec and its data, and print the plan and about what it costs; start nothing."""
     from pipeline import api
-    from pipeline.terminal import plan_text
+    from pipeline.terminal import cost_text, plan_text
 
-    click.echo(plan_text(api.check_study(spec, _overrides(settings, **budget), name, home)))
+    plan = api.check_study(spec, _overrides(settings, **budget), name, home)
+    click.echo(plan_text(plan))
+    if cost := api.study_cost(plan, home):
+        click.echo(cost_text(plan, cost))
 
 
 @main.command()
@@ -290,7 +315,7 @@ def status(name: str | None, home: str, tracking_uri: str | None) -> None:
 @click.option(
     "--home", metavar="PLACE", help="Folder of all studies, such as s3://bucket/studies.  [default: the cluster's]"
 )
-@click.option("--concurrency", type=click.IntRange(min=1), help="Most trials at once.  [default: as many as fit]")
+@_concurrency
 @click.option("--detach", is_flag=True, help="Do not follow the log.")
 def submit(
     spec: Path,

@@ -19,6 +19,7 @@ from pipeline.tracking.record import StudyRecord
 if TYPE_CHECKING:
     from pipeline.report import StudySummary
     from pipeline.scoring import ScoredSummary
+    from pipeline.study.cost import Cost
 
 
 def plan_text(plan: Plan) -> str:
@@ -39,10 +40,52 @@ def plan_text(plan: Plan) -> str:
         f"reference  {', '.join(f'{name} {value:.4g}' for name, value in plan.reference.items())} (hypervolume)",
         f"budget     {spec.trials} trials of {_epochs(spec)} epochs, sampler {spec.sampler.kind}",
         *_steering_lines(spec),
-        f"resources  {spec.resources.cpu:g} CPU and {spec.resources.gpu:g} GPU a trial",
+        f"resources  {spec.resources.cpu:g} CPU and {spec.resources.gpu:g} GPU a worker, {_company(spec)} on each",
         f"champion   by {plan.rule}, score {spec.anomaly.score or 'by the rule'}",
     ]
     return "\n".join(lines)
+
+
+def _company(spec: StudySpec) -> str:
+    count = spec.resources.trials_per_device
+    if count == "auto":
+        return "as many trials at once as pay"
+    return "one trial at a time" if count == 1 else f"{count} trials at once"
+
+
+def cost_text(plan: Plan, cost: "Cost") -> str:
+    """About what a study costs, and how that is known."""
+    runs = f"{cost.trials} trials{', repeats included,' if cost.trials > plan.spec.trials else ''}"
+    lines = [
+        f"cost       about {cost.worker_hours:.2g} worker-hours, which are node-hours where a worker fills a node:",
+        f"{runs} of about {_duration(cost.trial_seconds)} each, {_known_from(cost)},",
+        "without the start of workers and the scoring at the end of a trial",
+        *_cost_notes(plan.spec, cost),
+    ]
+    return f"\n{'':10} ".join(lines)
+
+
+def _known_from(cost: "Cost") -> str:
+    if not cost.is_tried:
+        return f"as {cost.known_from} of this study took so far"
+    return f"as {cost.known_from} drawn at random take here, on {'a GPU' if cost.device == 'cuda' else 'one core'}"
+
+
+def _cost_notes(spec: StudySpec, cost: "Cost") -> Iterator[str]:
+    if cost.is_tried and spec.early_stopping.kind != "none":
+        yield "less what trials save that are stopped early"
+    if cost.is_tried and spec.resources.trials_per_device == "auto":
+        yield "less what trials save that are trained side by side"
+    if cost.is_tried and spec.resources.gpu and cost.device != "cuda":
+        yield "here is no GPU: with one it is another number"
+    elif 0 < spec.resources.gpu != 1:
+        yield f"which are {cost.worker_hours * spec.resources.gpu:.2g} GPU-hours"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
 
 
 def _steering_lines(spec: StudySpec) -> Iterator[str]:

@@ -59,7 +59,7 @@ class JobQueue:
         self.address = address
         self._client = connect(address)
 
-    def submit(self, spec: StudySpec, name: str, home: str | None = None, concurrency: int | None = None) -> str:
+    def submit(self, spec: StudySpec, name: str, home: str | None = None, concurrency: int | str | None = None) -> str:
         """Send a study, and return the id of its job."""
         job = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
         with tempfile.TemporaryDirectory() as folder, refusals(self.address):
@@ -149,7 +149,7 @@ def jobs_text(jobs: list[Job]) -> str:
     return "\n".join(lines) if jobs else "no studies were sent here yet"
 
 
-def _entrypoint(name: str, home: str | None, concurrency: int | None) -> str:
+def _entrypoint(name: str, home: str | None, concurrency: int | str | None) -> str:
     given = {"--name": name, "--home": home, "--concurrency": concurrency}
     words = [str(word) for option in given.items() if option[1] is not None for word in option]
     drive = DRIVE.format(file=SPEC_FILE, words=shlex.join([*words, "--no-report"]))

@@ -5,7 +5,8 @@ tie-break (Salinas et al. 2021).
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
 
 import moocore
 import numpy as np
@@ -47,7 +48,7 @@ def rungs(spec: EarlyStoppingSpec, epochs: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def due(rungs: Sequence[int], history: Sequence[tuple[int, float]]) -> int | None:
+def due(rungs: Sequence[int], newest_first: Iterable[tuple[int, float]]) -> int | None:
     """The rung at which a trial is judged after the last of its epochs so far.
 
     In an epoch whose KL weight was below 1 at any step, a trial minimized something else than the rest, and is not
@@ -56,16 +57,18 @@ def due(rungs: Sequence[int], history: Sequence[tuple[int, float]]) -> int | Non
 
     Args:
         rungs: Epochs, ascending.
-        history: Every epoch so far and the mean KL weight of its steps, in order.
+        newest_first: Every epoch so far and the mean KL weight of its steps, from the last one back. Mostly one or two
+            of them are looked at: this is asked after each epoch.
 
     Returns:
         The rung, which is below the last epoch where the trial is judged late; None where it is not judged now.
     """
-    if not history or not _is_full(history[-1]):
+    epochs = iter(newest_first)
+    last = next(epochs, None)
+    if last is None or not _is_full(last):
         return None
-    now = history[-1][0]
-    rung = max((rung for rung in rungs if rung <= now), default=None)
-    if rung is None or any(rung <= epoch < now and _is_full((epoch, weight)) for epoch, weight in history):
+    rung = max((rung for rung in rungs if rung <= last[0]), default=None)
+    if rung is None or any(map(_is_full, takewhile(lambda one: one[0] >= rung, epochs))):
         return None
     return rung
 

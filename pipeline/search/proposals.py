@@ -11,6 +11,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from pipeline.search import attributes
+from pipeline.search.history import History
 from pipeline.search.sampler import TrialSampler
 from pipeline.search.space import stored, suggest
 from pipeline.spec import StudySpec
@@ -41,6 +42,7 @@ class Proposals:
         self.spec, self._storage, self._name = spec, storage, name
         study = self._study()
         self.left = deque(trial.number for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]))
+        self._history = History(spec.sampler.kind)
         self._lock = threading.Lock()
         self._is_enqueued = False
 
@@ -90,4 +92,5 @@ class Proposals:
     def _sampler(self, kind: str, number: int) -> optuna.samplers.BaseSampler:
         """A random stream of each trial's own: one for all would begin again in every driver, and repeat its trials."""
         seed = self.spec.seed if self.spec.sampler.seed is None else self.spec.sampler.seed
-        return TrialSampler(kind, seed, number)
+        history = self._history if kind == self.spec.sampler.kind else None
+        return TrialSampler(kind, seed, number, history=history)

@@ -14,6 +14,7 @@ from optuna.samplers import BaseGASampler, BaseSampler
 from optuna.trial import FrozenTrial
 
 from pipeline.search import attributes
+from pipeline.search.history import History
 
 SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "tpe": lambda seed: samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True),
@@ -39,17 +40,30 @@ class TrialSampler(BaseSampler):
     those already drawn do not move the others.
     """
 
-    def __init__(self, kind: str, *words: int):
-        """Make the sampler that a spec calls `kind`; `words` are the seed of the study and the number of the trial."""
-        self._kind, self._words = kind, words
+    def __init__(self, kind: str, *words: int, history: History | None = None):
+        """Make the sampler that a spec calls `kind`.
+
+        Args:
+            kind: One of SAMPLERS.
+            words: The seed of the study and the number of the trial.
+            history: What the sampler may look at; by default all of the study.
+        """
+        self._kind, self._words, self._history = kind, words, history
         self._together = self._seeded()
+        self._part: optuna.Study | None = None
 
     def _seeded(self, *more: int) -> BaseSampler:
         return make_sampler(self._kind, int(np.random.SeedSequence([*self._words, *more]).generate_state(1)[0]))
 
+    def _seen(self, study: optuna.Study) -> optuna.Study:
+        """What the sampler sees of the study, the same for all parameters of its trial."""
+        if self._part is None:
+            self._part = study if self._history is None else self._history.part(study)
+        return self._part
+
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """What is drawn together."""
-        return self._together.infer_relative_search_space(study, trial)
+        return self._together.infer_relative_search_space(self._seen(study), trial)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -59,7 +73,7 @@ class TrialSampler(BaseSampler):
         They are kept, as the Gaussian process would otherwise keep its distance from its own first attempt.
         """
         if attributes.DRAWN_TOGETHER not in trial.user_attrs:
-            drawn = self._together.sample_relative(study, trial, search_space)
+            drawn = self._together.sample_relative(self._seen(study), trial, search_space)
             if drawn:
                 study._storage.set_trial_user_attr(trial._trial_id, attributes.DRAWN_TOGETHER, drawn)
             return drawn
@@ -71,7 +85,7 @@ class TrialSampler(BaseSampler):
     ) -> Any:
         """The value of a parameter that is drawn by itself."""
         alone = self._seeded(zlib.crc32(param_name.encode()))
-        return alone.sample_independent(study, trial, param_name, param_distribution)
+        return alone.sample_independent(self._seen(study), trial, param_name, param_distribution)
 
 
 def first_generation(kind: str) -> dict[str, Any]:

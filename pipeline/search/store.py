@@ -5,15 +5,18 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.errors import UserError
 from pipeline.search import attributes, warm_start
 from pipeline.search.attributes import rung_key
-from pipeline.search.judgement import judgement
+from pipeline.search.early_stopping import Floats
+from pipeline.search.judgement import compared_metrics, judgement
 from pipeline.search.proposals import Proposal, Proposals
 from pipeline.search.space import decoded
+from pipeline.search.storage import DriverStorage
 from pipeline.search.warm_start import is_own
 from pipeline.spec import StudySpec
 from pipeline.spec.metrics import DIRECTIONS
@@ -47,7 +50,7 @@ class StudyStore:
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.spec, self._url = spec, url
-        self._storage = optuna.storages.get_storage(url)
+        self._storage = DriverStorage(url)
         self.study = optuna.create_study(
             storage=self._storage,
             study_name=name,
@@ -57,6 +60,7 @@ class StudyStore:
         self._require(attributes.SPEC_SHA256, spec.sha256(), "with another spec; expected the same spec")
         if attributes.OBJECTIVES not in self.study.user_attrs:
             self.study.set_user_attr(attributes.OBJECTIVES, [objective.metric for objective in spec.objectives])
+        self._records: dict[int, Floats] = {}
         self._proposals = Proposals(spec, self._storage, name)
 
     def _require(self, attribute: str, value: str, otherwise: str) -> None:
@@ -132,10 +136,20 @@ class StudyStore:
         """
         known = self._at(number).user_attrs.get(rung_key(rung))
         if known is None:
-            others = (trial for trial in self._own() if trial.number != number)
-            known = judgement(self.spec, others, rung, metrics, is_late)
+            record_NM = self._record(rung)
+            known = judgement(self.spec, record_NM, metrics, is_late)
             self._note(number, rung_key(rung), known)
+            if "values" in known:
+                self._records[rung] = np.vstack([record_NM, known["values"]])
         return bool(known["goes_on"])
+
+    def _record(self, rung: int) -> Floats:
+        """The values of the trials that were judged at a rung, read from the store once; (N, M)."""
+        if rung not in self._records:
+            judged = [trial.user_attrs.get(rung_key(rung), {}) for trial in self._own()]
+            kept = [one["values"] for one in judged if "values" in one]
+            self._records[rung] = np.array(kept, dtype=np.float64).reshape(-1, len(compared_metrics(self.spec)))
+        return self._records[rung]
 
     def finish(self, number: int, metrics: Mapping[str, float]) -> bool:
         """Record a finished trial's objective values; False where one is missing or not finite, and it failed."""

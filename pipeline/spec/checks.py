@@ -25,7 +25,14 @@ from pipeline.spec.trial import TrialSpec
 def problems_of(spec: StudySpec) -> list[Problem]:
     """Everything that is wrong with a spec whose parts are each valid; its search names must be canonical."""
     found = [problem for name, parameter in spec.search.items() for problem in _parameter(spec, name, parameter)]
-    found = found or [*_branches(spec), *_objectives(spec), *_data(spec), *_labels(spec), *steering_problems(spec)]
+    found = found or [
+        *_resources(spec),
+        *_branches(spec),
+        *_objectives(spec),
+        *_data(spec),
+        *_labels(spec),
+        *steering_problems(spec),
+    ]
     return found or [*_rates(spec), *_targets(spec)]
 
 
@@ -110,6 +117,11 @@ def _branches(spec: StudySpec) -> Iterator[Problem]:
         in_branch_order(spec.search)
     except ValueError as error:
         yield Problem(("search",), str(error))
+
+
+def _resources(spec: StudySpec) -> Iterator[Problem]:
+    if not spec.resources.cpu and not spec.resources.gpu:
+        yield Problem(("resources",), "cpu and gpu are both 0, expected something that a worker occupies")
 
 
 def _objectives(spec: StudySpec) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipeline.errors import UserError
-from pipeline.spec.base import Count, Fraction, FromList, NotNegative, Seed, SpecPart
+from pipeline.spec.base import Count, Cpus, Fraction, FromList, Gpus, NotNegative, Seed, SpecPart
 from pipeline.spec.constraints import Constraint
 from pipeline.spec.data import DataSpec
 from pipeline.spec.metrics import Direction, Metric
@@ -50,12 +50,13 @@ class ResourcesSpec(SpecPart):
     """What a worker occupies, in CPU cores and GPUs, and how many trials it trains at once there.
 
     Attributes:
+        gpu: 0, a part of one such as 0.25, which also caps the GPU memory of the worker, or a whole number.
         trials_per_device: Trials of one shape are trained as one tensor program, which takes small networks a fraction
             of the time; the numbers of each are as if it were alone. With "auto" each worker tries what pays.
     """
 
-    cpu: NotNegative = 1
-    gpu: NotNegative = 0
+    cpu: Cpus = 1
+    gpu: Gpus = 0
     trials_per_device: Count | Literal["auto"] = 1
 
     @property

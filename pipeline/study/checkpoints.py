@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pyarrow.fs import FileSelector
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -92,6 +93,16 @@ class Checkpoints:
     def _names(self) -> list[str]:
         """Files that are named like checkpoints, the newest first."""
         return sorted(filter(NAME.fullmatch, self.folder.names()), key=_epoch, reverse=True)
+
+
+def with_checkpoints(folder: Folder) -> list[str]:
+    """The tasks that have checkpoints, each in a folder of its own in this one.
+
+    Raises:
+        OSError: It cannot be looked into.
+    """
+    found = folder.system.get_file_info(FileSelector(folder.path, allow_not_found=True))
+    return [one.base_name for one in found if not one.is_file]
 
 
 def _epoch(name: str) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline.errors import StudyError, UserError
+from pipeline.folders import Folder
 from pipeline.search.lock import DriverLock
 from pipeline.search.store import StudyStore
 from pipeline.study import local_ray
@@ -15,11 +16,13 @@ from pipeline.study.confirmation import Confirmation, repeats_of
 from pipeline.study.finish import finish_study
 from pipeline.study.halt import Halt
 from pipeline.study.keeper import Keeper
+from pipeline.study.mending import mend
 from pipeline.study.plan import Plan
 from pipeline.study.progress import Progress
 from pipeline.study.stage import run_stage
 from pipeline.study.trials import StudyLedger
 from pipeline.tracking.curves import ENDED, StudyCurves
+from pipeline.tracking.layout import trial_name
 from pipeline.tracking.store import check_reachable, open_client, require_apart
 from pipeline.tracking.study import open_study
 from pipeline.tracking.writer import TrackingWriter
@@ -45,7 +48,7 @@ class Places:
     study_file: Path | None = None
 
 
-def drive(plan: Plan, places: Places, concurrency: int | None, console: Console) -> None:
+def drive(plan: Plan, places: Places, concurrency: local_ray.Concurrency, console: Console) -> None:
     """Run a study, or go on with it, until its budget of trials is met.
 
     Raises:
@@ -60,7 +63,7 @@ def drive(plan: Plan, places: Places, concurrency: int | None, console: Console)
         raise StudyError(f"stopped at once; {_go_on(plan)}") from None
 
 
-def _drive(plan: Plan, places: Places, concurrency: int | None, console: Console, halt: Halt) -> None:
+def _drive(plan: Plan, places: Places, concurrency: local_ray.Concurrency, console: Console, halt: Halt) -> None:
     url = places.storage_of(plan.name)
     require_apart(places.tracking_uri, url)
     client = open_client(places.tracking_uri)
@@ -70,7 +73,8 @@ def _drive(plan: Plan, places: Places, concurrency: int | None, console: Console
         # Ray takes the signals for itself when it starts.
         halt.on_signals(),
     ):
-        at_once = concurrency or local_ray.slots(plan.spec.resources)
+        at_once = local_ray.at_once(plan.spec.resources, concurrency, plan.spec.trials)
+        plan.folder.require_writable()
         plan.scratch.mkdir(parents=True, exist_ok=True)
         with DriverLock(_store(plan, url).study) as lock:
             halt.watch(lock.lost, StudyError("another driver has taken the study over"))
@@ -78,14 +82,20 @@ def _drive(plan: Plan, places: Places, concurrency: int | None, console: Console
             store = _store(plan, url)
             _prepare(plan, store, places)
             about = plan.spec, plan.name, plan.data, plan.reference, plan.rule, plan.scratch, places.study_file
-            writer = open_study(client, *about)
+            writer = open_study(client, *about, _archive(plan))
             try:
+                mend(store, writer)
                 _run(plan, store, writer, at_once, console, halt)
                 _finish(plan, store, writer, halt)
                 _upload(plan, writer, halt, console)
             finally:
                 writer.close()
     _raise_for(plan, store, halt)
+
+
+def _archive(plan: Plan) -> Folder | None:
+    """Where the spool's disk goes with the driver's host, and the study's files stay."""
+    return None if plan.folder.local else plan.trials
 
 
 def _store(plan: Plan, url: str) -> StudyStore:
@@ -108,19 +118,22 @@ def _prepare(plan: Plan, store: StudyStore, places: Places) -> None:
     plan.folder.write(SPEC_FILE, plan.spec.model_dump_json(indent=2).encode())
 
 
-def _run(plan: Plan, store: StudyStore, writer: TrackingWriter, at_once: int, console: Console, halt: Halt) -> None:
+def _run(
+    plan: Plan, store: StudyStore, writer: TrackingWriter, at_once: local_ray.AtOnce, console: Console, halt: Halt
+) -> None:
     """The search, and where it is complete the confirmation of the best."""
     recalled, keeper = writer.recall(), Keeper(plan, writer.trials())
+    keeper.drop_leftovers(writer.ended())
     with Progress(console, plan.spec.trials, plan.signs, list(plan.reference.values())) as progress:
         try:
-            ledger = StudyLedger(store, writer, recalled, progress, keeper, halt, at_once, _curves(plan, writer))
-            run_stage(plan, ledger, at_once, store.remaining(), halt)
+            ledger = StudyLedger(store, writer, recalled, progress, keeper, halt, at_once.likely, _curves(plan, writer))
+            run_stage(plan, ledger, at_once.most, store.remaining(), halt)
             ledger.asker.close()
             if halt.why or store.remaining() > 0:
                 return
             repeats = repeats_of(plan, store, writer)
             again = Confirmation(repeats, writer, recalled, progress, keeper)
-            run_stage(plan, again, at_once, len(repeats), halt)
+            run_stage(plan, again, at_once.most, len(repeats), halt)
         except OSError as error:
             # A full disk takes no word of what is left open, either.
             halt.ask(error)
@@ -129,11 +142,15 @@ def _run(plan: Plan, store: StudyStore, writer: TrackingWriter, at_once: int, co
 
 
 def _curves(plan: Plan, writer: TrackingWriter) -> StudyCurves:
-    """The study's curves, as far as earlier drivers have drawn them."""
-    curves = StudyCurves(plan.reference, plan.signs)
-    for row in writer.trials().to_dict("records"):
+    """The study's curves, as far as earlier drivers have drawn them, or were to."""
+    curves, drawn = StudyCurves(plan.reference, plan.signs), writer.curve_step()
+    # Where they are not drawn, the others were.
+    for row in sorted(writer.trials().to_dict("records"), key=lambda row: trial_name(row["trial"]) in writer.restored):
         if row["state"] in ENDED:
-            curves.add(row["state"], {str(name): row[name] for name in plan.reference if name in row}, row["feasible"])
+            metrics = {str(name): row[name] for name in plan.reference if name in row}
+            values = curves.add(row["state"], metrics, row["feasible"])
+            if curves.step > drawn:
+                writer.log_curves(curves.step, values)
     return curves
 
 

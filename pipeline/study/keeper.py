@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeline.choosing.comparison import detectors
 from pipeline.search.pareto import frontier_of
+from pipeline.study.checkpoints import with_checkpoints
 from pipeline.study.files import OF_FINALISTS
 from pipeline.study.messages import Task, TrialReport
 from pipeline.study.plan import Plan
@@ -49,6 +50,11 @@ class Keeper:
         """A task needs its checkpoints no longer."""
         self._thread.submit(self._clear, key)
 
+    def drop_leftovers(self, ended: Set[str]) -> None:
+        """An earlier driver may have died before it cleared the checkpoints of tasks that had ended."""
+        if ended:
+            self._thread.submit(self._clear_leftovers, ended)
+
     def close(self) -> None:
         """The last sweep."""
         self._order_sweep()
@@ -56,6 +62,8 @@ class Keeper:
 
     def _order_sweep(self) -> None:
         self._swept = time.monotonic()
+        # Who was passed over once never comes back: to look at all again would take ever longer.
+        self._rows = [row for row in self._rows if int(row["trial"]) in self._with_weights]
         if self._rows:
             self._thread.submit(self._sweep, [*self._rows])
 
@@ -64,6 +72,13 @@ class Keeper:
             (self.plan.checkpoints / key).clear()
         except OSError as error:
             logger.warning("the checkpoints of %s stay: %s", key, error)
+
+    def _clear_leftovers(self, ended: Set[str]) -> None:
+        try:
+            for key in ended & set(with_checkpoints(self.plan.checkpoints)):
+                self._clear(key)
+        except OSError as error:
+            logger.warning("checkpoints of tasks that have ended may stay: %s", error)
 
     def _sweep(self, rows: Sequence[Mapping[Any, Any]]) -> None:
         # A trial that ended after the sweep was ordered is not among the rows, and may be better than all of them.

@@ -27,7 +27,8 @@ class Ledger(ABC):
         self._histories: dict[str, list[EpochRecord]] = {}
         self._again: deque[Task] = deque()
         self._alone: deque[Task] = deque()
-        self._deaths: defaultdict[str, list[int]] = defaultdict(list)
+        # After which epoch; None where the worker had saved the task and left.
+        self._deaths: defaultdict[str, list[int | None]] = defaultdict(list)
         self._running: set[str] = set()
 
     @abstractmethod
@@ -98,8 +99,7 @@ class Ledger(ABC):
             return self.end(key, TrialReport(state="failed", failure="out_of_memory", error=why))
         task, epoch = self.open[key], len(self._histories[key])
         self._deaths[key].append(epoch)
-        count = self._preempted(task)
-        self.tracking.tag(key, {layout.PREEMPTIONS: str(count)})
+        self._note_preemption(key)
         is_hopeless = Counter(self._deaths[key])[epoch] >= MOST_DEATHS
         if is_hopeless and not in_company:
             error = f"{why}\nthe worker died {MOST_DEATHS} times after epoch {epoch}, without progress"
@@ -109,6 +109,13 @@ class Ledger(ABC):
             self._alone.append(replace(task, is_alone=True))
         else:
             self._again.append(task)
+
+    def handed_back(self, key: str) -> None:
+        """A task's worker saved it and left, as its node is being taken away, which no task is the reason of."""
+        self._deaths[key].append(None)
+        self._note_preemption(key)
+        self._running.discard(key)
+        self._again.append(self.open[key])
 
     def pause(self) -> None:
         """Mark what is still open as waiting for a later driver."""
@@ -131,6 +138,9 @@ class Ledger(ABC):
         self._close(task, report, self._histories.pop(task.key))
         self._running.discard(task.key)
         del self.open[task.key]
+
+    def _note_preemption(self, key: str) -> None:
+        self.tracking.tag(key, {layout.PREEMPTIONS: str(self._preempted(self.open[key]))})
 
     def _alone_running(self) -> set[str]:
         return {key for key in self._running if self.open[key].is_alone}

@@ -3,14 +3,21 @@
 import logging
 import math
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import ray
 
 from pipeline.errors import UserError
 from pipeline.spec.schema import ResourcesSpec
+from pipeline.study.draining import draining
+
+Concurrency = int | Literal["max"] | None
+# Nodes take longer to come.
+SECONDS_BETWEEN_LOOKS = 2.0
 
 
 @contextmanager
@@ -49,7 +56,40 @@ def whole_device(resources: ResourcesSpec) -> dict[str, float]:
 
 
 def _nodes() -> list[dict[str, float]]:
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes, leaving = ray.nodes(), draining()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"] and node["NodeID"] not in leaving]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtOnce:
+    """How many trials run side by side.
+
+    Attributes:
+        most: The most.
+        likely: About as many as will.
+    """
+
+    most: int
+    likely: int
+
+
+def at_once(resources: ResourcesSpec, concurrency: Concurrency, trials: int) -> AtOnce:
+    """How many of so many trials run side by side.
+
+    Args:
+        resources: What a worker occupies.
+        concurrency: A number; "max" for as many as the cluster takes, now and whenever it has grown, for which all are
+            asked for; None for as many as fit now.
+        trials: The budget.
+
+    Raises:
+        UserError: None was given, and no node has what a single worker asks for.
+    """
+    if concurrency == "max":
+        # One at least waits while another runs, unless there is only one.
+        return AtOnce(most=trials, likely=min(trials, max(2, _fitting(resources) * resources.most_per_device)))
+    most = concurrency or slots(resources)
+    return AtOnce(most=most, likely=most)
 
 
 def slots(resources: ResourcesSpec) -> int:
@@ -64,17 +104,36 @@ def slots(resources: ResourcesSpec) -> int:
         raise UserError(
             f"resources: a worker asks for {resources.cpu:g} CPU and {resources.gpu:g} GPU; "
             f"the largest node has {largest['CPU']:g} CPU and {largest['GPU']:g} GPU; where workers come when they are "
-            "needed, give --concurrency"
+            "needed, give --concurrency max"
         )
     return fits * resources.most_per_device
 
 
-def workers(resources: ResourcesSpec, at_once: int) -> int:
-    """How many workers share so many trials: all that fit now, and more where a larger cluster is counted on."""
-    return max(min(_fitting(resources), at_once), math.ceil(at_once / resources.most_per_device))
+class Workers:
+    """How many workers there may be, while nodes come and go."""
+
+    def __init__(self, resources: ResourcesSpec, at_once: int):
+        """For at most `at_once` trials side by side."""
+        self.resources, self.at_once = resources, at_once
+        self._fit, self._looked = 0, -math.inf
+
+    def most(self, left: int) -> int:
+        """The most that share so many trials: all that fit now, and those that a larger cluster is to come for."""
+        trials = max(1, min(left, self.at_once))
+        return max(min(self._fitting(), trials), math.ceil(trials / self.resources.most_per_device))
+
+    def _fitting(self) -> int:
+        if time.monotonic() - self._looked > SECONDS_BETWEEN_LOOKS:
+            self._fit, self._looked = _fitting(self.resources), time.monotonic()
+        return self._fit
 
 
 def _fitting(resources: ResourcesSpec) -> int:
     """How many workers fit on the nodes that are up."""
     wanted = {"CPU": resources.cpu, "GPU": resources.gpu}
-    return sum(min(int(node.get(kind, 0) // ask) for kind, ask in wanted.items() if ask) for node in _nodes())
+    return sum(min(_times(node.get(kind, 0), ask) for kind, ask in wanted.items() if ask) for node in _nodes())
+
+
+def _times(whole: float, part: float) -> int:
+    """How often a part is in a whole, counted as Ray does in ten-thousandths: 1 // 0.1 is 9."""
+    return round(whole * 1e4) // round(part * 1e4)

@@ -95,7 +95,9 @@ class WorkerReport:
     Attributes:
         seats: How many tasks it can train at once.
         tasks: What became of each task that it has, by keys.
+        is_leaving: Whether this is its last word, as its node is being taken away; its tasks are saved.
     """
 
     seats: int
     tasks: dict[str, TrialReport] = field(default_factory=dict)
+    is_leaving: bool = False

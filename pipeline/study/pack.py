@@ -68,9 +68,19 @@ class Pack:
             self._train_epoch()
             if any(course.is_judged for course in self._courses()):
                 break
-        running = {course.key: TrialReport(epochs=course.unreported()) for course in self._courses()}
-        ended, self.ended = self.ended, {}
-        return running | ended
+        return self._reports()
+
+    def hand_over(self) -> dict[str, TrialReport]:
+        """Save every task and let it go, for another worker to go on with.
+
+        Returns:
+            As `advance`.
+        """
+        self.save()
+        reports = self._reports()
+        self.groups.clear()
+        self.suspects.clear()
+        return reports
 
     def save(self) -> None:
         """Write a checkpoint of every task."""
@@ -78,6 +88,11 @@ class Pack:
             for group in self.groups:
                 for course in group.courses:
                     course.save(group.state(course))
+
+    def _reports(self) -> dict[str, TrialReport]:
+        running = {course.key: TrialReport(epochs=course.unreported()) for course in self._courses()}
+        ended, self.ended = self.ended, {}
+        return running | ended
 
     def _has_work(self) -> bool:
         return bool(self._courses() or self.suspects)

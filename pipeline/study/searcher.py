@@ -48,7 +48,7 @@ class LedgerSearcher(Searcher):
         post: Callable[[str, Orders], None],
         tasks: int,
         at_once: int,
-        workers: int,
+        workers: Callable[[int], int],
         halt: Halt,
     ):
         """Make the adapter.
@@ -60,12 +60,12 @@ class LedgerSearcher(Searcher):
             post: Leaves orders in a worker's mailbox.
             tasks: How many tasks the ledger is going to have.
             at_once: The most tasks under way at once.
-            workers: The most workers at once.
+            workers: Gives the most workers at once from how many tasks have not ended; it may change with the time.
             halt: Asked to end the study at the first error of our own: Tune would end it without saving anything.
         """
         super().__init__()
         self.ledger, self.hire, self.post, self.halt = ledger, hire, post, halt
-        self.left, self.at_once, self.most_workers = tasks, at_once, workers
+        self.left, self.at_once, self._most_workers = tasks, at_once, workers
         self.workers: dict[str, Worker] = {}
         self.causes: dict[str, str] = {}
         self.hired = self.stillborn = 0
@@ -79,6 +79,22 @@ class LedgerSearcher(Searcher):
             self.workers[trial_id] = Worker(mailbox=assignment.mailbox, is_alone=assignment.is_alone)
             return {"assignment": assignment}
         return None if self.workers else Searcher.FINISHED
+
+    @property
+    def most_workers(self) -> int:
+        """The most workers at once, one at least."""
+        return self._most_workers(self.left)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing more to do, also where workers still wait for a place."""
+        return not self._has_work() and not any(worker.keys for worker in self.workers.values())
+
+    def superfluous(self) -> list[str]:
+        """Workers that have not begun and are not needed: for those that wait for a place, the cluster would grow."""
+        waiting = [key for key, one in self.workers.items() if not one.has_reported and not one.is_alone]
+        beyond = max(0, len(self.workers) - self._room()) if self._has_work() else len(waiting)
+        return waiting[max(0, len(waiting) - beyond) :]
 
     def _has_work(self) -> bool:
         return not self.halt.why and (self.aside is not None or self.guarded(self.ledger.has_waiting, False))
@@ -94,6 +110,8 @@ class LedgerSearcher(Searcher):
         if worker is not None:
             worker.has_reported, self.stillborn = True, 0
             stop = [key for key in report.tasks if not self._goes_on(worker, key, report.tasks[key])]
+            if report.is_leaving:
+                return self._take_back(worker)
             start = self._fill(worker, report.seats)
             # Who has nothing to do leaves when nothing will come, or to make room for a task that has to be alone.
             is_over = not worker.keys and (not self._has_work() or (self.aside is not None and not worker.is_alone))
@@ -109,6 +127,13 @@ class LedgerSearcher(Searcher):
         self.left -= 1
         self.guarded(lambda: self.ledger.end(key, last), None)
         return report.state != "running"
+
+    def _take_back(self, worker: Worker) -> None:
+        """All that a worker had, when it leaves before the work is done."""
+        while worker.keys:
+            key = min(worker.keys)
+            worker.keys.discard(key)
+            self.guarded(lambda key=key: self.ledger.handed_back(key), None)  # type: ignore[misc]
 
     def _fill(self, worker: Worker, seats: int) -> list[Task]:
         """New tasks for a worker, but no more than its share of those that are left."""
@@ -174,6 +199,9 @@ class LedgerScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """A worker always goes on: its orders say with what."""
         self.searcher.take_report(trial.trial_id, result["report"])
+        for key in self.searcher.superfluous():
+            if (waiting := tune_controller.get_trial(key)).status == Trial.PENDING:
+                tune_controller.stop_trial(waiting)
         return TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:

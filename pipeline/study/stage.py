@@ -19,7 +19,7 @@ def run_stage(
     if count <= 0:
         return
     at_once, mailboxes = min(at_once, count), mailbox.new_mailboxes()
-    workers = local_ray.workers(plan.spec.resources, at_once)
+    workers = local_ray.Workers(plan.spec.resources, at_once).most
 
     def hire(number: int, is_alone: bool) -> Assignment:
         return Assignment(
@@ -32,7 +32,7 @@ def run_stage(
 
     try:
         searcher = LedgerSearcher(ledger, hire, mailbox.post, tasks=count, at_once=at_once, workers=workers, halt=halt)
-        run_workers(searcher, workers, plan.spec.resources, halt, trainable)
+        run_workers(searcher, workers(count), plan.spec.resources, halt, trainable)
     finally:
         mailbox.forget(mailboxes)
     ledger.pause()

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pipeline.errors import StudyError
 from pipeline.search.early_stopping import due
 from pipeline.search.store import StudyStore
+from pipeline.spec import StudySpec
 from pipeline.study.asking import Asker
 from pipeline.study.halt import Halt
 from pipeline.study.judging import kl_weights_of, rungs_of
@@ -19,7 +20,6 @@ from pipeline.tracking import layout
 from pipeline.tracking.curves import StudyCurves, log10_parameters
 from pipeline.tracking.layout import trial_name
 from pipeline.tracking.record import EpochRecord
-from pipeline.tracking.replay import PARENT
 from pipeline.tracking.writer import Recalled, TrackingWriter
 
 # So many first trials that fail alike mean that the others would too.
@@ -62,14 +62,14 @@ class StudyLedger(Ledger):
                 return task
             report = _as_report(known)
             self._tell(task, report, last_metrics(report, known.epochs))
+            self.keeper.drop_checkpoints(task.key)
         return None
 
     def _has_fresh(self) -> bool:
         return self.asker.has_more()
 
     def _describe(self, task: Task) -> tuple[str, dict[str, str]]:
-        tags = {layout.KIND: "trial", layout.TRIAL: str(task.number), layout.SAMPLER: task.sampler}
-        return layout.trial_run_name(task.number, task.parameters), tags
+        return described(task)
 
     def _goes_on(self, task: Task, history: Sequence[EpochRecord]) -> bool:
         if task.key not in self._rungs:
@@ -85,9 +85,7 @@ class StudyLedger(Ledger):
     def _close(self, task: Task, report: TrialReport, history: Sequence[EpochRecord]) -> None:
         metrics = last_metrics(report, history)
         report = self._checked(report, metrics)
-        tags = end_tags(report)
-        if self.store.spec.constraints:
-            tags[layout.FEASIBLE] = str(self.store.spec.is_feasible(metrics)).lower()
+        tags = last_tags(self.store.spec, report, metrics)
         scales = log10_parameters(self.store.spec.search, task.parameters)
         self.tracking.end(task.key, task.number, {**report.metrics, **scales}, tags, report.error)
         self._draw_curves(report.state, metrics)
@@ -98,8 +96,7 @@ class StudyLedger(Ledger):
 
     def _draw_curves(self, state: str, metrics: Mapping[str, float]) -> None:
         values = self.curves.add(state, metrics, self.store.spec.is_feasible(metrics))
-        stamp = time.time_ns() // 10**6
-        self.tracking.log_epochs(PARENT, [EpochRecord(epoch=self.curves.step, timestamp_ms=stamp, metrics=values)])
+        self.tracking.log_curves(self.curves.step, values)
 
     def _checked(self, report: TrialReport, metrics: Mapping[str, float]) -> TrialReport:
         """A trial without finite objectives has not finished, whatever it says."""
@@ -132,11 +129,25 @@ class StudyLedger(Ledger):
             self.halt.ask(StudyError(f"the first {ALIKE} trials failed alike ({failure}): {reason}"))
 
     def show(self) -> None:
-        """Bring the progress line up to date, now and then: it takes reading the whole store."""
+        """Bring the progress line up to date, now and then."""
         if time.monotonic() - self._shown < SECONDS_BETWEEN_SHOWS:
             return
         self._shown = time.monotonic()
-        self.display.update(self.store.counts(), self.store.finished_values(), self.tracking.uploader.stalled())
+        # To read the whole store would take ever longer.
+        front_NM = self.curves.signs_M * self.curves.front_NM
+        self.display.update(self.curves.counts, front_NM.tolist(), self.tracking.uploader.stalled())
+
+
+def described(task: Task) -> tuple[str, dict[str, str]]:
+    """The name and the tags of a trial's run."""
+    tags = {layout.KIND: "trial", layout.TRIAL: str(task.number), layout.SAMPLER: task.sampler}
+    return layout.trial_run_name(task.number, task.parameters), tags
+
+
+def last_tags(spec: StudySpec, report: TrialReport, metrics: Mapping[str, float]) -> dict[str, str]:
+    """How a trial's run says what became of it."""
+    feasible = {layout.FEASIBLE: str(spec.is_feasible(metrics)).lower()} if spec.constraints else {}
+    return end_tags(report) | feasible
 
 
 def last_metrics(report: TrialReport, history: Sequence[EpochRecord]) -> dict[str, float]:

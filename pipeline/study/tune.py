@@ -13,18 +13,21 @@ from pipeline.study.halt import Halt
 from pipeline.study.local_ray import whole_device
 from pipeline.study.searcher import LedgerScheduler, LedgerSearcher
 
+# For so many workers that wait the cluster may grow at a time; Ray Tune looks at all of them again and again.
+MOST_WAITING = 64
+
 
 class _Ends(tune.Stopper):
     """Ends Tune's run when the study is to end; its workers are then stopped one by one, and save their trials."""
 
-    def __init__(self, halt: Halt):
-        self.halt = halt
+    def __init__(self, halt: Halt, searcher: LedgerSearcher):
+        self.halt, self.searcher = halt, searcher
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self.halt.why is not None
+        return self.halt.why is not None or self.searcher.is_done
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles all that it is given, for a restore that is never used."""
@@ -38,14 +41,14 @@ def run_workers(
 
     Args:
         searcher: Has them started, and gives them their orders.
-        workers: The most at once.
+        workers: The most that are to start side by side.
         resources: What one occupies.
         halt: Says when to end early.
         trainable: What a worker is.
     """
     os.environ |= {
         # One waiting worker a slot, so that all start side by side.
-        "TUNE_MAX_PENDING_TRIALS_PG": str(workers),
+        "TUNE_MAX_PENDING_TRIALS_PG": str(min(workers, MOST_WAITING)),
         # Signals, results and errors are the driver's own business.
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -70,7 +73,7 @@ def run_workers(
                 name="study",
                 storage_path=notes,
                 verbose=0,
-                stop=_Ends(halt),
+                stop=_Ends(halt, searcher),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()

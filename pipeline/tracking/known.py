@@ -36,6 +36,15 @@ class KnownRuns:
         run = self._runs.get(key)
         return run.tags.get(layout.STATE) if run else None
 
+    def tags(self, key: str) -> dict[str, str]:
+        """A run's tags."""
+        return self._runs[key].tags
+
+    def metrics(self, key: str) -> dict[str, float]:
+        """A run's metrics at their last value."""
+        run = self._runs.get(key)
+        return run.metrics if run else {}
+
     def of_kind(self, kind: str) -> dict[str, RunFacts]:
         """The runs that are trials, or confirmations, by their keys; in the order of their numbers and seeds."""
         chosen = [(key, run) for key, run in self._runs.items() if run.tags.get(layout.KIND) == kind]

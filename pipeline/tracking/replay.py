@@ -186,11 +186,21 @@ class Replay:
 
     def _flush(self, key: str) -> None:
         points = self._points.pop(key, [])
-        for start in range(0, len(points), METRICS_PER_BATCH):
-            self.client.log_batch(self.run_ids[key], metrics=points[start : start + METRICS_PER_BATCH])
+        while points:
+            size = _whole_epochs(points)
+            self.client.log_batch(self.run_ids[key], metrics=points[:size])
+            points = points[size:]
 
     def _attach_frame(self, frame: pd.DataFrame, name: str, run_id: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name
             frame.to_parquet(path, index=False)
             self.client.log_artifact(run_id, str(path))
+
+
+def _whole_epochs(points: Sequence[Metric]) -> int:
+    """How many points may go at once, so that MLflow has an epoch with all of its metrics or not at all."""
+    size = METRICS_PER_BATCH
+    while 0 < size < len(points) and points[size - 1].timestamp == points[size].timestamp:
+        size -= 1
+    return size or METRICS_PER_BATCH

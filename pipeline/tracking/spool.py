@@ -37,7 +37,7 @@ class Spool:
         Raises:
             OSError: The disk is full; the spool is as it was.
         """
-        line = json.dumps(record, ensure_ascii=False).encode(errors="replace") + b"\n"
+        line = encoded(record) + b"\n"
         with self._lock, self.path.open("ab", buffering=0) as file:
             size = file.tell()
             try:
@@ -65,6 +65,11 @@ class Spool:
         """Have all that is in it survive the machine's own crash."""
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
+
+
+def encoded(record: Record) -> bytes:
+    """A record as text; half a surrogate pair becomes a question mark."""
+    return json.dumps(record, ensure_ascii=False).encode(errors="replace")
 
 
 def _whole(path: Path) -> int:

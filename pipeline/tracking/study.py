@@ -10,6 +10,7 @@ from mlflow.entities import Run
 from pipeline.choosing import Pick
 from pipeline.data import Dataset
 from pipeline.errors import UserError
+from pipeline.folders import Folder
 from pipeline.spec import StudySpec
 from pipeline.tracking import layout
 from pipeline.tracking.description import plan_note
@@ -28,6 +29,7 @@ def open_study(
     rule: str,
     folder: Path,
     study_file: Path | None = None,
+    archive: Folder | None = None,
 ) -> TrackingWriter:
     """Make a study's parent run, or take up the one that it has, and start writing beneath it.
 
@@ -40,6 +42,7 @@ def open_study(
         rule: The one that chooses the champion.
         folder: The study's, on a local disk.
         study_file: The user's, whose commit is kept; by default that of the working directory.
+        archive: Where each run has a folder that lasts longer than that disk.
 
     Raises:
         UserError: The study has begun with other data.
@@ -50,7 +53,7 @@ def open_study(
     about_it = environment(study_file)
     begun = {"experiment": spec.study, "name": name, "tags": _tags(spec, name, data, about_it)}
     parent = parent or create_parent(client, begun)
-    writer = TrackingWriter(client, parent, runs_by_key(client, parent), folder)
+    writer = TrackingWriter(client, parent, runs_by_key(client, parent), folder, archive)
     writer.begin(begun)
     writer.show(shared_view(spec.plain(), rule, "{parent}"), data.summary())
     about = {

@@ -11,9 +11,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from pipeline.errors import StudyError
+from pipeline.folders import Folder
 from pipeline.secrets import redacted_values
-from pipeline.tracking import layout
+from pipeline.tracking import heard, layout
+from pipeline.tracking.archive import Archive
 from pipeline.tracking.backlog import SPOOL_FILE, alone_with
+from pipeline.tracking.curves import ENDED
 from pipeline.tracking.frames import RunFacts, confirmations_frame, trials_frame
 from pipeline.tracking.known import KnownRuns, histories, history_of
 from pipeline.tracking.reader import downloaded_histories
@@ -42,9 +45,20 @@ class Recalled:
 
 
 class TrackingWriter:
-    """Writes a study's runs: one parent, one child a trial."""
+    """Writes a study's runs: one parent, one child a trial.
 
-    def __init__(self, client: MlflowClient, parent: Run, child_runs: Mapping[str, Run], folder: Path):
+    Attributes:
+        restored: The runs that had to be said again.
+    """
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        parent: Run,
+        child_runs: Mapping[str, Run],
+        folder: Path,
+        archive: Folder | None = None,
+    ):
         """Start writing beneath a parent run.
 
         Args:
@@ -52,6 +66,7 @@ class TrackingWriter:
             parent: The study's run.
             child_runs: The runs that it has already, by their keys.
             folder: On a local disk, for the spool and for files on their way.
+            archive: Where each run has a folder that lasts longer than that disk.
 
         Raises:
             UserError: Another process writes there.
@@ -59,18 +74,23 @@ class TrackingWriter:
         self.client, self.parent_id, self.outbox = client, parent.info.run_id, folder / OUTBOX
         self._held = alone_with(folder)
         self.spool = Spool(folder / SPOOL_FILE)
-        self._known = KnownRuns({key: RunFacts.of(run) for key, run in child_runs.items()})
+        self._archive = Archive(archive, parent.data.tags)
+        self._open_elsewhere = {key: run for key, run in child_runs.items() if not heard.has_ended(run)}
+        facts = {key: heard.facts_of(run) for key, run in child_runs.items()}
+        self._known = KnownRuns({PARENT: RunFacts.of(parent), **facts})
+        self._here: set[str] = set()
+        self._ended_elsewhere: set[str] = set()
+        self.restored: set[str] = set()
         self._elsewhere = self._recalled_elsewhere(child_runs)
         run_ids = {key: run.info.run_id for key, run in child_runs.items()}
         self.uploader = Uploader(client, parent, run_ids, self.spool)
 
     def _recalled_elsewhere(self, child_runs: Mapping[str, Run]) -> dict[str, pd.DataFrame]:
         """The histories of trials that a driver on another machine has written down."""
-        here = set()
         for _, record in self.spool.read():
-            self._known.apply(record)
-            here.add(record["run"])
-        return downloaded_histories(self.client, {key: run for key, run in child_runs.items() if key not in here})
+            self._take(record)
+        missed = {key: run for key, run in child_runs.items() if key not in self._here}
+        return downloaded_histories(self.client, {key: run for key, run in missed.items() if heard.has_ended(run)})
 
     def begin(self, begun: Mapping[str, Any]) -> None:
         """A driver begins, or goes on; from `begun` another tracking store could make the parent run anew.
@@ -86,14 +106,23 @@ class TrackingWriter:
 
     def start(self, key: str, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Open the run that goes by `key` within this study, or open again the one that it has."""
-        texts = {name: layout.text_value(value) for name, value in parameters.items()}
-        self._append("start", key, name=name, parameters=texts, tags=dict(tags))
+        self._append("start", key, name=name, parameters=_texts(parameters), tags=dict(tags))
 
     def log_epochs(self, key: str, epochs: Sequence[EpochRecord]) -> None:
         """Log some epochs' metrics; step is the epoch."""
         if epochs:
             rows = [[record.epoch, record.timestamp_ms, record.metrics] for record in epochs]
             self._append("epochs", key, epochs=rows)
+
+    def log_curves(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Log how the study got on with the `step`-th trial that ended."""
+        stamp = time.time_ns() // 10**6
+        self.log_epochs(PARENT, [EpochRecord(epoch=step, timestamp_ms=stamp, metrics=dict(metrics))])
+
+    def curve_step(self) -> int:
+        """The step that the study's curves have reached."""
+        metrics = self._known.metrics(PARENT)
+        return int(sum(metrics.get(f"study/{state}", 0.0) for state in ENDED))
 
     def end(
         self,
@@ -107,7 +136,9 @@ class TrackingWriter:
 
         It survives the machine's crash from here on, so that the study store may take the trial as ended.
         """
-        self._append("end", key, True, number=number, metrics=dict(metrics), tags=dict(tags), error=error)
+        record = self._record("end", key, number=number, metrics=dict(metrics), tags=dict(tags), error=error)
+        self._archive.keep(record)
+        self._tell(record, is_durable=True)
 
     def pause(self, key: str) -> None:
         """Mark a run that a later driver goes on with."""
@@ -173,6 +204,53 @@ class TrackingWriter:
             self.log_trials()
             self.close_parent({layout.STATE: "interrupted"}, "KILLED")
 
+    def knows(self, key: str) -> bool:
+        """Whether the spool says anything of a run."""
+        return key in self._here
+
+    def has_ended(self, key: str) -> bool:
+        """Whether the end of a run is in MLflow, or on its way there."""
+        return self._known.state(key) in ENDED
+
+    def ended(self) -> set[str]:
+        """The runs of which that is so."""
+        return {key for kind in ("trial", "confirmation") for key in self._known.of_kind(kind) if self.has_ended(key)}
+
+    def open_elsewhere(self) -> dict[str, int]:
+        """The runs that go on in MLflow, and of which the spool says nothing; each with its trial's number."""
+        runs = {key: run for key, run in self._open_elsewhere.items() if not self.knows(key)}
+        return {key: int(run.data.tags[layout.TRIAL]) for key, run in runs.items()}
+
+    def last_metrics(self, key: str) -> dict[str, float]:
+        """The last values of a run's metrics, in MLflow or on their way there."""
+        return self._known.metrics(key)
+
+    def restore(self, key: str, parameters: Mapping[str, Any]) -> bool:
+        """Say again what was said of a run, where the spool that said it is lost; with the times of the first time.
+
+        All of it comes back from the archive where the run had ended; else, what MLflow has heard of it.
+
+        Args:
+            key: The run.
+            parameters: Its own.
+
+        Returns:
+            Whether its end is known now.
+
+        Raises:
+            OSError: The archive cannot be read.
+        """
+        if self.has_ended(key):
+            self._ended_elsewhere.add(key)
+            return True
+        self.restored.add(key)
+        records = self._archive.find(key, redacted_values(_texts(parameters)))
+        if not records and not self.knows(key) and key in self._open_elsewhere:
+            records = heard.records_of(self.client, key, self._open_elsewhere[key])
+        for record in records:
+            self._tell(record)
+        return self.has_ended(key)
+
     def recall(self) -> dict[str, "Recalled"]:
         """What the spool knows of every run, from this driver and those before it."""
         known: dict[str, Recalled] = {}
@@ -184,6 +262,8 @@ class TrackingWriter:
                 run.epochs += [EpochRecord(epoch=e, timestamp_ms=t, metrics=m) for e, t, m in record["epochs"]]
             elif record["op"] == "end":
                 run.end, run.epochs = record, run.epochs[-1:]
+        for key in self._ended_elsewhere - self._here:
+            known[key] = Recalled(end={"tags": self._known.tags(key), "metrics": self.last_metrics(key)})
         return known
 
     def trials(self) -> pd.DataFrame:
@@ -225,14 +305,29 @@ class TrackingWriter:
         self.uploader.close()
         self._held.release()
 
-    def _append(self, operation: str, key: str, is_durable: bool = False, **content: Any) -> None:
+    def _append(self, operation: str, key: str, **content: Any) -> None:
+        self._tell(self._record(operation, key, **content))
+
+    def _record(self, operation: str, key: str, **content: Any) -> Record:
         # What files are called has to stay.
         told = {word: value if word in PLACES else redacted_values(value) for word, value in content.items()}
-        record = {"op": operation, "run": key, "time_ms": time.time_ns() // 10**6, **told}
+        return {"op": operation, "run": key, "time_ms": time.time_ns() // 10**6, **told}
+
+    def _tell(self, record: Record, is_durable: bool = False) -> None:
         self.spool.append(record, is_durable)
+        self._take(record)
+
+    def _take(self, record: Record) -> None:
+        """Know what a record of the spool says."""
         self._known.apply(record)
+        self._archive.note(record)
+        self._here.add(record["run"])
 
     def _write(self, frame: pd.DataFrame, name: str) -> Path:
         self.outbox.mkdir(exist_ok=True)
         frame.to_parquet(self.outbox / name, index=False)
         return self.outbox / name
+
+
+def _texts(parameters: Mapping[str, Any]) -> dict[str, str]:
+    return {name: layout.text_value(value) for name, value in parameters.items()}

@@ -65,7 +65,7 @@ def weights_by_epoch(annealing, epochs, steps_per_epoch):
 def judged(steps, mean_E):
     """Epoch by epoch, the rung that a trial is judged at."""
     history = [(epoch + 1, float(mean)) for epoch, mean in enumerate(mean_E)]
-    found = {epoch: due(steps, history[:epoch]) for epoch in range(1, len(history) + 1)}
+    found = {epoch: due(steps, reversed(history[:epoch])) for epoch in range(1, len(history) + 1)}
     return {epoch: rung for epoch, rung in found.items() if rung is not None}
 
 
@@ -228,3 +228,16 @@ def test_values_at_the_edge_of_float64_are_judged_too(values_NM):
 
 def test_every_kind_of_early_stopping_has_its_rule():
     assert {"none", *RULES} == set(EarlyStoppingSpec.model_fields["kind"].annotation.__args__)
+
+
+def test_a_long_trial_is_not_read_through_after_each_of_its_epochs():
+    read = []
+
+    def newest_first(epochs):
+        for epoch in range(epochs, 0, -1):
+            read.append(epoch)
+            yield epoch, 1.0
+
+    assert due((10, 100), newest_first(5000)) is None
+    assert due((10, 100), newest_first(100)) == 100
+    assert len(read) <= 5

@@ -168,6 +168,16 @@ def test_the_checkpoints_of_a_trial_go_when_it_ends_and_those_of_others_stay(tmp
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["trial-0003"]
 
 
+def test_checkpoints_that_an_earlier_driver_did_not_come_to_clear_go_and_those_of_open_tasks_stay(tmp_path):
+    plan = plan_in(tmp_path)
+    for number in range(4):
+        leave_files(plan, number)
+    keeper = Keeper(plan, pd.DataFrame({"trial": [], "state": []}))
+    keeper.drop_leftovers({"trial-0000", "trial-0002", "trial-0042"})
+    keeper.close()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["trial-0001", "trial-0003"]
+
+
 def test_a_study_without_a_finished_trial_ends_quietly(tmp_path, caplog):
     plan = plan_in(tmp_path)
     leave_files(plan, 0)
@@ -223,8 +233,10 @@ def test_a_store_that_refuses_deletions_is_told_of_and_breaks_nothing(tmp_path, 
             leave_files(plan, number)
         refuse()
         keeper = Keeper(plan, pd.DataFrame({"trial": [], "state": []}))
+        keeper.drop_leftovers({"trial-0002"})
         for number in range(3):
             end(keeper, number, **{"val/reconstruction": 9.0 - number, "val/kl": 1.0, "val/elbo": float(number)})
         keeper.close()
+    assert f"heckpoints of {'trial-0002' if plan.folder.local else 'tasks that have ended may'} stay" in caplog.text
     assert "the checkpoints of trial-0000 stay" in caplog.text
     assert "weights of trials that will not be chosen stay" in caplog.text

@@ -1,5 +1,7 @@
 """Tasks in one worker: in company they are what they are alone, and the trouble of one is no other's."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -155,6 +157,24 @@ def test_a_worker_that_comes_after_a_dead_one_goes_on_from_its_checkpoints(alone
     dead.obey(Orders(start=TASKS))
     for _ in range(3):
         dead._train_epoch()
+    same(train(open_pack(tmp_path), TASKS), alone)
+
+
+def test_a_worker_that_hands_over_tells_all_epochs_and_the_next_one_goes_on_after_the_last(alone, tmp_path):
+    leaving = open_pack(tmp_path)
+    leaving.pace.every_seconds, leaving.pace.due = math.inf, math.inf
+    leaving.obey(Orders(start=TASKS))
+    for _ in range(3):
+        leaving._train_epoch()
+    told = leaving.hand_over()
+    assert {key: [one.epoch for one in report.epochs] for key, report in told.items()} == {
+        one.key: [1, 2, 3] for one in TASKS
+    }
+    assert not leaving.hand_over()
+    following = open_pack(tmp_path)
+    following.obey(Orders(start=TASKS))
+    assert {len(course.history) for course in following._courses()} == {3}
+    following.hand_over()
     same(train(open_pack(tmp_path), TASKS), alone)
 
 

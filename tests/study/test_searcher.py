@@ -48,7 +48,13 @@ class Floor:
         self.tasks = {}
         self.at_once, self.most, self.known = at_once, workers, {}
         self.searcher = LedgerSearcher(
-            self.ledger, self.hire, self.posted.__setitem__, tasks=tasks, at_once=at_once, workers=workers, halt=Halt()
+            self.ledger,
+            self.hire,
+            self.posted.__setitem__,
+            tasks=tasks,
+            at_once=at_once,
+            workers=lambda left: max(1, min(self.most, left)),
+            halt=Halt(),
         )
 
     def hire(self, number, is_alone):
@@ -78,6 +84,9 @@ class Floor:
                 del mine[key]
         seats = 1 if assignment.is_alone else self.seats
         self.searcher.take_report(name, WorkerReport(seats=seats, tasks=reports))
+        for other in self.searcher.superfluous():
+            assert not self.searcher.workers[other].has_reported
+            self.leave(other)
         return None
 
     def report(self, task, fate):
@@ -93,6 +102,16 @@ class Floor:
         del self.tasks[name]
         self.searcher.on_trial_complete(name, error=True)
 
+    def drain(self, name, fate):
+        """Its node is being taken away: it says how far its tasks are, and leaves."""
+        assignment, mine = self.known[name], self.tasks[name]
+        orders = self.posted[assignment.mailbox]
+        if orders is not None and orders.is_over:
+            return self.leave(name)
+        reports = {key: self.report(task, fate) for key, task in mine.items()}
+        self.searcher.take_report(name, WorkerReport(seats=0, tasks=reports, is_leaving=True))
+        return self.leave(name)
+
     def check(self):
         held = [key for mine in self.tasks.values() for key in mine]
         promised = [
@@ -100,7 +119,6 @@ class Floor:
         ]
         out = [*held, *promised]
         assert len(out) == len(set(out)) <= self.at_once
-        assert len(self.tasks) <= self.most
         for name, mine in self.tasks.items():
             assert len(mine) <= (1 if self.known[name].is_alone else self.seats)
             assert self.known[name].is_alone or not any(task.is_alone for task in mine.values())
@@ -110,7 +128,7 @@ class Floor:
 
 FATES = st.sampled_from(["nothing", "finish", "finish", "memory"])
 MOVES = st.lists(
-    st.tuples(st.sampled_from(["call", "step", "step", "step", "die"]), st.integers(0, 9), FATES), max_size=80
+    st.tuples(st.sampled_from(["call", "step", "step", "step", "die", "drain"]), st.integers(0, 9), FATES), max_size=80
 )
 
 
@@ -123,6 +141,8 @@ def test_every_task_ends_once_whatever_becomes_of_its_workers(tasks, seats, at_o
             floor.call_in()
         elif move == "step":
             floor.step(names[which % len(names)], fate)
+        elif move == "drain":
+            floor.drain(names[which % len(names)], fate)
         elif floor.searcher.workers[names[which % len(names)]].has_reported:
             floor.die(names[which % len(names)])
         floor.check()
@@ -130,7 +150,8 @@ def test_every_task_ends_once_whatever_becomes_of_its_workers(tasks, seats, at_o
         if floor.call_in() == Searcher.FINISHED:
             break
         for name in sorted(floor.tasks):
-            floor.step(name, "finish")
+            if name in floor.tasks:
+                floor.step(name, "finish")
             floor.check()
     assert floor.call_in() == Searcher.FINISHED
     assert floor.ledger.ends == Counter({f"trial-{number:04d}": 1 for number in range(tasks)})
@@ -144,6 +165,49 @@ def test_what_is_left_is_shared_so_that_no_worker_stands_idle_beside_a_full_one(
         for name in sorted(floor.tasks):
             floor.step(name, "nothing")
     assert [len(mine) for mine in floor.tasks.values()] == [2, 2]
+
+
+def test_workers_that_wait_for_a_place_are_called_off_once_nothing_is_left_for_them():
+    floor = Floor(tasks=2, seats=1, at_once=2, workers=2)
+    for _ in range(2):
+        floor.call_in()
+    first, second = sorted(floor.tasks)
+    floor.step(first, "nothing")
+    assert sorted(floor.tasks) == [first, second]
+    floor.step(first, "finish")
+    assert not floor.searcher.is_done
+    assert sorted(floor.tasks) == [first]
+    floor.step(first, "finish")
+    assert floor.searcher.is_done
+
+
+def test_with_a_cluster_that_grows_more_workers_come_and_with_one_that_shrinks_those_that_wait_go():
+    floor = Floor(tasks=8, seats=1, at_once=8, workers=2)
+    while floor.call_in():
+        pass
+    [first, _] = sorted(floor.tasks)
+    floor.most = 4
+    while floor.call_in():
+        pass
+    assert len(floor.tasks) == 4
+    floor.step(first, "nothing")
+    floor.most = 2
+    floor.step(first, "nothing")
+    assert len(floor.tasks) == 2
+    assert first in floor.tasks
+
+
+def test_no_task_fails_for_the_nodes_that_were_taken_away_from_under_it():
+    floor = Floor(tasks=1, seats=1, at_once=1, workers=1)
+    for _ in range(5):
+        floor.call_in()
+        [name] = floor.tasks
+        floor.step(name, "nothing")
+        floor.step(name, "nothing")
+        assert floor.tasks[name]
+        floor.drain(name, "nothing")
+    assert not floor.ledger.ends
+    assert floor.ledger.has_waiting()
 
 
 def test_workers_that_die_before_they_begin_end_the_study_and_those_of_a_lost_node_do_not():

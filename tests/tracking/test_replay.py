@@ -1,3 +1,4 @@
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,22 @@ def test_thousands_of_points_come_at_once(store, tmp_path, name):
     Replay(store, parent, {}).apply(records_of(writer))
     assert len(expected(records_of(writer))["trial-0000"]["points"]) == 2701
     check(store, parent, records_of(writer))
+
+
+def test_an_epoch_is_in_mlflow_with_all_of_its_metrics_or_not_at_all(unlucky, tmp_path, name):
+    unlucky.left = MANY
+    parent = new_parent(unlucky, name)
+    writer = silent(unlucky, parent, tmp_path)
+    for step in (start(0), log(0, 1, 700)):
+        step(writer)
+    replay = Replay(unlucky, parent, {})
+    replay.apply(records_of(writer)[:1])
+    unlucky.left, unlucky.is_carried_out = 1, False
+    with pytest.raises(ConnectionError):
+        replay.apply(records_of(writer)[1:])
+    unlucky.left = MANY
+    counts = Counter(epoch for _, epoch in found(unlucky, parent)["trial-0000"]["points"])
+    assert counts == dict.fromkeys(range(1, 334), 3)
 
 
 def test_a_refused_parameter_leaves_the_rest_of_its_run(store, tmp_path, name):

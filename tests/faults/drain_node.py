@@ -1,0 +1,69 @@
+"""Run a study on two nodes and have one of them drained while a trial is on it, as a spot notice does."""
+
+import json
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import ray
+from ray.cluster_utils import Cluster
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+
+from pipeline.api import run_study
+from tests.faults.runs import SMALL, SPEC, until
+
+# Nobody else's clock makes a checkpoint here.
+SETTINGS = [*SMALL, "trials=2", "training.epochs=700", "early_stopping=null", "checkpoints.every_seconds=3600"]
+
+
+def saved(home: Path) -> list[tuple[str, int]]:
+    """The trials that have a checkpoint, and its epoch."""
+    found = (home / "digits" / "checkpoints").glob("trial-*/epoch-*.safetensors")
+    return [(path.parent.name, int(path.name.split("-")[1])) for path in found]
+
+
+def under_way(home: Path) -> set[str]:
+    """The trials that have told of epochs."""
+    with suppress(FileNotFoundError):
+        lines = (home / "digits" / "spool.jsonl").read_text().splitlines()
+        # The last line may be half written.
+        return {json.loads(line)["run"] for line in lines[:-1] if line.startswith('{"op": "epochs"')}
+    return set()
+
+
+def is_alive(node_id: str) -> bool:
+    """Whether a node is there."""
+    return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
+
+
+def main(home: Path) -> None:
+    """Run, drain the second node, and tell what was seen."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    ray.init(address=cluster.address, log_to_driver=False)
+    cluster.wait_for_nodes()
+    seen = {}
+
+    def drain() -> None:
+        until(lambda: len(under_way(home)) == 2, "both trials are under way")
+        seen["saved_before"] = saved(home)
+        gcs = ray._raylet.GcsClient(address=cluster.address)
+        gcs.drain_node(nodes[1].node_id, DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION, "spot", 0)
+        asked = time.monotonic()
+        until(lambda: saved(home), "a trial is saved")
+        seen.update(seconds_to_save=time.monotonic() - asked, saved=saved(home))
+        until(lambda: not is_alive(nodes[1].node_id), "the node has left")
+        seen["seconds_to_leave"] = time.monotonic() - asked
+
+    watch = threading.Thread(target=drain, daemon=True)
+    watch.start()
+    run_study(SPEC, SETTINGS, home=home)
+    watch.join(60)
+    (home / "seen.json").write_text(json.dumps(seen))
+    ray.shutdown()
+    cluster.shutdown()
+
+
+main(Path(sys.argv[1]))
