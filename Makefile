@@ -32,7 +32,7 @@ test: .venv/installed-dev ## Install what tests need and run them all
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 test-cluster: .venv/installed-dev ## A cluster of three machines on this one, over ssh; root, some minutes
-	$(BIN)/pytest -s -rs tests/cluster/on_hosts.py
+	$(BIN)/pytest -s -rs tests/cluster/on_hosts.py tests/cluster/on_autoscaler.py
 
 test-aws: .venv/installed-dev ## cluster.yaml with Ray's AWS provider and a stand-in for AWS; root, some minutes
 	$(BIN)/pytest -s -rs tests/cluster/on_aws.py

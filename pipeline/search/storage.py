@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Container, Sequence
 from typing import Any
 
 import optuna
@@ -11,6 +12,8 @@ from optuna.distributions import BaseDistribution
 # Optuna gives it no public name; it is what `get_storage` makes of a database's address.
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.trial import FrozenTrial, TrialState
+
+ENDED = tuple(state for state in TrialState if state.is_finished())
 
 
 class DriverStorage(_CachedStorage):
@@ -25,6 +28,7 @@ class DriverStorage(_CachedStorage):
         """Open the database at `url`; what others write to its studies after they were read here is not seen."""
         super().__init__(optuna.storages.RDBStorage(url))
         self._known_studies: set[int] = set()
+        self._under_way: defaultdict[int, set[int]] = defaultdict(set)
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
@@ -64,6 +68,18 @@ class DriverStorage(_CachedStorage):
                 return _copied(self._studies[study_id].trials[number])
         return super().get_trial(trial_id)
 
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """The trials by number; those that have not ended are found without a look at the others, for each ask."""
+        if states is None or any(state in states for state in ENDED):
+            return super().get_all_trials(study_id, deepcopy, states)
+        self._read_trials_from_remote_storage(study_id)
+        with self._lock:
+            under_way = [self._studies[study_id].trials[number] for number in sorted(self._under_way[study_id])]
+            found = [trial for trial in under_way if trial.state in states]
+        return copy.deepcopy(found) if deepcopy else found
+
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
         if study_id not in self._known_studies:
             super()._read_trials_from_remote_storage(study_id)
@@ -80,8 +96,13 @@ class DriverStorage(_CachedStorage):
 
     def _put(self, trial: FrozenTrial) -> None:
         with self._lock:
-            study_id, number = self._trial_id_to_study_id_and_number[trial._trial_id]
-            self._studies[study_id].trials[number] = trial
+            self._add_trials_to_cache(self._trial_id_to_study_id_and_number[trial._trial_id][0], [trial])
+
+    def _add_trials_to_cache(self, study_id: int, trials: list[FrozenTrial]) -> None:
+        super()._add_trials_to_cache(study_id, trials)
+        for trial in trials:
+            change = set.discard if trial.state.is_finished() else set.add
+            change(self._under_way[study_id], trial.number)
 
 
 def _copied(trial: FrozenTrial) -> FrozenTrial:

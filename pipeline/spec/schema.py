@@ -36,7 +36,7 @@ class ObjectiveMetric(SpecPart):
 
 
 class SamplerSpec(SpecPart):
-    """Optuna's sampler; its seed is by default the study's."""
+    """Optuna's sampler; its seed is by default the study's. Of a long history it looks at the newest and the best."""
 
     kind: Literal["tpe", "nsga2", "nsga3", "gp", "random"] = "tpe"
     seed: Seed | None = None

@@ -68,7 +68,8 @@ def test_what_the_driver_knows_is_what_the_database_holds(writes, read_after):
         if done >= read_after:
             assert storage.get_all_trials(study) == held
         assert storage.get_trial(trial) == held[-1]
-    assert storage.get_all_trials(study) == storage._backend.get_all_trials(study)
+    for states in (None, *((state,) for state in TrialState), (TrialState.RUNNING, TrialState.COMPLETE)):
+        assert storage.get_all_trials(study, states=states) == storage._backend.get_all_trials(study, states=states)
     storage.remove_session()
 
 
