@@ -32,7 +32,8 @@ def main(home: Path) -> None:
         sys.stdout.write("lost a node with a trial on it\n")
 
     threading.Thread(target=lose, daemon=True).start()
-    run_study(SPEC, [*SMALL, f"trials={sys.argv[2]}"], home=home)
+    # One after another, so that some are left on each node once two have ended.
+    run_study(SPEC, [*SMALL, f"trials={sys.argv[2]}", "resources.trials_per_device=1"], home=home)
     ray.shutdown()
     cluster.shutdown()
 
