@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.homes import HOME, Home, client_of, saved_spec, sqlite_of, tracking_uri_of
 from pipeline.spec import StudySpec, load_spec
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.study.plan import Plan
     from pipeline.tracking.record import StudyRecord
 
-HOME, REPORTS, SCORES = Path("studies"), Path("reports"), Path("scores.parquet")
+REPORTS, SCORES = Path("reports"), Path("scores.parquet")
 
 
 def check_study(spec: Source, overrides: Sequence[str] = (), name: str | None = None, home: Home = HOME) -> Plan:
@@ -96,7 +97,7 @@ def run_study(
 
     places = Places(
         tracking_uri=tracking_uri_of(home, tracking_uri),
-        storage_of=lambda study: study_storage or _sqlite_of(home, study),
+        storage_of=lambda study: study_storage or sqlite_of(home, study),
         ray_address=ray_address,
         study_file=Path(spec) if isinstance(spec, str | Path) else None,
     )
@@ -151,24 +152,6 @@ def submit_study(
     return JobQueue(address).submit(checked, name, home, concurrency)
 
 
-def saved_spec(name: str, home: Home = HOME) -> StudySpec:
-    """The resolved spec of a study in `home`.
-
-    Raises:
-        UserError: There is no such study there.
-    """
-    from pipeline.errors import UserError
-    from pipeline.folders import Folder
-    from pipeline.spec.schema import require_study_name
-
-    place = Folder.at(home)
-    folder = place / require_study_name(name)
-    if "spec.json" not in folder.names():
-        known = sorted(path.parent.name for path in place.local.glob("*/spec.json")) if place.local else []
-        raise UserError(f"no study {name!r} in {home}" + (f"; the studies there: {', '.join(known)}" if known else ""))
-    return StudySpec.model_validate_json(folder.read("spec.json"))
-
-
 def load_study(name: str, *, home: Home = HOME, tracking_uri: str | None = None) -> StudyRecord:
     """A study, finished or running, from MLflow: `.trials` and `.history` are pandas frames.
 
@@ -177,7 +160,7 @@ def load_study(name: str, *, home: Home = HOME, tracking_uri: str | None = None)
     """
     from pipeline.tracking.reader import read_study
 
-    return read_study(_client(home, tracking_uri), name)
+    return read_study(client_of(home, tracking_uri), name)
 
 
 def sync_study(
@@ -202,7 +185,7 @@ def sync_study(
     from pipeline.spec.schema import require_study_name
     from pipeline.tracking.sync import sync
 
-    return sync(_client(home, tracking_uri), name, (Folder.at(home) / require_study_name(name)).scratch, show)
+    return sync(client_of(home, tracking_uri), name, (Folder.at(home) / require_study_name(name)).scratch, show)
 
 
 def waiting_records(name: str, home: Home = HOME) -> int:
@@ -256,7 +239,7 @@ def score_rows(
     from pipeline.tracking.models import fetch_model
 
     with TemporaryDirectory() as scratch:
-        detector = Detector.load(fetch_model(_client(home, tracking_uri), name, model, Path(scratch)), device)
+        detector = Detector.load(fetch_model(client_of(home, tracking_uri), name, model, Path(scratch)), device)
     stream = open_stream(data, detector.preprocessing, source, keys)
     return score_file(detector, stream, Path(output), explain, progress, name)
 
@@ -272,7 +255,7 @@ def promote_model(name: str, model: str, *, home: Home = HOME, tracking_uri: str
     """
     from pipeline.tracking.models import promote
 
-    return promote(_client(home, tracking_uri), name, model)
+    return promote(client_of(home, tracking_uri), name, model)
 
 
 def serve_model(
@@ -292,7 +275,7 @@ def serve_model(
     """
     from pipeline.tracking.serving import serve
 
-    serve(_client(home, tracking_uri), name, model, port, say)
+    serve(client_of(home, tracking_uri), name, model, port, say)
 
 
 def build_report(
@@ -324,7 +307,7 @@ def build_report(
     from pipeline.tracking.attached import attach_report
     from pipeline.tracking.fingerprint import fingerprint
 
-    client, folder = _client(home, tracking_uri), Path(output or REPORTS / name)
+    client, folder = client_of(home, tracking_uri), Path(output or REPORTS / name)
     facts, page = fingerprint(client, name), folder / "report.html"
     if not force and facts is not None and cache.is_made_from(folder, facts):
         say(f"nothing of {name} has changed since its report was made; --force makes it again")
@@ -359,7 +342,7 @@ def compare_studies(
     from pipeline.report import write_comparison
     from pipeline.tracking.reader import read_study
 
-    client = _client(home, tracking_uri)
+    client = client_of(home, tracking_uri)
     records = [read_study(client, name) for name in names]
     return write_comparison(records, Path(output or REPORTS / "-".join(names)))
 
@@ -375,42 +358,11 @@ def list_studies(*, home: Home = HOME, tracking_uri: str | None = None) -> list[
     """The names of the studies in a tracking store."""
     from pipeline.tracking.store import study_names
 
-    return study_names(_client(home, tracking_uri))
+    return study_names(client_of(home, tracking_uri))
 
 
-Home = str | Path
 Source = str | Path | Mapping[str, Any] | StudySpec
 
 
 def _spec(source: Source, overrides: Sequence[str]) -> StudySpec:
     return source if isinstance(source, StudySpec) else load_spec(source, overrides)
-
-
-def tracking_uri_of(home: Home = HOME, tracking_uri: str | None = None) -> str:
-    """MLflow's store of a HOME: what was given, else MLFLOW_TRACKING_URI, else a SQLite file in it."""
-    from pipeline.tracking import store
-
-    return store.tracking_uri_of(lambda: _local(home, "--tracking-uri"), tracking_uri)
-
-
-def _sqlite_of(home: Home, study: str) -> str:
-    return f"sqlite:///{_local(home, '--study-storage') / study / 'study.db'}"
-
-
-def _local(home: Home, option: str) -> Path:
-    """HOME as a path, where `option` was not given and a database has to lie in it."""
-    from pipeline.errors import UserError
-    from pipeline.folders import Folder
-
-    path = Folder.at(home).local
-    if path is None:
-        raise UserError(f"{option}: is missing; --home {home} is an object store, which cannot hold a database")
-    return path
-
-
-def _client(home: Home, tracking_uri: str | None) -> Any:
-    from pipeline.tracking.store import check_reachable, open_client
-
-    client = open_client(tracking_uri_of(home, tracking_uri))
-    check_reachable(client)
-    return client

@@ -385,7 +385,7 @@ def _follow(address: str, job: str) -> None:
 @_places
 def ui(port: int, home: str, tracking_uri: str | None) -> None:
     """Open the MLflow UI on the tracking store; Ctrl-C ends it."""
-    from pipeline import api
+    from pipeline.homes import tracking_uri_of
     from pipeline.tracking.server import serve_ui
 
-    serve_ui(api.tracking_uri_of(home, tracking_uri), port, click.echo)
+    serve_ui(tracking_uri_of(home, tracking_uri), port, click.echo)

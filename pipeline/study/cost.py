@@ -14,7 +14,7 @@ import torch
 from pipeline.data import Dataset
 from pipeline.spec import Range, StudySpec
 from pipeline.spec.searching import in_branch_order, is_active
-from pipeline.study.group import largest_latent_dim
+from pipeline.study.group import device_of, largest_latent_dim
 from pipeline.study.plan import Plan
 from pipeline.vae.crowding import first_rows
 from pipeline.vae.population import Member, Population
@@ -65,7 +65,7 @@ def tried_cost(plan: Plan) -> Cost:
         MemoryError, torch.OutOfMemoryError: This machine is too small for it.
     """
     spec, draw, found = plan.spec, random.Random(plan.spec.seed), list[float]()
-    device = "cuda" if spec.resources.gpu and torch.cuda.is_available() else "cpu"
+    device = device_of(spec.resources)
     began = time.monotonic()
     with _one_thread():
         while len(found) < (DRAWS if spec.search else 1) and time.monotonic() - began < SECONDS:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from pipeline.data import Dataset
 from pipeline.spec import StudySpec
+from pipeline.spec.schema import ResourcesSpec
 from pipeline.study.trial import Course
 from pipeline.vae.crowding import most_profitable
 from pipeline.vae.outcome import Outcome, outcome_of, outcomes_of
@@ -23,7 +24,7 @@ class Group:
     def __init__(self, spec: StudySpec, data: Dataset, first: Course, is_open: bool = True):
         self.diagnostics, self.is_open = spec.diagnostics, is_open
         self.key = shape_key(first.member.spec)
-        device = "cuda" if spec.resources.gpu and torch.cuda.is_available() else "cpu"
+        device = device_of(spec.resources)
         # Padded to the same size in any company: a trial's bits are its own.
         capacity = largest_latent_dim(spec)
         self.population = Population([first.member], data, spec.anomaly.followed, device, latent_capacity=capacity)
@@ -65,6 +66,11 @@ class Group:
         if len(trained) == len(self.courses):
             return outcomes_of(self.population, self.diagnostics)
         return [outcome_of(self.population, self.courses.index(course), self.diagnostics) for course in trained]
+
+
+def device_of(resources: ResourcesSpec) -> str:
+    """Where a worker trains: on a GPU where it asks for one and there is one."""
+    return "cuda" if resources.gpu and torch.cuda.is_available() else "cpu"
 
 
 def largest_latent_dim(spec: StudySpec) -> int:

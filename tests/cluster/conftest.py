@@ -1,5 +1,6 @@
 import pytest
 
+from tests.cluster.hosts import missing
 from tests.cluster.nodes import Node
 from tests.object_store import served_bucket
 
@@ -15,3 +16,12 @@ def node(tmp_path_factory):
         assert started.stdout == f"MLflow answers at {node.uri}\n"
         yield node
         node.server("stop")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Of an operator of machines that are made of this one; where none can be made, the test is skipped."""
+    lacking = missing()
+    if lacking:
+        pytest.skip(f"machines on this one: {lacking}")
+    return tmp_path_factory.mktemp("operator")

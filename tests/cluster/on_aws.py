@@ -13,7 +13,7 @@ import pytest
 
 from tests.cluster.aws import account
 from tests.cluster.fleet import Fleet, following
-from tests.cluster.hosts import in_a_trial, missing, network
+from tests.cluster.hosts import in_a_trial, network
 from tests.cluster.operators import SETUP, Operator
 from tests.cluster.outcomes import check_invariants, copied_logs, database_of
 from tests.cluster.waiting import wait_for
@@ -33,14 +33,6 @@ SETTINGS = [
     "confirm=null",
 ]
 SECONDS_IDLE = 30
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    lacking = missing()
-    if lacking:
-        pytest.skip(f"machines on this one: {lacking}")
-    return tmp_path_factory.mktemp("operator")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import shutil
 import pytest
 
 from tests.cluster.aws import account
-from tests.cluster.hosts import Host, booted, in_a_trial, missing
+from tests.cluster.hosts import Host, booted, in_a_trial
 from tests.cluster.operators import SETUP, Operator
 from tests.cluster.outcomes import check_invariants, database_of
 from tests.cluster.waiting import wait_for
@@ -28,14 +28,6 @@ SETTINGS = [
     "early_stopping={kind: pareto, min_epochs: 20}",
     "confirm=null",
 ]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    lacking = missing()
-    if lacking:
-        pytest.skip(f"three machines on this one: {lacking}")
-    return tmp_path_factory.mktemp("operator")
 
 
 @pytest.fixture(scope="module")
