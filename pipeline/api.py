@@ -93,7 +93,8 @@ def run_study(
     from rich.console import Console
 
     plan = check_study(spec, overrides, name, home)
-    from pipeline.study.driver import Places, drive
+    from pipeline.study.plan import Places
+    from pipeline.study.start import start
 
     places = Places(
         tracking_uri=tracking_uri_of(home, tracking_uri),
@@ -101,7 +102,7 @@ def run_study(
         ray_address=ray_address,
         study_file=Path(spec) if isinstance(spec, str | Path) else None,
     )
-    drive(plan, places, concurrency, console or Console(file=io.StringIO()))
+    start(plan, places, concurrency, console or Console(file=io.StringIO()))
     return load_study(plan.name, home=home, tracking_uri=tracking_uri)
 
 

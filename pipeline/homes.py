@@ -32,9 +32,9 @@ def saved_spec(name: str, home: Home = HOME) -> StudySpec:
 
 def tracking_uri_of(home: Home = HOME, tracking_uri: str | None = None) -> str:
     """MLflow's store of a HOME: what was given, else MLFLOW_TRACKING_URI, else a SQLite file in it."""
-    from pipeline.tracking import store
+    from pipeline.tracking import places
 
-    return store.tracking_uri_of(lambda: _local(home, "--tracking-uri"), tracking_uri)
+    return places.tracking_uri_of(lambda: _local(home, "--tracking-uri"), tracking_uri)
 
 
 def sqlite_of(home: Home, study: str) -> str:

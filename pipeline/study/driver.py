@@ -1,10 +1,8 @@
-"""A study from start to end: store, lock, Ray, tracking, trials, champion."""
+"""A study from its store to its end: lock, tracking, trials, champion."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
+from mlflow import MlflowClient
 from rich.console import Console
 
 from pipeline.errors import StudyError, UserError
@@ -17,13 +15,12 @@ from pipeline.study.finish import finish_study
 from pipeline.study.halt import Halt
 from pipeline.study.keeper import Keeper
 from pipeline.study.mending import mend
-from pipeline.study.plan import Plan
+from pipeline.study.plan import Places, Plan
 from pipeline.study.progress import Progress
 from pipeline.study.stage import run_stage
 from pipeline.study.trials import StudyLedger
 from pipeline.tracking.curves import ENDED, StudyCurves
 from pipeline.tracking.layout import trial_name
-from pipeline.tracking.store import check_reachable, open_client, require_apart
 from pipeline.tracking.study import open_study
 from pipeline.tracking.writer import TrackingWriter
 
@@ -33,63 +30,33 @@ SPEC_FILE = "spec.json"
 SECONDS_AFTER_A_HALT = 5.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Places:
-    """Where a study's parts live.
-
-    Attributes:
-        storage_of: Gives the database of a study in this HOME by its name.
-        study_file: The user's, where the spec comes from one.
-    """
-
-    tracking_uri: str
-    storage_of: Callable[[str], str]
-    ray_address: str | None = None
-    study_file: Path | None = None
-
-
-def drive(plan: Plan, places: Places, concurrency: local_ray.Concurrency, console: Console) -> None:
-    """Run a study, or go on with it, until its budget of trials is met.
-
-    Raises:
-        UserError: A place cannot be used, the study exists with another spec, or it is being run by another driver;
-            nothing was started.
-        StudyError: The study broke, or was interrupted; what is done is kept.
-    """
-    halt = Halt()
-    try:
-        _drive(plan, places, concurrency, console, halt)
-    except KeyboardInterrupt:
-        raise StudyError(f"stopped at once; {_go_on(plan)}") from None
-
-
-def _drive(plan: Plan, places: Places, concurrency: local_ray.Concurrency, console: Console, halt: Halt) -> None:
+def drive(
+    plan: Plan,
+    places: Places,
+    client: MlflowClient,
+    concurrency: local_ray.Concurrency,
+    console: Console,
+    halt: Halt,
+) -> None:
+    """As `start`, once Ray and the tracking store are there."""
     url = places.storage_of(plan.name)
-    require_apart(places.tracking_uri, url)
-    client = open_client(places.tracking_uri)
-    check_reachable(client)
-    with (
-        local_ray.connected(places.ray_address),
-        # Ray takes the signals for itself when it starts.
-        halt.on_signals(),
-    ):
-        at_once = local_ray.at_once(plan.spec.resources, concurrency, plan.spec.trials)
-        plan.folder.require_writable()
-        plan.scratch.mkdir(parents=True, exist_ok=True)
-        with DriverLock(_store(plan, url).study) as lock:
-            halt.watch(lock.lost, StudyError("another driver has taken the study over"))
-            # Opened again: until the lock was held, another driver may have changed it.
-            store = _store(plan, url)
-            _prepare(plan, store, places)
-            about = plan.spec, plan.name, plan.data, plan.reference, plan.rule, plan.scratch, places.study_file
-            writer = open_study(client, *about, _archive(plan))
-            try:
-                mend(store, writer)
-                _run(plan, store, writer, at_once, console, halt)
-                _finish(plan, store, writer, halt)
-                _upload(plan, writer, halt, console)
-            finally:
-                writer.close()
+    at_once = local_ray.at_once(plan.spec.resources, concurrency, plan.spec.trials)
+    plan.folder.require_writable()
+    plan.scratch.mkdir(parents=True, exist_ok=True)
+    with DriverLock(_store(plan, url).study) as lock:
+        halt.watch(lock.lost, StudyError("another driver has taken the study over"))
+        # Opened again: until the lock was held, another driver may have changed it.
+        store = _store(plan, url)
+        _prepare(plan, store, places)
+        about = plan.spec, plan.name, plan.data, plan.reference, plan.rule, plan.scratch, places.study_file
+        writer = open_study(client, *about, _archive(plan))
+        try:
+            mend(store, writer)
+            _run(plan, store, writer, at_once, console, halt)
+            _finish(plan, store, writer, halt)
+            _upload(plan, writer, halt, console)
+        finally:
+            writer.close()
     _raise_for(plan, store, halt)
 
 
@@ -184,7 +151,7 @@ def _raise_for(plan: Plan, store: StudyStore, halt: Halt) -> None:
         done = counts.total() - counts["running"] - counts["waiting"]
         told = isinstance(halt.why, StudyError | UserError)
         why = str(halt.why) if told else f"the study {plan.name!r} broke: {_root(halt.why)}"
-        raise StudyError(f"{why}; {done} of {plan.spec.trials} trials are done; {_go_on(plan)}") from halt.why
+        raise StudyError(f"{why}; {done} of {plan.spec.trials} trials are done; {plan.how_to_go_on}") from halt.why
     if not store.counts()["finished"]:
         raise StudyError(f"none of the {plan.spec.trials} trials finished; see the errors in the report and in MLflow")
 
@@ -193,7 +160,3 @@ def _root(error: BaseException) -> str:
     """What an error began with: a full disk, say, below three layers of database."""
     below = error.__cause__ or error.__context__
     return _root(below) if below is not None else f"{type(error).__name__}: {error}"
-
-
-def _go_on(plan: Plan) -> str:
-    return f"go on with: vae-study resume {plan.name}"

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,16 +16,23 @@ from pipeline.spec.schema import ResourcesSpec
 from pipeline.study.draining import draining
 
 Concurrency = int | Literal["max"] | None
+WORKER_MODULES = ("pipeline.study.worker",)
 # Nodes take longer to come.
 SECONDS_BETWEEN_LOOKS = 2.0
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[None]:
-    """Ray for the length of a study: the one that is running already, the cluster at `address`, or a new local one."""
+def connected(address: str | None, *, all_to_work: bool = False) -> Iterator[None]:
+    """Ray for the length of a study: the one that is running already, the cluster at `address`, or a new local one.
+
+    Args:
+        address: A cluster's; by default RAY_ADDRESS, else there is a local one.
+        all_to_work: Whether every process that a local one begins with, one a core, becomes a worker: then they import
+            what a worker needs, seconds long, while the driver is still getting ready.
+    """
     started = not ray.is_initialized()
     if started:
-        _start(address or os.environ.get("RAY_ADDRESS"))
+        _start(address or os.environ.get("RAY_ADDRESS"), WORKER_MODULES if all_to_work else ())
     try:
         yield
     finally:
@@ -33,7 +40,13 @@ def connected(address: str | None) -> Iterator[None]:
             ray.shutdown()
 
 
-def _start(address: str | None) -> None:
+def all_work(resources: ResourcesSpec, concurrency: Concurrency, trials: int) -> bool:
+    """Whether a local Ray will have a worker on every core."""
+    at_once = min(trials, concurrency) if isinstance(concurrency, int) else trials
+    return not resources.gpu and resources.cpu <= 1 and at_once >= (os.cpu_count() or 1)
+
+
+def _start(address: str | None, modules: Sequence[str]) -> None:
     # Of failed trials the driver tells itself.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
@@ -42,7 +55,8 @@ def _start(address: str | None) -> None:
             ray.init(address=address, **quiet)
         else:
             # Without an address Ray would join whatever cluster it finds traces of, also of a dead one.
-            ray.init(address="local", include_dashboard=False, **quiet)
+            preload = {"preload_python_modules": [*modules]}
+            ray.init(address="local", include_dashboard=False, _system_config=preload, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"--ray-address {address}" if address else "local Ray"
         raise UserError(f"{where}: cannot be used: {str(error).splitlines()[0]}") from None

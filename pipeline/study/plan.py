@@ -1,6 +1,8 @@
 """A study before it starts: its spec, data and places, all checked, nothing made."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from pipeline.data import Dataset, prepare, resolved
@@ -24,14 +26,12 @@ class Plan:
     Attributes:
         name: The study's name, also of its folder and its parent run.
         folder: HOME/NAME, on a disk or in an object store.
-        reference: The hypervolume's reference point, by objective metric.
     """
 
     spec: StudySpec
     name: str
     folder: Folder
     data: Dataset
-    reference: dict[str, float]
 
     @property
     def trials(self) -> Folder:
@@ -48,6 +48,11 @@ class Plan:
         """The driver's own files, which have to lie on a local disk."""
         return self.folder.scratch
 
+    @cached_property
+    def reference(self) -> dict[str, float]:
+        """The hypervolume's reference point, by objective metric; it takes torch, which a start has no time for."""
+        return _reference(self.spec, self.data)
+
     @property
     def signs(self) -> list[float]:
         """1 for each objective that is minimized, -1 for each that is maximized."""
@@ -63,12 +68,32 @@ class Plan:
         """The rule that chooses the champion."""
         return self.spec.champion.by or ("val/auroc" if self.data.has_anomalies else self.label_free_rule)
 
+    @property
+    def how_to_go_on(self) -> str:
+        """What to tell whose study ended early."""
+        return f"go on with: vae-study resume {self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where a study's parts live.
+
+    Attributes:
+        storage_of: Gives the database of a study in this HOME by its name.
+        study_file: The user's, where the spec comes from one.
+    """
+
+    tracking_uri: str
+    storage_of: Callable[[str], str]
+    ray_address: str | None = None
+    study_file: Path | None = None
+
 
 def make_plan(spec: StudySpec, name: str | None, home: str | Path) -> Plan:
     """Check all that can be checked before anything starts.
 
     Raises:
-        UserError: The name, the data or an objective's reference will not do.
+        UserError: The name or the data will not do.
     """
     name = require_study_name(name or spec.study)
     # Workers have another working folder.
@@ -77,8 +102,7 @@ def make_plan(spec: StudySpec, name: str | None, home: str | Path) -> Plan:
     _check_labels(spec, data)
     _check_conditions(spec, data)
     _check_batch(spec, data)
-    reference = _reference(spec, data)
-    return Plan(spec=spec, name=name, folder=Folder.at(home) / name, data=data, reference=reference)
+    return Plan(spec=spec, name=name, folder=Folder.at(home) / name, data=data)
 
 
 def _check_labels(spec: StudySpec, data: Dataset) -> None:
@@ -106,7 +130,6 @@ def _check_batch(spec: StudySpec, data: Dataset) -> None:
 
 
 def _reference(spec: StudySpec, data: Dataset) -> dict[str, float]:
-    # The only part of a plan that needs torch.
     from pipeline.vae.reference import trade_off_reference
 
     derived = trade_off_reference(data, _models(spec))

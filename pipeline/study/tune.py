@@ -56,6 +56,9 @@ def run_workers(
     }
     ordinary = tune.PlacementGroupFactory([{"CPU": resources.cpu, "GPU": resources.gpu}])
     alone = tune.PlacementGroupFactory([whole_device(resources)])
+    # With variables of their own (for a library that is not used here), workers could not be the processes that are
+    # there already.
+    class_cache.DEFAULT_ENV_VARS = {}
     # Ray writes what it hands to workers into its logs: keys to object stores are each node's own.
     class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if "AWS_" not in name}
     # Tune's own notes are never read again.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pipeline.errors import UserError
 from pipeline.tracking.children import run_server
-from pipeline.tracking.store import sqlite_path
+from pipeline.tracking.places import sqlite_path
 
 # MLflow 3 opens with another kind of user in mind; this shows experiments and their metrics.
 VIEW = "#/experiments?workflowType=machine_learning"

@@ -3,8 +3,7 @@
 import logging
 import os
 import uuid
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from alembic.util import CommandError
@@ -16,21 +15,16 @@ from sqlalchemy.engine import make_url
 from pipeline.errors import UserError
 from pipeline.folders import Folder
 from pipeline.tracking import layout
+from pipeline.tracking.places import sqlite_path
 
 RUNS_PER_PAGE = 1000
 WRONG_PASSWORD = (
     "refuses the user or the password; expected those of the server in MLFLOW_TRACKING_USERNAME and "
     "MLFLOW_TRACKING_PASSWORD"
 )
-DATABASE = "mlflow.db"
 PORTS = {"postgresql": 5432, "mysql": 3306}
 # By default a dead server holds one call for four minutes; the spool has a patience of its own.
 QUICK_TO_GIVE_UP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-
-
-def tracking_uri_of(home: Callable[[], Path], given: str | None = None) -> str:
-    """The tracking store in use: what was given, else MLFLOW_TRACKING_URI, else a SQLite file in HOME."""
-    return given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home().resolve() / DATABASE}"
 
 
 def open_client(uri: str) -> MlflowClient:
@@ -54,11 +48,6 @@ def open_client(uri: str) -> MlflowClient:
         raise UserError(
             f"--tracking-uri {uri}: is a database of something else ({error}); expected one of MLflow's own"
         ) from None
-
-
-def sqlite_path(uri: str) -> Path | None:
-    """The file of a SQLite store; None for any other store."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 def require_apart(uri: str, storage: str) -> None:

@@ -29,7 +29,7 @@ LARGE = (EXAMPLES, WEIGHTS, SCORER)
 
 def plan_in(folder, *settings):
     spec = load_spec(SPEC, ["ensemble.members=2", *settings])
-    return Plan(spec=spec, name="a", folder=Folder.at(folder), data=None, reference={})
+    return Plan(spec=spec, name="a", folder=Folder.at(folder), data=None)
 
 
 def leave_files(plan, number):

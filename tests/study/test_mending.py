@@ -6,6 +6,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from pipeline.data import prepare
 from pipeline.folders import Folder
 from pipeline.search.store import StudyStore
 from pipeline.spec import load_spec
@@ -64,13 +65,8 @@ def finished():
 
 def opened(client, place, name, disk="disk", archive=True):
     """A driver of the study `name`, which keeps its spool on a disk of its own."""
-    plan = Plan(
-        spec=load_spec(SPEC, [*SETTINGS, BOUND]),
-        name=name,
-        folder=Folder.at(place),
-        data=None,
-        reference={"val/reconstruction": 10.0, "val/kl": 10.0},
-    )
+    spec = load_spec(SPEC, [*SETTINGS, BOUND])
+    plan = Plan(spec=spec, name=name, folder=Folder.at(place), data=prepare(spec.data))
     store = StudyStore(plan.spec, name, f"sqlite:///{place}/study.db")
     tags = {layout.KIND: "study", layout.STUDY: name, layout.STATE: "running"}
     begun = {"experiment": name, "name": name, "tags": tags}
