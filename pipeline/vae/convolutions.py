@@ -121,6 +121,8 @@ class ConvDecoder(nn.Module):
         norms = [StackedBatchNorm(members, b) for _, b in pairs[:-1]]
         self.norms = nn.ModuleList(norms if network.batch_norm else [])
         self.activation = ACTIVATIONS[network.activation]
+        # Of all layers these take the most numbers for an example: as many maps as before, of four times the size.
+        self.widest = max(a * math.prod(size) for (a, _), size in zip(pairs, self.sizes[1:], strict=True))
 
     def forward(self, z_KBI: Tensor) -> Tensor:
         """Map (K, B, I) to (K, B, outputs * D)."""

@@ -1,5 +1,6 @@
 """The loss that training minimizes. All terms are nats per example: summed over dimensions, averaged over examples."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -57,6 +58,12 @@ class Objective:
         self.is_constrained_K = flags([member.kind == "constrained" for member in members])
         self.is_capacity_K = flags([member.kind == "capacity" for member in members])
         self.multiplier_K = torch.zeros_like(self.beta_K) if multiplier_K is None else multiplier_K
+
+    def of(self, members: slice) -> "Objective":
+        """The same for some of the members; their multipliers stay these."""
+        part = copy.copy(self)
+        vars(part).update({name: value_K[members] for name, value_K in vars(self).items()})
+        return part
 
     def penalized_kl(self, kl_KZ: Tensor, latent_mask_KZ: Tensor) -> Tensor:
         """KL' with free bits (Kingma et al. 2016, appendix C8), nats per example, shape (K,).

@@ -94,11 +94,6 @@ class StackedAdam:
         columns = (rate_SK * scale_SK / (1 - BETA_1**step_SK), EPSILON * scale_SK, rate_SK)
         self.columns_3SK1 = self.parameters_KP.new_tensor(np.stack(columns))[..., None]
 
-    def differentiate(self, loss: Tensor) -> None:
-        """Write the gradients of a scalar, the sum of the members' losses, to where `step` takes them from."""
-        gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
-        torch._foreach_copy_(self.gradients, gradients)
-
     @torch.no_grad()
     def step(self, step: int, members: slice = slice(None)) -> None:
         """Move members' parameters once, down the gradients.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.data import Dataset
+from pipeline.vae.autograd_step import AutogradStep
 from pipeline.vae.evaluation import Examples, Measurement, measure, metrics_of
 from pipeline.vae.families import Family
 from pipeline.vae.manual import ManualStep, covers
@@ -21,6 +22,7 @@ from pipeline.vae.rows import append_rows, keep_rows, latent_columns, make_rows
 from pipeline.vae.schedules import schedule_of
 from pipeline.vae.shape import shape_of
 from pipeline.vae.sharing import shape_key
+from pipeline.vae.slices import slices_of
 from pipeline.vae.snapshot import member_state, restore_member
 
 __all__ = ["Losses", "Member", "Population"]
@@ -167,12 +169,14 @@ class Population:
     def _set_objective(self, multiplier_K: Tensor) -> None:
         specs = [member.spec.objective for member in self.members]
         self.objective = Objective(specs, multiplier_K, multiplier_K)
-        is_manual = bool(self.members) and covers(self.model)
-        self.manual = self._manual() if is_manual else None
+        self.slices = slices_of(self.model, self.batch_size)
+        self.gradients_of_step = self._gradients_of_step() if self.members else None
 
-    def _manual(self) -> ManualStep:
-        """The hand-written step, laid out for the members that there are."""
-        return ManualStep(self.model, self.objective, self.adam.gradients, self.batch_size)
+    def _gradients_of_step(self) -> ManualStep | AutogradStep:
+        """What computes a step's gradients, laid out for the members that there are."""
+        if covers(self.model):
+            return ManualStep(self.model, self.objective, self.adam.gradients, self.batch_size)
+        return AutogradStep(self.slices, self.objective, self.adam.gradients)
 
     def tensor(self, values: object) -> Tensor:
         """Values on the population's device, in its dtype."""
@@ -201,7 +205,8 @@ class Population:
         if not self.members:
             return []
         started = time.perf_counter()
-        self.model.train()
+        for part in self.slices:
+            part.model.train()
         weight_SK, rows_SKB = self._begin_epoch(), self._batches()
         batch_generators = self._lasting("batches")
         sums_4K = weight_SK.new_zeros(len(TRAIN_METRICS), len(self.members))
@@ -256,37 +261,11 @@ class Population:
     def _step(self, step: int, rows_KB: Tensor, noise_KBZ: Tensor, weight_K: Tensor) -> Losses:
         """One optimizer step of every member, the epoch's number `step`."""
         x_KBD, condition_KBC = self.examples["train"].at(rows_KB)
-        losses = self._differentiate(self._corrupted(x_KBD), x_KBD, condition_KBC, noise_KBZ, weight_K)
+        assert self.gradients_of_step is not None
+        losses = self.gradients_of_step(self._corrupted(x_KBD), x_KBD, condition_KBC, noise_KBZ, weight_K)
         self.adam.step(step)
-        self.objective.ascend(losses.kl_K, weight_K)
-        return losses
-
-    def _differentiate(
-        self, seen_KBD: Tensor, x_KBD: Tensor, condition_KBC: Tensor | None, noise_KBZ: Tensor, weight_K: Tensor
-    ) -> Losses:
-        """The losses of one step, whose gradients are left where the optimizer takes them from.
-
-        Args:
-            seen_KBD: What the encoder sees of the batch: x, or for a denoising family what is left of it.
-            x_KBD: The batch.
-            condition_KBC: Its labels' indicators for a conditional family.
-            noise_KBZ: Standard normal noise of the draws.
-            weight_K: The annealing's weight of the KL.
-        """
-        if self.manual is not None:
-            return Losses(*self.manual(seen_KBD, x_KBD, condition_KBC, noise_KBZ, weight_K))
-        code = self.model.code(seen_KBD, condition_KBC, noise_KBZ)
-        decoded_KBE = self.model.decode(code.z_KBZ, condition_KBC)
-        reconstruction_K = self.model.likelihood.negative_log(decoded_KBE, x_KBD).sum(dim=2).mean(dim=1)
-        kl_KR = code.rate_KBR.mean(dim=1)
-        penalized_K = code.penalty_K
-        if penalized_K is None:
-            penalized_K = self.objective.penalized_kl(kl_KR, self.model.rate_mask_KR)
-        loss_K = reconstruction_K + self.objective.penalty(penalized_K, weight_K)
-        if code.auxiliary_K is not None:
-            loss_K = loss_K + code.auxiliary_K
-        self.adam.differentiate(loss_K.sum())
-        return Losses(loss_K.detach(), reconstruction_K.detach(), kl_KR.detach().sum(dim=1))
+        self.objective.ascend(losses[2], weight_K)
+        return Losses(*losses)
 
     def _corrupted(self, x_KBD: Tensor) -> Tensor:
         if not self.model.corrupts:
@@ -301,5 +280,5 @@ class Population:
         """Every member's parts per example on one split, in float64 on the host."""
         if not self.members:
             return []
-        is_anomaly_N = self.data.splits[split].is_anomaly_N
-        return measure(self.model, self.examples[split], is_anomaly_N, self.generators("evaluation"))
+        rows, generators_K = (self.examples[split], self.data.splits[split].is_anomaly_N), self.generators("evaluation")
+        return [one for own, model in self.slices for one in measure(model, *rows, generators_K[own])]

@@ -1,6 +1,7 @@
 """A trial in a pack is the same trial: whoever trains with it, wherever it comes from, whatever epoch others are at."""
 
 import math
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -59,6 +60,15 @@ CLOSE = {
 }
 # In an empty pack, or one of many, something of these happens to some member.
 PLANS = st.lists(st.tuples(st.sampled_from(("train", "train", "move", "restore")), st.integers(0, 4)), max_size=14)
+# One member at a time, some, or all.
+SLICES = st.sampled_from((1, 2**12, 2**14, 2**30))
+
+
+@contextmanager
+def sliced(numbers):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.vae.slices.SLICE_NUMBERS", numbers)
+        yield
 
 
 def members(**values):
@@ -135,10 +145,11 @@ def test_whatever_order_members_join_train_move_and_leave_in_each_ends_with_its_
     specs = members(**EXACT[variant])
     check = exactly(Alone(specs, few))
 
-    @given(plan=PLANS)
+    @given(plan=PLANS, numbers=SLICES)
     @settings(max_examples=8)
-    def every(plan):
-        follow(plan, specs, few, check)
+    def every(plan, numbers):
+        with sliced(numbers):
+            follow(plan, specs, few, check)
 
     every()
 
@@ -148,10 +159,11 @@ def test_where_the_kernels_are_others_the_numbers_are_the_same_but_for_rounding(
     specs = members(**CLOSE[variant])
     check = closely(Alone(specs, few, torch.float64))
 
-    @given(plan=PLANS)
+    @given(plan=PLANS, numbers=SLICES)
     @settings(max_examples=4)
-    def every(plan):
-        follow(plan, specs, few, check, torch.float64)
+    def every(plan, numbers):
+        with sliced(numbers):
+            follow(plan, specs, few, check, torch.float64)
 
     every()
 
@@ -162,7 +174,9 @@ def test_a_hierarchical_member_does_not_miss_a_larger_one(few):
     follow([("train", 0), ("move", 1), ("move", 4), ("train", 0), ("move", 0), ("train", 0)], specs, few, check)
 
 
-def test_scores_and_final_metrics_do_not_depend_on_the_company(few):
+@pytest.mark.parametrize("numbers", [1, 2**30])
+def test_scores_and_final_metrics_do_not_depend_on_the_company(few, numbers, monkeypatch):
+    monkeypatch.setattr("pipeline.vae.slices.SLICE_NUMBERS", numbers)
     specs = [member(k, **{**one, "training__epochs": 2, "training__batch_size": 32}) for k, one in enumerate(OWN[:3])]
     pack = population(specs, few)
     train(pack, 2)

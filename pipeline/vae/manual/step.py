@@ -1,6 +1,5 @@
 """A training step's gradients for every member of a pack, block by block."""
 
-import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -19,6 +18,7 @@ from pipeline.vae.manual.scratch import Scratch
 from pipeline.vae.manual.slopes import Penalty
 from pipeline.vae.networks import StackedLinear, StackedMLP
 from pipeline.vae.objective import Objective
+from pipeline.vae.slices import even_slices, widest
 
 FAMILIES = (VAE, DenoisingVAE, Conditional, PointCode, DenoisingAutoencoder)
 # Numbers of a block's widest activations: what a core's own cache holds of them beside the rest.
@@ -95,13 +95,12 @@ class ManualStep:
         """
         scratch = Scratch(gradients[0])
         by_parameter = dict(zip(model.parameters(), gradients, strict=True))
-        widest = _widest(model)
         self.blocks = list[Block]()
         for members in _blocks(model, rows):
             scratch.rewind()
             part = Part(members=members, rows=rows, gradients=by_parameter, scratch=scratch)
             if not self.blocks:
-                scratch.reserve(part.count * rows * widest)
+                scratch.reserve(part.count * rows * widest(model))
             self.blocks.append(Block(model, objective, part))
 
     @torch.no_grad()
@@ -129,20 +128,9 @@ class ManualStep:
         return loss_K, reconstruction_K, kl_K
 
 
-def _layers(model: Family) -> list[StackedLinear]:
-    return [module for module in model.modules() if isinstance(module, StackedLinear)]
-
-
-def _widest(model: Family) -> int:
-    """The most numbers that a layer takes or gives for an example."""
-    return max(max(layer.weight_KIO.shape[1:]) for layer in _layers(model))
-
-
 def _blocks(model: Family, rows: int) -> list[slice]:
     """Members in blocks of nearly the same size; one by one where a layer is one for oneDNN."""
-    members = len(model.code_mask_KZ)
-    largest = max(1, BLOCK_NUMBERS // (rows * _widest(model)))
-    if any(is_wide(layer.weight_KIO, rows) for layer in _layers(model)):
-        largest = 1
-    count = math.ceil(members / math.ceil(members / largest))
-    return [slice(start, min(start + count, members)) for start in range(0, members, count)]
+    layers = [module for module in model.modules() if isinstance(module, StackedLinear)]
+    if any(is_wide(layer.weight_KIO, rows) for layer in layers):
+        return even_slices(len(model.models), 1)
+    return even_slices(len(model.models), max(1, BLOCK_NUMBERS // (rows * widest(model))))
