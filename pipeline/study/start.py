@@ -1,6 +1,7 @@
 """The start of a study: Ray, the libraries and MLflow take seconds each, and come up side by side."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -29,18 +30,16 @@ def start(plan: Plan, places: Places, concurrency: local_ray.Concurrency, consol
     """
     halt = Halt()
     try:
-        with ThreadPoolExecutor(1) as beside:
-            opening = beside.submit(_open_tracking, plan, places)
-            all_to_work = local_ray.all_work(plan.spec.resources, concurrency, plan.spec.trials)
-            with (
-                local_ray.connected(places.ray_address, all_to_work=all_to_work),
+        with ThreadPoolExecutor(1) as beside, ExitStack() as for_the_study:
+            with console.status("starting Ray"):
+                opening = beside.submit(_open_tracking, plan, places)
+                all_to_work = local_ray.all_work(plan.spec.resources, concurrency, plan.spec.trials)
+                for_the_study.enter_context(local_ray.connected(places.ray_address, all_to_work=all_to_work))
                 # Ray takes the signals for itself when it starts.
-                halt.on_signals(),
-            ):
+                for_the_study.enter_context(halt.on_signals())
                 client = opening.result()
                 from pipeline.study.driver import drive
-
-                drive(plan, places, client, concurrency, console, halt)
+            drive(plan, places, client, concurrency, console, halt)
     except KeyboardInterrupt:
         raise StudyError(f"stopped at once; {plan.how_to_go_on}") from None
 
