@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.spec import StudySpec
+from pipeline.spec import SPEC_FILE, StudySpec
 
 HOME = Path("studies")
 #: A folder of studies: a path, or s3://bucket/prefix.
@@ -24,10 +24,10 @@ def saved_spec(name: str, home: Home = HOME) -> StudySpec:
 
     place = Folder.at(home)
     folder = place / require_study_name(name)
-    if "spec.json" not in folder.names():
-        known = sorted(path.parent.name for path in place.local.glob("*/spec.json")) if place.local else []
+    if SPEC_FILE not in folder.names():
+        known = sorted(path.parent.name for path in place.local.glob(f"*/{SPEC_FILE}")) if place.local else []
         raise UserError(f"no study {name!r} in {home}" + (f"; the studies there: {', '.join(known)}" if known else ""))
-    return StudySpec.model_validate_json(folder.read("spec.json"))
+    return StudySpec.model_validate_json(folder.read(SPEC_FILE))
 
 
 def tracking_uri_of(home: Home = HOME, tracking_uri: str | None = None) -> str:

@@ -42,6 +42,8 @@ class SamplerSpec(SpecPart):
     seed: Seed | None = None
 
 
+#: A study's own spec, whole, in its folder.
+SPEC_FILE = "spec.json"
 # Where the device itself says how many trials it trains at once.
 MOST_PER_DEVICE = 64
 

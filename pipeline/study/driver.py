@@ -9,6 +9,7 @@ from pipeline.errors import StudyError, UserError
 from pipeline.folders import Folder
 from pipeline.search.lock import DriverLock
 from pipeline.search.store import StudyStore
+from pipeline.spec import SPEC_FILE
 from pipeline.study import local_ray
 from pipeline.study.confirmation import Confirmation, repeats_of
 from pipeline.study.finish import finish_study
@@ -26,7 +27,6 @@ from pipeline.tracking.writer import TrackingWriter
 
 logger = logging.getLogger(__name__)
 
-SPEC_FILE = "spec.json"
 SECONDS_AFTER_A_HALT = 5.0
 
 

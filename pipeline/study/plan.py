@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.data import Dataset, prepare, resolved
 from pipeline.errors import UserError
 from pipeline.folders import Folder
-from pipeline.spec import Choices, Range, StudySpec
+from pipeline.spec import SPEC_FILE, Choices, Range, StudySpec
 from pipeline.spec.problems import dotted
 from pipeline.spec.schema import require_study_name
 from pipeline.spec.searching import reachable
@@ -71,6 +71,8 @@ class Plan:
     @property
     def how_to_go_on(self) -> str:
         """What to tell whose study ended early."""
+        if SPEC_FILE not in self.folder.names():
+            return "it had not begun"
         return f"go on with: vae-study resume {self.name}"
 
 

@@ -4,6 +4,7 @@ import random
 import signal
 import time
 
+import psutil
 from mlflow import MlflowClient
 
 from pipeline.tracking.store import find_children, require_parent
@@ -55,6 +56,21 @@ def test_ctrl_c_twice_ends_at_once_and_resume_still_works(undisturbed, tmp_path)
     assert again.wait() == 0, again.text()
     check_invariants(tmp_path, 3)
     check_equal(tmp_path, undisturbed)
+
+
+def test_ctrl_c_while_ray_starts_ends_it_too(tmp_path):
+    driver = Driver(tmp_path)
+    # Made beside Ray's start, which takes about as long.
+    until((tmp_path / "mlflow.db").exists, "MLflow is opened")
+    # Its children's own children notice within a minute that they are alone.
+    processes = driver.tree.children()
+    driver.process.send_signal(signal.SIGINT)
+    assert driver.wait() == 1
+    has_begun = (tmp_path / "digits").exists()
+    assert ("vae-study resume digits" if has_begun else "stopped at once; it had not begun") in driver.text()
+    assert "Traceback" not in driver.text()
+    _, left = psutil.wait_procs(processes, timeout=20)
+    assert [process.cmdline() for process in left] == []
 
 
 def test_a_second_driver_is_refused_until_the_first_is_dead(ray_address, tmp_path):

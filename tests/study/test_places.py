@@ -6,6 +6,8 @@ from optuna.storages import get_storage
 
 from pipeline.api import run_study
 from pipeline.errors import UserError
+from pipeline.spec.schema import ResourcesSpec
+from pipeline.study import local_ray
 from pipeline.tracking.store import open_client, require_apart
 from tests.study.conftest import SHORT, SPEC
 
@@ -53,3 +55,20 @@ def test_a_study_store_in_the_database_behind_a_tracking_server_is_refused(ray_s
     MlflowClient(behind).search_experiments()
     with pytest.raises(UserError, match=r"--study-storage .*: holds tables of MLflow"):
         run_study(SPEC, SHORT, home=tmp_path / "home", study_storage=behind)
+
+
+@pytest.mark.parametrize(
+    ("resources", "concurrency", "all_work"),
+    [
+        ({}, None, True),
+        ({}, "max", True),
+        ({"trials_per_device": 8}, None, True),
+        ({}, 1, False),
+        ({"cpu": 2}, None, False),
+        ({"gpu": 0.5}, None, False),
+    ],
+)
+def test_where_a_local_ray_has_a_worker_on_every_core(resources, concurrency, all_work, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    assert local_ray.all_work(ResourcesSpec(**resources), concurrency, trials=4) is all_work
+    assert not local_ray.all_work(ResourcesSpec(**resources), concurrency, trials=3)
