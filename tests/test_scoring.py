@@ -27,7 +27,7 @@ ROWS = 300
 RANDOM = np.random.default_rng(0)
 # The process is interrupted while it scores, by the parent, which has read that it does.
 INTERRUPTED = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from pipeline.data import open_stream
 from pipeline.detector import Detector
@@ -37,6 +37,8 @@ def progress(done, count):
     print(done, flush=True)
     time.sleep(0.1)
 
+# Whoever runs the tests in the background of a shell has it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 detector = Detector.load(sys.argv[1])
 score_file(detector, open_stream(sys.argv[2], detector.preprocessing), Path(sys.argv[3]), progress=progress)
 """

@@ -137,7 +137,7 @@ class Population:
         self.adam.keep(stay)
         self.members = [self.members[other] for other in stay]
         self.progress_K = [self.progress_K[other] for other in stay]
-        self._set_objective(self.objective.multiplier_K[stay])
+        self._lay_out(self.objective.multiplier_K[stay])
 
     def alone(self, k: int) -> "Population":
         """A copy of one member as a population of its own on the same rows, to measure or train apart from the pack."""
@@ -164,16 +164,17 @@ class Population:
             generators = {stream: member.generator(stream, self.device) for stream in LASTING_STREAMS}
             self.progress_K.append(Progress(schedule_of(member.spec, self.steps_per_epoch), generators))
         self.members = [*self.members, *members]
-        self._set_objective(torch.cat([self.objective.multiplier_K, self.tensor([0.0] * len(members))]))
+        self._lay_out(torch.cat([self.objective.multiplier_K, self.tensor([0.0] * len(members))]))
 
-    def _set_objective(self, multiplier_K: Tensor) -> None:
+    def _lay_out(self, multiplier_K: Tensor) -> None:
+        """Make all that holds views of the members' rows, whenever other members are there."""
         specs = [member.spec.objective for member in self.members]
         self.objective = Objective(specs, multiplier_K, multiplier_K)
         self.slices = slices_of(self.model, self.batch_size)
         self.gradients_of_step = self._gradients_of_step() if self.members else None
 
     def _gradients_of_step(self) -> ManualStep | AutogradStep:
-        """What computes a step's gradients, laid out for the members that there are."""
+        """The hand-written step where there is one for the model, else autograd."""
         if covers(self.model):
             return ManualStep(self.model, self.objective, self.adam.gradients, self.batch_size)
         return AutogradStep(self.slices, self.objective, self.adam.gradients)
