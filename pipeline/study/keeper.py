@@ -62,8 +62,10 @@ class Keeper:
 
     def _order_sweep(self) -> None:
         self._swept = time.monotonic()
-        # Who was passed over once never comes back: to look at all again would take ever longer.
-        self._rows = [row for row in self._rows if int(row["trial"]) in self._with_weights]
+        # Who was passed over once never comes back: to look at all again would take ever longer. But while there is one
+        # that keeps the constraints, those that do not are out, even if nothing else speaks for it.
+        anchor = next((row for row in self._rows if row.get("feasible", True)), None)
+        self._rows = [row for row in self._rows if row is anchor or int(row["trial"]) in self._with_weights]
         if self._rows:
             self._thread.submit(self._sweep, [*self._rows])
 

@@ -70,7 +70,10 @@ class Driver:
         command += [*more, "--home", str(home), "--no-report", *(["--ray-address", ray] if ray else [])]
         environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS",)}
         with self.output.open("ab") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=home)
+            # Whoever runs the tests in the background of a shell has Ctrl-C ignored.
+            self.process = subprocess.Popen(
+                command, stdout=output, stderr=output, env=environment, cwd=home, preexec_fn=_heed_ctrl_c
+            )
         self.tree = psutil.Process(self.process.pid)
 
     def wait(self) -> int:
@@ -90,6 +93,10 @@ class Driver:
     def text(self) -> str:
         """What it has printed so far."""
         return self.output.read_text(errors="replace")
+
+
+def _heed_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _title(process: psutil.Process) -> str:

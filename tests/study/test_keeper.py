@@ -125,6 +125,19 @@ def test_what_can_be_chosen_never_goes_and_after_a_sweep_nothing_else_is_left(
     assert left(plan, SCORES_FILE) == set(range(len(trials)))
 
 
+def test_a_trial_that_breaks_the_constraints_stays_out_whatever_little_the_one_that_keeps_them_shows(tmp_path):
+    plan = plan_in(tmp_path, BOUND)
+    keeper = Keeper(plan, pd.DataFrame(columns=["trial", "state", "feasible"]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SECONDS_BETWEEN_SWEEPS", -1)
+        for number, metrics in enumerate([{"val/active_units": 1.0}, {"val/reconstruction": 0.0}]):
+            leave_files(plan, number)
+            end(keeper, number, **metrics)
+            wait_for(keeper)
+            assert left(plan, WEIGHTS) == set()
+    keeper.close()
+
+
 @settings(max_examples=30)
 @given(trials=TRIALS, is_bound=st.booleans())
 def test_finalists_are_those_that_the_plainest_reading_gives(trials, is_bound):
