@@ -123,7 +123,8 @@ def test_a_run_whose_creation_is_carried_out_but_never_confirmed_is_there_once(s
         driver.drain()
         driver.close()
         counts = {key: created(proxy).count(key) for key in dict.fromkeys(created(proxy))}
-    assert counts["trial-0000"] == counts["trial-0002"] > 1
+    # How many attempts the server sees is the client's affair, and the machine's.
+    assert min(counts["trial-0000"], counts["trial-0002"]) > 1
     assert counts["trial-0001"] == 1
     check(client, parent, records_of(driver))
 
