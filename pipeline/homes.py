@@ -48,11 +48,9 @@ def client_of(home: Home, tracking_uri: str | None) -> Any:
     Raises:
         UserError: It does not, or there is none.
     """
-    from pipeline.tracking.store import check_reachable, open_client
+    from pipeline.tracking.store import reachable_client
 
-    client = open_client(tracking_uri_of(home, tracking_uri))
-    check_reachable(client)
-    return client
+    return reachable_client(tracking_uri_of(home, tracking_uri))
 
 
 def _local(home: Home, option: str) -> Path:

@@ -2,7 +2,6 @@
 
 import logging
 
-from mlflow import MlflowClient
 from rich.console import Console
 
 from pipeline.errors import StudyError, UserError
@@ -22,6 +21,7 @@ from pipeline.study.stage import run_stage
 from pipeline.study.trials import StudyLedger
 from pipeline.tracking.curves import ENDED, StudyCurves
 from pipeline.tracking.layout import trial_name
+from pipeline.tracking.store import Client
 from pipeline.tracking.study import open_study
 from pipeline.tracking.writer import TrackingWriter
 
@@ -33,7 +33,7 @@ SECONDS_AFTER_A_HALT = 5.0
 def drive(
     plan: Plan,
     places: Places,
-    client: MlflowClient,
+    client: Client,
     concurrency: local_ray.Concurrency,
     console: Console,
     halt: Halt,

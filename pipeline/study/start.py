@@ -13,7 +13,7 @@ from pipeline.study.halt import Halt
 from pipeline.study.plan import Places, Plan
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from pipeline.tracking.store import Client
 
 # What the driver needs beside Ray. Parts of Ray are left to the thread that starts it: two that import one package at
 # the same time may each get half of it.
@@ -44,12 +44,10 @@ def start(plan: Plan, places: Places, concurrency: local_ray.Concurrency, consol
         raise StudyError(f"stopped at once; {plan.how_to_go_on}") from None
 
 
-def _open_tracking(plan: Plan, places: Places) -> "MlflowClient":
+def _open_tracking(plan: Plan, places: Places) -> "Client":
     for name in BESIDE_RAY:
         import_module(name)
-    from pipeline.tracking.store import check_reachable, open_client, require_apart
+    from pipeline.tracking.store import reachable_client, require_apart
 
     require_apart(places.tracking_uri, places.storage_of(plan.name))
-    client = open_client(places.tracking_uri)
-    check_reachable(client)
-    return client
+    return reachable_client(places.tracking_uri)

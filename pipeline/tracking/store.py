@@ -17,6 +17,9 @@ from pipeline.folders import Folder
 from pipeline.tracking import layout
 from pipeline.tracking.places import sqlite_path
 
+# What other rooms of the house hand on, and have no need to know more of.
+Client = MlflowClient
+
 RUNS_PER_PAGE = 1000
 WRONG_PASSWORD = (
     "refuses the user or the password; expected those of the server in MLFLOW_TRACKING_USERNAME and "
@@ -48,6 +51,17 @@ def open_client(uri: str) -> MlflowClient:
         raise UserError(
             f"--tracking-uri {uri}: is a database of something else ({error}); expected one of MLflow's own"
         ) from None
+
+
+def reachable_client(uri: str) -> MlflowClient:
+    """A client of a tracking store that answers.
+
+    Raises:
+        UserError: As `open_client`, or it does not answer.
+    """
+    client = open_client(uri)
+    check_reachable(client)
+    return client
 
 
 def require_apart(uri: str, storage: str) -> None:

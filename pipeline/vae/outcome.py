@@ -53,7 +53,8 @@ class Outcome:
 
 def outcomes_of(population: Population, diagnostics: DiagnosticsSpec) -> list[Outcome]:
     """Measure every trained member on validation and test."""
-    if len(population.slices) > 1:
+    # All at once, convolutional nets would fill the cache many times over; others gain from company.
+    if population.model.network.kind == "conv" and len(population.slices) > 1:
         return [outcome_of(population, member, diagnostics) for member in range(len(population.members))]
     examination = _Examination(population, diagnostics)
     return [examination.outcome(member) for member in range(len(population.members))]

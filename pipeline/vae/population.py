@@ -263,10 +263,11 @@ class Population:
         """One optimizer step of every member, the epoch's number `step`."""
         x_KBD, condition_KBC = self.examples["train"].at(rows_KB)
         assert self.gradients_of_step is not None
-        losses = self.gradients_of_step(self._corrupted(x_KBD), x_KBD, condition_KBC, noise_KBZ, weight_K)
+        terms = self.gradients_of_step(self._corrupted(x_KBD), x_KBD, condition_KBC, noise_KBZ, weight_K)
+        losses = Losses(*terms)
         self.adam.step(step)
-        self.objective.ascend(losses[2], weight_K)
-        return Losses(*losses)
+        self.objective.ascend(losses.kl_K, weight_K)
+        return losses
 
     def _corrupted(self, x_KBD: Tensor) -> Tensor:
         if not self.model.corrupts:

@@ -174,10 +174,12 @@ def test_a_hierarchical_member_does_not_miss_a_larger_one(few):
     follow([("train", 0), ("move", 1), ("move", 4), ("train", 0), ("move", 0), ("train", 0)], specs, few, check)
 
 
-@pytest.mark.parametrize("numbers", [1, 2**30])
-def test_scores_and_final_metrics_do_not_depend_on_the_company(few, numbers, monkeypatch):
+# One by one, convolutional members have the kernels that they have alone.
+@pytest.mark.parametrize(("variant", "numbers"), [({}, 2**30), ({}, 1), (CLOSE["conv"], 1)])
+def test_scores_and_final_metrics_do_not_depend_on_the_company(few, variant, numbers, monkeypatch):
     monkeypatch.setattr("pipeline.vae.slices.SLICE_NUMBERS", numbers)
-    specs = [member(k, **{**one, "training__epochs": 2, "training__batch_size": 32}) for k, one in enumerate(OWN[:3])]
+    common = {"training__epochs": 2, "training__batch_size": 32, **variant}
+    specs = [member(k, **{**one, **common}) for k, one in enumerate(OWN[:3])]
     pack = population(specs, few)
     train(pack, 2)
     every = outcomes_of(pack, DiagnosticsSpec(iwae_draws=4))
