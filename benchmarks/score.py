@@ -35,8 +35,10 @@ from pipeline.spec.data import DataSpec
 from pipeline.spec.schema import DiagnosticsSpec
 from pipeline.spec.trial import TrialSpec
 from pipeline.study.files import SCORER, WEIGHTS, read_scores, write_outcome
-from pipeline.vae.evaluation import Examples, iwae_nats
+from pipeline.vae.evaluation import iwae_nats
+from pipeline.vae.frozen import for_scoring
 from pipeline.vae.outcome import outcomes_of
+from pipeline.vae.passes import Examples
 from pipeline.vae.population import Member, Population
 
 SCORES = ("elbo", "residual_mahalanobis", "latent_mahalanobis", "latent_knn", "reconstruction_probability")
@@ -124,10 +126,11 @@ def bound(data: Dataset) -> Callable[[Rows], Any]:
     """The importance-weighted bound with as many draws as the peer's, of one member."""
     spec = TrialSpec.model_validate({"model": MODEL, "training": {"epochs": 1}})
     population = Population([Member(spec=spec, seed=0)], data)
+    model = for_scoring(population.model)
 
     def score(x_ND: Rows) -> object:
         examples = Examples(torch.as_tensor(x_ND), None)
-        return iwae_nats(population.model, examples, population.generators("evaluation"), DRAWS)
+        return iwae_nats(model, examples, population.generators("evaluation"), DRAWS)
 
     return score
 

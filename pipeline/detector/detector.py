@@ -27,7 +27,7 @@ from pipeline.detector.folder import (
 )
 from pipeline.detector.trial import TrialScorer
 from pipeline.errors import UserError
-from pipeline.vae.scoring import rows_per_pass, whole_blocks
+from pipeline.vae.passes import rows_per_pass, whole_blocks
 
 Floats = NDArray[np.float64]
 Columns = dict[str, NDArray[Any]]
@@ -101,7 +101,7 @@ class Detector:
         features = len(self.facts.feature_names)
         if x_ND.ndim != 2 or x_ND.shape[1] != features:
             raise UserError(f"features: came an array of shape {x_ND.shape}, expected (rows, {features})")
-        rows = max(rows_per_pass(trial.rows.model, self.device) for trial in self.trials.values())
+        rows = max(rows_per_pass(trial.rows.model) for trial in self.trials.values())
         # No rows are a chunk, too, whose columns are those of all.
         starts = range(0, max(len(x_ND), 1), rows)
         return _frame([self._chunk(x_ND[start : start + rows], explain) for start in starts])

@@ -16,11 +16,12 @@ from pipeline.data import Dataset
 from pipeline.data.dataset import Facts
 from pipeline.detector.folder import Shape, read_tensors, require_shapes
 from pipeline.spec.trial import TrialSpec
-from pipeline.vae.evaluation import Examples
 from pipeline.vae.explanation import costs
 from pipeline.vae.families import Family, make_family
+from pipeline.vae.frozen import for_scoring
 from pipeline.vae.outcome import NOISE, SCORER_FILE, USUAL_COST, WEIGHTS_FILE
-from pipeline.vae.scoring import RowScorer, for_scoring
+from pipeline.vae.passes import Examples
+from pipeline.vae.scoring import RowScorer
 from pipeline.vae.shape import shape_of
 
 Floats = NDArray[np.float64]

@@ -1,7 +1,7 @@
 """What a trained model says of each example, and the metrics that summarize it."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -9,55 +9,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from pipeline.anomaly import SIMPLE_SCORES, auroc
 from pipeline.anomaly.scores import simple_scores
 from pipeline.vae.families import Draw, Family
+from pipeline.vae.passes import Examples, rows_per_pass, whole_blocks
 
 Floats = NDArray[np.float64]
-# More rows a pass fall out of the cache of a CPU when a pack of convolutional members is measured.
-ROWS_PER_PASS = 256
-# A CPU rounds what is left over behind its last whole vectors in another way. In whole blocks of rows, a member's
-# numbers do not depend on how many others are measured with it.
-ROWS_PER_BLOCK = 32
 # Burda et al. 2016, section 5: a dimension is used if its posterior mean varies over the data by more than this.
 ACTIVE_VARIANCE = 0.01
 # Nats per example; below this a code says nothing.
 COLLAPSED_KL = 0.05
-
-
-class Examples(NamedTuple):
-    """Rows on the device: features, and the labels' indicators for a conditional family."""
-
-    x_ND: Tensor
-    condition_NC: Tensor | None
-
-    def at(self, rows_KB: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Each member's own rows: (K, B, D) and (K, B, C)."""
-        condition_KBC = None if self.condition_NC is None else _rows_of(self.condition_NC, rows_KB)
-        return _rows_of(self.x_ND, rows_KB), condition_KBC
-
-    def rows(self, rows_N: Tensor) -> "Examples":
-        """Some of the rows."""
-        return Examples(self.x_ND[rows_N], None if self.condition_NC is None else self.condition_NC[rows_N])
-
-    def cut(self, start: int, rows: int) -> "Examples":
-        """So many rows from one on, without a copy."""
-        part = slice(start, start + rows)
-        return Examples(self.x_ND[part], None if self.condition_NC is None else self.condition_NC[part])
-
-    def passes(self, members: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """All rows in order, some at a time and the same for each of K members, without a copy."""
-        for start in range(0, len(self.x_ND), ROWS_PER_PASS):
-            cut = slice(start, start + ROWS_PER_PASS)
-            condition = None if self.condition_NC is None else self.condition_NC[cut].expand(members, -1, -1)
-            yield self.x_ND[cut].expand(members, -1, -1), condition
-
-
-def _rows_of(value_ND: Tensor, rows_KB: Tensor) -> Tensor:
-    # Several times as fast as indexing by rows_KB itself, which copies number by number.
-    return value_ND.index_select(0, rows_KB.flatten()).view(*rows_KB.shape, -1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +101,6 @@ def _parts(
     error_KB = likely.residual_KBD.square().sum(dim=2)
     parts = (sampled_KB, drawn.rate_KBR.sum(dim=2), reconstruction_KB, likely.rate_KBR, error_KB, likely.code_KBZ)
     return tuple(part[:, :rows] for part in parts)
-
-
-def whole_blocks(values: Tensor) -> Tensor:
-    """Rows in the last dimension but one, and behind them zeros up to a multiple of ROWS_PER_BLOCK."""
-    missing = -values.shape[-2] % ROWS_PER_BLOCK
-    return functional.pad(values, (0, 0, 0, missing)) if missing else values
 
 
 class Likely(NamedTuple):
@@ -231,7 +187,7 @@ def iwae_nats(model: Family, examples: Examples, generators_K: Sequence[torch.Ge
     """
     model.eval()
     total_K = model.code_mask_KZ.new_zeros(len(generators_K))
-    for x_KBD, condition_KBC in examples.passes(len(generators_K)):
+    for x_KBD, condition_KBC in examples.passes(len(generators_K), rows_per_pass(model)):
         rows = x_KBD.shape[1]
         x_KBD, condition_KBC = whole_blocks(x_KBD), None if condition_KBC is None else whole_blocks(condition_KBC)
         bound_KB = torch.full_like(x_KBD[..., 0], -math.inf)
@@ -239,6 +195,7 @@ def iwae_nats(model: Family, examples: Examples, generators_K: Sequence[torch.Ge
         for _ in range(draws):
             code = draw(whole_blocks(model.noise(1, rows, generators_K)[0]))
             decoded_KBE = model.decode(code.z_KBZ, condition_KBC)
+            assert code.log_ratio_KB is not None, "a draw has its ratio"
             log_likelihood_KB = -model.likelihood.negative_log(decoded_KBE, x_KBD).sum(dim=2)
             bound_KB = torch.logaddexp(bound_KB, log_likelihood_KB + code.log_ratio_KB)
         total_K += (bound_KB[:, :rows] - math.log(draws)).sum(dim=1)

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.anomaly import reference_rows
-from pipeline.vae.evaluation import Examples, likely_parts
+from pipeline.vae.evaluation import likely_parts
 from pipeline.vae.families import Family
+from pipeline.vae.passes import Examples, rows_per_pass
 from pipeline.vae.population import Population
 
 # So many rows for each score: which score is looked at is chosen later.
@@ -64,6 +65,6 @@ def explained_arrays(
 def costs(model: Family, examples: Examples, members: int) -> Iterator[tuple[Tensor, Tensor]]:
     """-log p(x_d|z) of each feature at the most likely code, nats, and x - E[x|z], both (K, N, D), pass by pass."""
     model.eval()
-    for x_KBD, condition_KBC in examples.passes(members):
+    for x_KBD, condition_KBC in examples.passes(members, rows_per_pass(model)):
         likely = likely_parts(model, x_KBD, condition_KBC)
         yield likely.negative_log_KBD, likely.residual_KBD

@@ -14,8 +14,9 @@ from pipeline.anomaly import SCORES, auroc, interval, operating_points, pseudo_a
 from pipeline.data import Split
 from pipeline.spec.schema import DiagnosticsSpec
 from pipeline.vae.diagnostics import finalist_arrays
-from pipeline.vae.evaluation import Examples, Measurement, defined, iwae_nats, metrics_of
+from pipeline.vae.evaluation import Measurement, defined, iwae_nats, metrics_of
 from pipeline.vae.explanation import explained_arrays, usual_cost
+from pipeline.vae.families import Family
 from pipeline.vae.population import Population
 from pipeline.vae.probe import probe_accuracy
 from pipeline.vae.scoring import PopulationScorer
@@ -76,7 +77,7 @@ class _Examination:
         self.pseudo = {kind: self.scorer.of_rows(rows_ND) for kind, rows_ND in _pseudo(population).items()}
         self.usual_KD = usual_cost(population)
         self.train, self.test = population.measure("train"), population.measure("test")
-        self.bounds = _bounds(population, diagnostics.iwae_draws)
+        self.bounds = _bounds(population, self.scorer.rows.model, diagnostics.iwae_draws)
 
     def outcome(self, member: int) -> Outcome:
         scores = {split: every[member] for split, every in self.scores.items()}
@@ -122,13 +123,13 @@ def _pseudo(population: Population) -> dict[str, NDArray[np.float32]]:
     return pseudo_anomalies(population.data.splits["validation"].normal_ND, PSEUDO_SEED)
 
 
-def _bounds(population: Population, draws: int) -> list[dict[str, float]]:
-    """The importance-weighted bound of each member on test's normal rows."""
-    if not population.model.has_rate or not draws:
+def _bounds(population: Population, model: Family, draws: int) -> list[dict[str, float]]:
+    """The importance-weighted bound of each member on test's normal rows, by the members' models."""
+    if not model.has_rate or not draws:
         return [{} for _ in population.members]
     normal_N = population.index(~population.data.splits["test"].is_anomaly_N)
-    examples: Examples = population.examples["test"].rows(normal_N)
-    nats_K = iwae_nats(population.model, examples, population.generators("evaluation"), draws)
+    examples = population.examples["test"].rows(normal_N)
+    nats_K = iwae_nats(model, examples, population.generators("evaluation"), draws)
     return [{"test/iwae": float(nats)} for nats in nats_K]
 
 

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from pipeline.data import Dataset
 from pipeline.vae.autograd_step import AutogradStep
-from pipeline.vae.evaluation import Examples, Measurement, measure, metrics_of
+from pipeline.vae.evaluation import Measurement, measure, metrics_of
 from pipeline.vae.families import Family
 from pipeline.vae.manual import ManualStep, covers
 from pipeline.vae.members import LASTING_STREAMS, Member, Progress
 from pipeline.vae.objective import Objective
 from pipeline.vae.optimizer import StackedAdam
+from pipeline.vae.passes import Examples
 from pipeline.vae.rows import append_rows, keep_rows, latent_columns, make_rows
 from pipeline.vae.schedules import schedule_of
 from pipeline.vae.shape import shape_of

@@ -1,63 +1,24 @@
 """Every anomaly score of every member, example by example; what is fitted is fitted on training rows only."""
 
-import copy
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from pipeline.anomaly import SCORES, Parts, Scorer, reference_rows
 from pipeline.anomaly.scores import OF_CODE, OF_RESIDUAL
-from pipeline.vae.evaluation import ROWS_PER_BLOCK, ROWS_PER_PASS, likely_parts
+from pipeline.vae.evaluation import likely_parts
 from pipeline.vae.families import Family
-from pipeline.vae.networks import StackedLinear
+from pipeline.vae.frozen import for_scoring
+from pipeline.vae.passes import rows_per_pass, whole_blocks
 from pipeline.vae.population import Population
 
 Floats = NDArray[np.float64]
 # Draws of z for the reconstruction probability (An and Cho 2015 call it L).
 DRAWS = 10
-# A CPU rounds products of a few rows in another way than those of many, the rows of a product with an odd number of
-# columns in turns, and what is left over after its last two vectors of 16 numbers again in another way. In whole
-# blocks, a row's numbers are the same in any company and at any place.
-COLUMNS_PER_BLOCK = 4
-# So many times as many rows go through multilayer perceptrons at once, and on a GPU, while all members' widest
-# activations stay within NUMBERS_PER_PASS: each pass costs its calls, and memory must not grow with the features.
-MLP_FACTOR, CUDA_FACTOR, NUMBERS_PER_PASS = 16, 32, 2**22
-
-
-class WholeLinear(nn.Module):
-    """A StackedLinear that computes whole blocks of columns."""
-
-    weight_KIO: Tensor
-    bias_K1O: Tensor
-
-    def __init__(self, layer: StackedLinear):
-        super().__init__()
-        members, _, self.outputs = layer.weight_KIO.shape
-        none_K1O = layer.weight_KIO.new_zeros(members, 1, self.outputs)
-        bias_K1O = none_K1O if layer.bias_K1O is None else layer.bias_K1O.detach()
-        missing = -self.outputs % COLUMNS_PER_BLOCK
-        self.register_buffer("weight_KIO", functional.pad(layer.weight_KIO.detach(), (0, missing)))
-        self.register_buffer("bias_K1O", functional.pad(bias_K1O, (0, missing)))
-
-    def forward(self, x_KBI: Tensor) -> Tensor:
-        """Map (K, B, I) to (K, B, O)."""
-        # Side by side again: strided numbers go through other loops, whose last bits depend on the place, too.
-        return torch.baddbmm(self.bias_K1O, x_KBI, self.weight_KIO)[..., : self.outputs].contiguous()
-
-
-def for_scoring(model: Family) -> Family:
-    """A copy of a trained model that gives each row the same numbers whatever it is scored with."""
-    model = copy.deepcopy(model).eval()
-    for module in [*model.modules()]:
-        for name, child in module.named_children():
-            if isinstance(child, StackedLinear) and child.weight_KIO.shape[2] % COLUMNS_PER_BLOCK:
-                setattr(module, name, WholeLinear(child))
-    return model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +38,7 @@ class RowScorer:
 
     def scores(self, x_ND: Tensor, names: Collection[str] = SCORES) -> list[dict[str, Floats]]:
         """Some scores of some rows, for each model; memory grows with the scores only, not with their parts."""
-        rows = rows_per_pass(self.model, x_ND.device)
+        rows = rows_per_pass(self.model)
         chunks = [self._scores(x_ND[start : start + rows], names) for start in range(0, len(x_ND), rows)]
         return [_joined([chunk_K[k] for chunk_K in chunks]) for k in range(len(self.scorers_K))]
 
@@ -120,21 +81,6 @@ def draw_noise(population: Population, draws: int) -> Tensor:
     return population.model.noise(draws, 1, population.generators("probability"))[:, :, 0]
 
 
-def rows_per_pass(model: Family, device: torch.device) -> int:
-    """How many rows go through a model at once: whole blocks."""
-    if device.type == "cpu" and model.network.kind == "conv":
-        return ROWS_PER_PASS
-    most = CUDA_FACTOR if device.type == "cuda" else MLP_FACTOR
-    widest = len(model.models) * max((model.shape.features, *model.network.hidden))
-    return max(1, min(most, NUMBERS_PER_PASS // (ROWS_PER_PASS * widest))) * ROWS_PER_PASS
-
-
-def whole_blocks(x_BD: Tensor) -> Tensor:
-    """The rows, and behind them zeros up to a multiple of ROWS_PER_BLOCK, one block at least."""
-    missing = -len(x_BD) % ROWS_PER_BLOCK if len(x_BD) else ROWS_PER_BLOCK
-    return functional.pad(x_BD, (0, 0, 0, missing)) if missing else x_BD
-
-
 def _joined(chunks: Sequence[dict[str, Floats]]) -> dict[str, Floats]:
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
@@ -154,7 +100,9 @@ def parts_of(model: Family, x_BD: Tensor, noise_LKZ: Tensor, names: Collection[s
     if "reconstruction_probability" in names:
         probability_KB = _host(_probability(model, x_KBD, likely.condition_KBC, noise_LKZ))
     residual_KBD = _host(likely.residual_KBD[..., : None if not OF_RESIDUAL.isdisjoint(names) else 0])
-    mask_KZ = model.code_mask_KZ.bool() & (not OF_CODE.isdisjoint(names))
+    # No codes at all are quicker to take than none of their dimensions.
+    latent = 0 if OF_CODE.isdisjoint(names) else model.code_mask_KZ.shape[1]
+    code_KBZ, mask_KZ = likely.code_KBZ[..., :latent], model.code_mask_KZ[:, :latent].bool()
     return [
         Parts(
             reconstruction_N=reconstruction_KB[k],
@@ -162,7 +110,7 @@ def parts_of(model: Family, x_BD: Tensor, noise_LKZ: Tensor, names: Collection[s
             reconstruction_probability_N=None if probability_KB is None else probability_KB[k],
             squared_error_N=error_KB[k],
             residual_ND=residual_KBD[k],
-            mean_NZ=_host(likely.code_KBZ[k][:, mask_KZ[k]]),
+            mean_NZ=_host(code_KBZ[k][:, mask_KZ[k]]),
         )
         for k in range(len(model.models))
     ]
@@ -185,7 +133,7 @@ def _probability(model: Family, x_KBD: Tensor, condition_KBC: Tensor | None, noi
 
 def _trained_parts(model: Family, x_RD: Tensor) -> list[Parts]:
     """What each of K models says of the reference rows, as far as its scorer is fitted to it."""
-    rows = rows_per_pass(model, x_RD.device)
+    rows = rows_per_pass(model)
     chunks = [x_RD[start : start + rows] for start in range(0, len(x_RD), rows)]
     none_0KZ = model.code_mask_KZ.new_zeros(0, *model.code_mask_KZ.shape)
     passes = [parts_of(model, whole_blocks(x_BD), none_0KZ, OF_RESIDUAL | OF_CODE) for x_BD in chunks]

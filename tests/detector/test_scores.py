@@ -88,8 +88,8 @@ def some(small, tmp_path_factory):
 def test_a_row_scores_the_same_in_any_company_order_and_pass(small, some, seed, rows, factor):
     places = np.random.default_rng(seed).choice(len(small.held_out_ND), rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.vae.scoring.ROWS_PER_PASS", 32 * factor)
-        patch.setattr("pipeline.vae.scoring.MLP_FACTOR", 1)
+        patch.setattr("pipeline.vae.passes.ROWS_PER_PASS", 32 * factor)
+        patch.setattr("pipeline.vae.passes.MLP_FACTOR", 1)
         for detector, whole in some:
             found = detector.score(small.held_out_ND[places], explain=True)
             assert list(found.columns) == list(whole.columns)

@@ -7,7 +7,8 @@ from sklearn.decomposition import PCA
 
 from pipeline.data import Dataset, prepare
 from pipeline.spec.schema import DataSpec
-from pipeline.vae.evaluation import Examples, iwae_nats
+from pipeline.vae.evaluation import iwae_nats
+from pipeline.vae.passes import Examples
 from pipeline.vae.population import Population
 from tests.vae.builders import member
 

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from pipeline.anomaly import SCORES
 from pipeline.spec.schema import DiagnosticsSpec
-from pipeline.vae.evaluation import Examples, iwae_nats
+from pipeline.vae.evaluation import iwae_nats
 from pipeline.vae.explanation import usual_cost
 from pipeline.vae.outcome import outcomes_of
+from pipeline.vae.passes import Examples
 from pipeline.vae.population import Population
 from pipeline.vae.reference import trade_off_reference
 from pipeline.vae.scoring import PopulationScorer, draw_noise
@@ -152,7 +153,7 @@ def test_a_row_scores_the_same_in_any_company_order_and_pass(scored, factor, sta
     population, scorer, whole = scored
     places = np.random.default_rng(seed).permutation(np.arange(start, min(start + rows, 412)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.vae.scoring.MLP_FACTOR", factor)
+        patch.setattr("pipeline.vae.passes.MLP_FACTOR", factor)
         some = scorer.scores(population.examples["test"].x_ND[places])
     for scores, every in zip(some, whole, strict=True):
         for name in SCORES:

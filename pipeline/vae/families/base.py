@@ -22,14 +22,14 @@ class Code(NamedTuple):
         z_KBZ: The code; 0 in dimensions that a member does not have.
         rate_KBR: What the code costs, nats for each of its R parts: the KL of each latent dimension, log(codebook size)
             of each discrete code, 0 where a family has no rate.
-        log_ratio_KB: log p(z) - log q(z|x) at this draw, nats; for importance weighting.
+        log_ratio_KB: log p(z) - log q(z|x) at this draw, nats, for importance weighting; most likely codes may lack it.
         penalty_K: What the objective weighs in place of the mean rate; None for the rate itself.
         auxiliary_K: The family's own terms of the loss, added as they are; None for none.
     """
 
     z_KBZ: Tensor
     rate_KBR: Tensor
-    log_ratio_KB: Tensor
+    log_ratio_KB: Tensor | None = None
     penalty_K: Tensor | None = None
     auxiliary_K: Tensor | None = None
 

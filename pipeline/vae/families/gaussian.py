@@ -1,6 +1,7 @@
 """Families with one code: the VAE and those that differ from it by an option."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -35,11 +36,13 @@ class VAE(Family):
     def encode(self, x_KBD: Tensor, condition_KBC: Tensor | None) -> Draw:
         """Draws by the reparameterization trick, or the posterior mean."""
         mean_KBZ, log_variance_KBZ = self.posterior(x_KBD, condition_KBC)
-        sigma_KBZ, rate_KBZ = (0.5 * log_variance_KBZ).exp(), gaussian_kl(mean_KBZ, log_variance_KBZ)
+        rate_KBZ = gaussian_kl(mean_KBZ, log_variance_KBZ)
+        sigma_KBZ = cache(lambda: (0.5 * log_variance_KBZ).exp())
 
         def draw(noise_KBZ: Tensor | None) -> Code:
-            noise_KBZ = torch.zeros_like(mean_KBZ) if noise_KBZ is None else noise_KBZ
-            z_KBZ = mean_KBZ + sigma_KBZ * noise_KBZ
+            if noise_KBZ is None:
+                return Code(mean_KBZ, rate_KBZ)
+            z_KBZ = mean_KBZ + sigma_KBZ() * noise_KBZ
             return Code(z_KBZ, rate_KBZ, log_normal_ratio(z_KBZ, noise_KBZ, log_variance_KBZ))
 
         return draw
