@@ -69,7 +69,8 @@ def simple_scores(*, reconstruction_N: Floats, kl_N: Floats, squared_error_N: Fl
 
 def finite(values: Floats, largest: float = LARGEST) -> Floats:
     """Values with the largest in place of an overflow: no example is further from what the model knows."""
-    return np.nan_to_num(values, nan=largest, posinf=largest, neginf=-largest).clip(-largest, largest)
+    # Of a number and no number, fmin takes the number.
+    return np.fmax(np.fmin(values, largest), -largest)
 
 
 @dataclass(frozen=True, kw_only=True)
