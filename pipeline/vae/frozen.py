@@ -31,8 +31,8 @@ class FastLinear(nn.Module):
 def for_scoring(model: Family) -> Family:
     """A copy of a trained model that gives each row the same numbers whatever it is scored with; it cannot be trained.
 
-    They are the same bits in whole blocks of rows (`passes.whole_blocks`) on a CPU by oneDNN, which torch has but on
-    some platforms; elsewhere only rounding differs.
+    They are the same bits in whole blocks of rows (`passes.whole_blocks`) on a CPU where torch comes with oneDNN;
+    elsewhere only rounding differs.
     """
     model = copy.deepcopy(model).eval()
     for module in [*model.modules()]:
