@@ -2,8 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# A file's tests share what it has started. The slow files come first, as tests/conftest.py sorts them.
+PYTEST := $(BIN)/pytest --dist loadfile --no-loadscope-reorder
+# The processes of the tests share the cores: more threads of libraries would wait for each other.
+test test-local: export OMP_NUM_THREADS := 1
+# Each of the many processes would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help study check test test-cluster test-aws soak clean
+.PHONY: help study check docs test test-local test-all test-cluster test-aws soak canary clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -22,14 +28,23 @@ help: ## List the targets
 study: .venv/installed ## Install, run the digits study and write reports/digits/report.html
 	$(BIN)/vae-study run search_spaces/digits.yaml
 
-check: .venv/installed-dev ## Lint, types, and which room of the house may import which
+check: .venv/installed-dev ## Lint, types, and which folder may import which, and the size of the package
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python .ci/structure.py
 
-test: .venv/installed-dev ## Install what tests need and run them all
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+docs: .venv/installed-dev ## The API reference, from the docstrings, in build/docs
+	$(BIN)/python docs/reference.py build/docs
+
+test: .venv/installed-dev ## Install what tests need and run most of them, and a study from end to end; about 10 minutes
+	$(PYTEST) --numprocesses 2 -m 'not (thorough or studies or processes or browser or database or object_store or cluster)'
+
+test-local: .venv/installed-dev ## All tests but those of clusters: also studies, killed processes, Chromium, PostgreSQL, S3; half an hour
+	$(PYTEST) --numprocesses 2
+
+test-all: test-local test-cluster ## All tests: test-local and test-cluster
 
 test-cluster: .venv/installed-dev ## A cluster of three machines on this one, over ssh; root, some minutes
 	$(BIN)/pytest -s -rs tests/cluster/on_hosts.py tests/cluster/on_autoscaler.py
@@ -40,5 +55,8 @@ test-aws: .venv/installed-dev ## cluster.yaml with Ray's AWS provider and a stan
 soak: .venv/installed-dev ## 200 tiny trials with a kill every 20 seconds; some minutes
 	$(BIN)/python -m tests.faults.soak
 
+canary: ## The newest Ray, Optuna and MLflow in build/canary, and the tests that touch them; some minutes
+	PYTHON=$(PYTHON) tests/canary.sh
+
 clean: ## Remove the virtual environment and caches; studies and reports stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build pipeline/*.egg-info

@@ -26,24 +26,22 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
+from vae_study.anomaly.detection import auroc
+from vae_study.config.data import DataConfig
+from vae_study.config.loading import load_config
+from vae_study.config.model import TrialConfig
+from vae_study.config.study import DiagnosticsConfig, StudyConfig
+from vae_study.data import Dataset, DatasetBuilder, DatasetInfo, Preprocessing, Table, read_table
+from vae_study.errors import UserError
+from vae_study.search.study_store import StudyStore
+from vae_study.selection.comparison import Baseline, candidates, compare
+from vae_study.selection.ranking import frontier_of
+from vae_study.study.trial_run import trial_seed
+from vae_study.vae.model_batch import ModelBatch
+from vae_study.vae.outcome import Outcome, outcomes_of
+from vae_study.vae.stacking import ModelSetup
 
-from pipeline.anomaly import auroc
-from pipeline.choosing.baseline import baseline_scores
-from pipeline.choosing.comparison import compare, detectors
-from pipeline.data import Dataset, Preprocessing, Table, read_table
-from pipeline.data.dataset import Facts
-from pipeline.data.draft import Draft
-from pipeline.errors import UserError
-from pipeline.search.pareto import frontier_of
-from pipeline.search.store import StudyStore
-from pipeline.spec import DataSpec, StudySpec, load_spec
-from pipeline.spec.schema import DiagnosticsSpec
-from pipeline.spec.trial import TrialSpec
-from pipeline.study.trial import trial_seed
-from pipeline.vae.outcome import Outcome, outcomes_of
-from pipeline.vae.population import Member, Population
-
-SPEC = Path(__file__).parent.parent / "search_spaces" / "breast_cancer.yaml"
+CONFIG = Path(__file__).parent.parent / "search_spaces" / "breast_cancer.yaml"
 PROTOCOLS = ("file_order", "shuffled")
 # What the searched lengths of training mean on a set of any size, and the longest of them in steps.
 STEPS = (100, 300, 1000, 3000)
@@ -101,14 +99,14 @@ def halves(is_anomaly_N: NDArray[np.bool_], protocol: str, seed: int) -> Halves:
 
 def dataset(path: Path, protocol: str, seed: int) -> tuple[Dataset, Halves, Table]:
     """A set with its splits; the known anomalies are in validation."""
-    spec = DataSpec(source="npz", path=str(path), scale="standard")
-    table = thinned(read_table(spec), seed)
+    config = DataConfig(source="npz", path=str(path), scale="standard")
+    table = thinned(read_table(config), seed)
     if table.label_N is None or 1 not in table.labels:
         raise UserError(f"{path}: no y with a 1 in it")
     is_anomaly_N = table.label_N == table.labels.index(1)
     parts = halves(is_anomaly_N, protocol, seed)
-    preprocessing = Preprocessing.fit(table, parts.train, spec)
-    facts = Facts(
+    preprocessing = Preprocessing.fit(table, parts.train, config)
+    info = DatasetInfo(
         source="npz",
         image_shape=None,
         classes=("0",),
@@ -121,7 +119,7 @@ def dataset(path: Path, protocol: str, seed: int) -> tuple[Dataset, Halves, Tabl
         "validation": np.concatenate([parts.validation, parts.known]),
         "test": np.concatenate([parts.test, parts.unknown]),
     }
-    return Draft(table=table, rows=rows, is_anomaly_N=is_anomaly_N, facts=facts).dataset(), parts, table
+    return DatasetBuilder(table=table, rows=rows, is_anomaly_N=is_anomaly_N, info=info).build(), parts, table
 
 
 def thinned(table: Table, seed: int) -> Table:
@@ -133,7 +131,7 @@ def thinned(table: Table, seed: int) -> Table:
     return replace(table, x_ND=table.x_ND[kept], label_N=table.label_N[kept])
 
 
-def study_spec(rows: int, trials: int, seed: int) -> StudySpec:
+def study_config(rows: int, trials: int, seed: int) -> StudyConfig:
     """The shipped study of a table, with lengths of training that mean the same number of steps on any set."""
     batch = int(np.clip(2 ** int(np.log2(rows / 8)), 16, 256))
     epochs = sorted({max(1, round(steps / (rows // batch))) for steps in STEPS})
@@ -145,47 +143,47 @@ def study_spec(rows: int, trials: int, seed: int) -> StudySpec:
         # All trials are asked for at once, so that there is nothing to learn from yet.
         "sampler.kind=random",
     )
-    return load_spec(SPEC, changes)
+    return load_config(CONFIG, changes)
 
 
-def trained(spec: StudySpec, data: Dataset) -> tuple[pd.DataFrame, dict[int, Outcome]]:
-    """Every trial of a study, those of one shape trained in one pack: metrics and outcomes by number."""
-    store = StudyStore(spec, "adbench", "sqlite://")
-    proposals = [store.ask() for _ in range(spec.trials)]
-    packs: dict[str, list[Member]] = {}
+def trained(config: StudyConfig, data: Dataset) -> tuple[pd.DataFrame, dict[int, Outcome]]:
+    """Every trial of a study, those of one shape trained in one batch: metrics and outcomes by number."""
+    store = StudyStore(config, "adbench", "sqlite://")
+    proposals = [store.ask() for _ in range(config.trials)]
+    batches: dict[str, list[ModelSetup]] = {}
     numbers: dict[str, list[int]] = {}
     for one in proposals:
-        trial = spec.trial(one.parameters)
-        packs.setdefault(_shape(trial), []).append(Member(spec=trial, seed=trial_seed(spec.seed, one.number)))
+        trial = config.trial(one.parameters)
+        batches.setdefault(_shape(trial), []).append(ModelSetup(config=trial, seed=trial_seed(config.seed, one.number)))
         numbers.setdefault(_shape(trial), []).append(one.number)
     rows, outcomes = [], {}
-    for shape, members in packs.items():
-        for number, metrics, outcome in zip(numbers[shape], *_train(members, data), strict=True):
+    for shape, setups in batches.items():
+        for number, metrics, outcome in zip(numbers[shape], *_train(setups, data), strict=True):
             if np.isfinite(list(metrics.values())).all():
                 rows.append({"trial": number, "state": "finished", **metrics, **outcome.metrics})
                 outcomes[number] = outcome
     return pd.DataFrame(rows), outcomes
 
 
-def _shape(trial: TrialSpec) -> str:
+def _shape(trial: TrialConfig) -> str:
     model = trial.model
     return f"{model.family} {model.likelihood} {model.learned_sigma} {trial.training.epochs}"
 
 
-def _train(members: list[Member], data: Dataset) -> tuple[list[dict[str, float]], list[Outcome]]:
-    population = Population(members, data)
+def _train(setups: list[ModelSetup], data: Dataset) -> tuple[list[dict[str, float]], list[Outcome]]:
+    model_batch = ModelBatch(setups, data)
     metrics: list[dict[str, float]] = []
-    for _ in range(population.training.epochs):
-        metrics = population.train_epoch()
-    return metrics, outcomes_of(population, DiagnosticsSpec(iwae_draws=0))
+    for _ in range(model_batch.training.epochs):
+        metrics = model_batch.train_epoch()
+    return metrics, outcomes_of(model_batch, DiagnosticsConfig(iwae_draws=0))
 
 
-def chosen(spec: StudySpec, data: Dataset) -> Iterator[tuple[str, bool, float]]:
+def chosen(config: StudyConfig, data: Dataset) -> Iterator[tuple[str, bool, float]]:
     """Each rule's and ensemble's AUROC, and the study's own baseline's; whether the known anomalies were looked at."""
-    trials, outcomes = trained(spec, data)
-    frontier = frontier_of(trials, [objective.metric for objective in spec.objectives], [1, 1])["trial"].tolist()
-    found = detectors(trials, frontier, "val/elbo", None, spec.ensemble.members)
-    baseline = baseline_scores(data)
+    trials, outcomes = trained(config, data)
+    frontier = frontier_of(trials, [objective.metric for objective in config.objectives], [1, 1])["trial"].tolist()
+    found = candidates(trials, frontier, "val/elbo", None, config.ensemble.members)
+    baseline = Baseline.of(data).scores
     for labels in (False, True):
 
         def seen(frame: pd.DataFrame, labels: bool = labels) -> pd.DataFrame:
@@ -201,8 +199,8 @@ def chosen(spec: StudySpec, data: Dataset) -> Iterator[tuple[str, bool, float]]:
 
 def default_vae(data: Dataset, rows: int, seed: int) -> NDArray[np.float64]:
     """The ELBO score of a VAE with nothing but defaults; the batch is no larger than the rows."""
-    spec = TrialSpec.model_validate({"training": {"batch_size": min(128, rows)}})
-    _, (outcome,) = _train([Member(spec=spec, seed=seed)], data)
+    config = TrialConfig.model_validate({"training": {"batch_size": min(128, rows)}})
+    _, (outcome,) = _train([ModelSetup(config=config, seed=seed)], data)
     return outcome.scores["elbo"].to_numpy()
 
 
@@ -250,7 +248,7 @@ def measured(task: tuple[Path, str, int, int]) -> list[dict[str, Any]]:
     for labels, wanted in ((False, anomalies), (True, parts.unknown)):
         rows = np.concatenate([parts.test, wanted])
         found.append(("default VAE", labels, auroc(np.isin(rows, wanted), place[rows].to_numpy())))
-    found += chosen(study_spec(len(parts.train), trials, seed), data)
+    found += chosen(study_config(len(parts.train), trials, seed), data)
     print(f"{path.stem}, {protocol}, seed {seed}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     about = {"set": path.stem, "protocol": protocol, "seed": seed}
     return [{**about, "detector": name, "labels": labels, "auroc": 100 * value} for name, labels, value in found]

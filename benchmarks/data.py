@@ -20,11 +20,11 @@ MEGABYTE = 1e6
 # What runs in a process of its own: it prints its seconds, its peak memory, the fingerprint.
 PREPARE = """
 import json, resource, sys, time
-from pipeline.data import prepare
-from pipeline.spec.data import DataSpec
+from vae_study.data import prepare
+from vae_study.config.data import DataConfig
 started = time.perf_counter()
-spec = DataSpec(source="parquet", path=sys.argv[1], label="fraud", scale=sys.argv[2])
-data = prepare(spec, *sys.argv[3:])
+config = DataConfig(source="parquet", path=sys.argv[1], label="fraud", scale=sys.argv[2])
+data = prepare(config, *sys.argv[3:])
 seconds = time.perf_counter() - started
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps({"seconds": seconds, "peak": peak, "sha256": data.sha256}))
@@ -35,7 +35,8 @@ def arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--rows", type=int, default=5_000_000, help="rows of the table")
-    parser.add_argument("--columns", type=int, default=30, help="columns of float32 beside the label")
+    parser.add_argument("--columns", type=int, default=30, help="columns beside the label")
+    parser.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="type of the columns")
     parser.add_argument("--scale", nargs="*", default=["unit", "quantile"], help="scales to measure, a line each")
     return parser.parse_args()
 
@@ -45,15 +46,15 @@ def batches(schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
     random = np.random.default_rng(0)
     for start in range(0, rows, ROWS_PER_GROUP):
         size = min(ROWS_PER_GROUP, rows - start)
-        x_DN = random.lognormal(size=(len(schema) - 1, size)).astype(np.float32)
+        x_DN = random.lognormal(size=(len(schema) - 1, size)).astype(schema.field(0).type.to_pandas_dtype())
         x_DN[:, : size // 100] = x_DN[:, size // 2 : size // 2 + size // 100]
         fraud_N = (random.random(size) < 1e-3).astype(np.int8)
         yield pa.record_batch([*map(pa.array, x_DN), pa.array(fraud_N)], schema=schema)
 
 
-def make_table(path: Path, rows: int, columns: int) -> None:
+def make_table(path: Path, rows: int, columns: int, dtype: str) -> None:
     """Write the table, a little at a time."""
-    fields = [(f"feature {number}", pa.float32()) for number in range(columns)]
+    fields = [(f"feature {number}", getattr(pa, dtype)()) for number in range(columns)]
     schema = pa.schema([*fields, ("fraud", pa.int8())])
     with pq.ParquetWriter(path, schema) as writer:
         for batch in batches(schema, rows):
@@ -100,7 +101,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_table(folder / "table.parquet", asked.rows, asked.columns)
+        make_table(folder / "table.parquet", asked.rows, asked.columns, asked.dtype)
         lines = [line(folder, folder / "table.parquet", asked.rows, asked.columns, scale) for scale in asked.scale]
     sys.stdout.write(head + "".join(f"{one}\n" for one in lines))
 

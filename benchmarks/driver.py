@@ -18,25 +18,22 @@ from mlflow import MlflowClient
 from numpy.typing import NDArray
 from ray import tune
 from rich.console import Console
+from vae_study.api import check_study
+from vae_study.config.loading import load_config
+from vae_study.search.study_store import StudyStore
+from vae_study.study import driver, session
+from vae_study.study.dispatcher import SearchDispatcher
+from vae_study.study.finalists import Retention
+from vae_study.study.messages import TrialReport, WorkerReport, collect
+from vae_study.study.plan import Plan
+from vae_study.study.progress import Progress, StudyCurves
+from vae_study.study.session import Shutdown
+from vae_study.study.worker import SECONDS_BETWEEN_ASKS
+from vae_study.tracking.record import EpochRecord
+from vae_study.tracking.store import open_client
+from vae_study.tracking.study import open_study
 
-from pipeline.api import check_study
-from pipeline.search.store import StudyStore
-from pipeline.spec import load_spec
-from pipeline.study import local_ray, stage
-from pipeline.study.halt import Halt
-from pipeline.study.keeper import Keeper
-from pipeline.study.mailbox import collect
-from pipeline.study.messages import TrialReport, WorkerReport
-from pipeline.study.pack import SECONDS_BETWEEN_ASKS
-from pipeline.study.plan import Plan
-from pipeline.study.progress import Progress
-from pipeline.study.trials import StudyLedger
-from pipeline.tracking.curves import StudyCurves
-from pipeline.tracking.record import EpochRecord
-from pipeline.tracking.store import open_client
-from pipeline.tracking.study import open_study
-
-SPEC = Path(__file__).parents[1] / "search_spaces" / "digits.yaml"
+CONFIG = Path(__file__).parents[1] / "search_spaces" / "digits.yaml"
 STARTED = "time/started_seconds"
 
 
@@ -44,21 +41,21 @@ class Sleeper(tune.Trainable):
     """A worker whose trials do nothing, for a second."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.mailbox = config["assignment"].mailbox
+        self.channel = config["assignment"].channel
 
     def step(self) -> dict[str, Any]:
-        orders = collect(self.mailbox)
-        if not orders.start:
-            time.sleep(0 if orders.is_over else SECONDS_BETWEEN_ASKS)
-            return {"report": WorkerReport(seats=1), "done": orders.is_over}
-        (task,) = orders.start
+        commands = collect(self.channel)
+        if not commands.start:
+            time.sleep(0 if commands.is_over else SECONDS_BETWEEN_ASKS)
+            return {"report": WorkerReport(slots=1), "done": commands.is_over}
+        (task,) = commands.start
         started = time.time()
         time.sleep(float(os.environ.get("SLEEP_SECONDS", "1")))
         beta = task.parameters["beta"]
         metrics = {"val/reconstruction": 20 + beta, "val/kl": 10 / beta, "train/kl_weight": 1.0, STARTED: started}
         record = EpochRecord(epoch=1, timestamp_ms=time.time_ns() // 10**6, metrics=metrics)
         report = TrialReport(epochs=[record], state="finished")
-        return {"report": WorkerReport(seats=1, tasks={task.key: report}), "done": False}
+        return {"report": WorkerReport(slots=1, tasks={task.key: report}), "done": False}
 
 
 def intervals(client: MlflowClient, experiment: str) -> NDArray[np.float64]:
@@ -84,17 +81,18 @@ def busy_below(intervals_N2: NDArray[np.float64], slots: int) -> float:
 def measure(plan: Plan, slots: int, uri: str) -> NDArray[np.float64]:
     """Run all trials, and give their intervals."""
     client = open_client(uri)
-    store = StudyStore(plan.spec, plan.name, f"sqlite:///{plan.scratch}/study.db")
-    writer = open_study(client, plan.spec, plan.name, plan.data, plan.reference, plan.rule, plan.scratch)
-    halt, keeper = Halt(), Keeper(plan, writer.trials())
-    with Progress(Console(), plan.spec.trials, plan.signs, list(plan.reference.values())) as progress:
+    store = StudyStore(plan.config, plan.name, f"sqlite:///{plan.scratch}/study.db")
+    writer = open_study(client, plan.config, plan.name, plan.data, plan.reference, plan.rule, plan.scratch)
+    shutdown, retention = Shutdown(), Retention(plan, writer.trials())
+    progress = Progress(Console(), plan.config.trials)
+    with progress.bar:
         curves = StudyCurves(plan.reference, plan.signs)
-        ledger = StudyLedger(store, writer, {}, progress, keeper, halt, slots, curves)
-        stage.run_stage(plan, ledger, slots, plan.spec.trials, halt, trainable=Sleeper)
+        dispatcher = SearchDispatcher(store, writer, {}, progress, retention, shutdown, slots, curves)
+        driver.run_stage(plan, dispatcher, slots, plan.config.trials, shutdown, trainable=Sleeper)
     writer.drain()
     writer.close()
-    if halt.why:
-        raise halt.why
+    if shutdown.reason:
+        raise shutdown.reason
     return intervals(client, client.get_run(writer.parent_id).info.experiment_id)
 
 
@@ -104,9 +102,9 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--slots", type=int, default=2)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, local_ray.connected(None):
-        spec = load_spec(SPEC, [f"trials={options.trials}", "confirm=null"])
-        plan = check_study(spec, name="driver", home=Path(folder))
+    with tempfile.TemporaryDirectory() as folder, session.connected(None):
+        config = load_config(CONFIG, [f"trials={options.trials}", "confirm=null"])
+        plan = check_study(config, name="driver", home=Path(folder))
         plan.scratch.mkdir(parents=True)
         found_N2 = measure(plan, options.slots, f"sqlite:///{folder}/mlflow.db")
     perfect = len(found_N2) / options.slots

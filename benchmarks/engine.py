@@ -1,4 +1,4 @@
-"""Training steps a second of packs of K members, beside what others write and beside the floor: tables in Markdown.
+"""Training steps a second of batches of K models, beside what others write and beside the floor: tables in Markdown.
 
 python -m benchmarks.engine
 """
@@ -26,7 +26,7 @@ def arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS), help="networks to train")
-    parser.add_argument("--members", nargs="+", type=int, default=[1, 4, 16, 64], help="sizes of packs")
+    parser.add_argument("--models", nargs="+", type=int, default=[1, 4, 16, 64], help="sizes of batches")
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each line; their median counts")
     parser.add_argument("--peers", type=Path, help="virtual environment of the peers; made if it is not there")
     parser.add_argument("--no-peers", action="store_true", help="leave out what has to be installed first")
@@ -34,24 +34,25 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def ours(net: Net, members: int, turns: Turns) -> None:
-    """A pack of the pipeline, without its measurements on validation."""
-    from pipeline.data import Table, dataset_of
-    from pipeline.spec.data import DataSpec
-    from pipeline.spec.trial import TrialSpec
-    from pipeline.vae.population import Member, Population
+def ours(net: Net, models: int, turns: Turns) -> None:
+    """A batch of ours, without its measurements on validation."""
+    from vae_study.config.data import DataConfig
+    from vae_study.config.model import TrialConfig
+    from vae_study.data import Table, build_dataset
+    from vae_study.vae.model_batch import ModelBatch
+    from vae_study.vae.stacking import ModelSetup
 
     count = ROWS * 5 // 3 + 2
     names = tuple(f"feature {number}" for number in range(net.features))
     image = (net.side, net.side) if net.channels else None
     table = Table(x_ND=rows_of(net, count), feature_names=names, image_shape=image, where="the table")
-    data = dataset_of(table, DataSpec(source="parquet", path="table.parquet", scale="none"))
+    data = build_dataset(table, DataConfig(source="parquet", path="table.parquet", scale="none"))
     network = {"kind": "conv" if net.channels else "mlp", "hidden": net.hidden, "channels": net.channels or (1,)}
     model = {"network": network, "latent_dim": net.latent, "likelihood": "gaussian", "sigma": 1.0}
-    spec = TrialSpec.model_validate({"model": model, "training": {"epochs": EPOCHS, "batch_size": BATCH}})
-    population = Population([Member(spec=spec, seed=seed) for seed in range(members)], data)
-    assert population.steps_per_epoch == STEPS
-    measured_s, measure = 0.0, population.measure
+    config = TrialConfig.model_validate({"model": model, "training": {"epochs": EPOCHS, "batch_size": BATCH}})
+    model_batch = ModelBatch([ModelSetup(config=config, seed=seed) for seed in range(models)], data)
+    assert model_batch.steps_per_epoch == STEPS
+    measured_s, measure = 0.0, model_batch.measure
 
     def timed(split: str) -> Any:
         nonlocal measured_s
@@ -60,28 +61,28 @@ def ours(net: Net, members: int, turns: Turns) -> None:
         measured_s = time.process_time() - started
         return found
 
-    population.measure = timed  # type: ignore[method-assign]
+    model_batch.measure = timed  # type: ignore[method-assign]
     while True:
         turns.begin()
-        population.train_epoch()
+        model_batch.train_epoch()
         turns.end(without=measured_s)
 
 
-def products(net: Net, members: int) -> Iterator[Callable[[], object]]:
+def products(net: Net, models: int) -> Iterator[Callable[[], object]]:
     """Every matrix product of a step, forward and backward, by the kernel that is best for it, from the same memory."""
-    from pipeline.vae.kernels import is_wide, onednn
+    from vae_study.vae.kernels import is_wide, onednn
 
     up = list(pairwise((net.features, *net.hidden)))
     head = (net.hidden[-1], net.latent)
     down = list(pairwise((net.latent, *net.hidden[::-1], net.features)))
     for index, (inputs, outputs) in enumerate([*up, head, head, *down]):
-        x, weight, y = (torch.randn(members, *size) for size in ((BATCH, inputs), (inputs, outputs), (BATCH, outputs)))
+        x, weight, y = (torch.randn(models, *size) for size in ((BATCH, inputs), (inputs, outputs), (BATCH, outputs)))
         if is_wide(weight, BATCH):
-            for k in range(members):
-                yield lambda x=x[k], w=weight[k].T: onednn(x, w, None, "none", [], "")
-                yield lambda x=x[k].T, y=y[k].T: onednn(x, y, None, "none", [], "")
+            for k in range(models):
+                yield lambda x=x[k], w=weight[k].T: onednn(x, w)
+                yield lambda x=x[k].T, y=y[k].T: onednn(x, y)
                 if index:
-                    yield lambda y=y[k], w=weight[k]: onednn(y, w, None, "none", [], "")
+                    yield lambda y=y[k], w=weight[k]: onednn(y, w)
             continue
         yield lambda x=x, w=weight, y=y: torch.bmm(x, w, out=y)
         into_weight, into_x = torch.empty_like(weight), torch.empty_like(x)
@@ -90,33 +91,35 @@ def products(net: Net, members: int) -> Iterator[Callable[[], object]]:
             yield lambda y=y, w=weight, out=into_x: torch.bmm(y, w.mT, out=out)
 
 
-def floor(net: Net, members: int, turns: Turns) -> None:
+def floor(net: Net, models: int, turns: Turns) -> None:
     """The matrix products of an epoch, and a fused pass of Adam a step: what no engine on these kernels leaves out."""
+    from vae_study.vae.kernels import FUSED_ADAMW
+
     model = Tutorial(net)
     size = sum(parameter.numel() for parameter in model.parameters())
-    buffers = [[torch.rand(size)] for _ in range(4 * members)]
+    buffers = [[torch.rand(size)] for _ in range(4 * models)]
     one = {"lr": 1e-9, "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.0, "eps": 1e-8}
-    jobs = list(products(net, members))
+    jobs = list(products(net, models))
     while True:
         turns.begin()
         for _ in range(STEPS):
             for job in jobs:
                 job()
-            for k in range(members):
+            for k in range(models):
                 rows = buffers[4 * k : 4 * k + 4]
-                torch._fused_adamw_(*rows, [], [torch.tensor(3.0)], **one, amsgrad=False, maximize=False)
+                FUSED_ADAMW(*rows, [], [torch.tensor(3.0)], **one, amsgrad=False, maximize=False)
         turns.end()
 
 
-def work(name: str, net: Net, members: int) -> None:
+def work(name: str, net: Net, models: int) -> None:
     """Be the worker of one of our own lines of the table."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    {"ours": ours, "floor": floor}[name](net, members, Turns.quietly())
+    {"ours": ours, "floor": floor}[name](net, models, Turns.quietly())
 
 
 def start(net: str, asked: argparse.Namespace, python: str) -> dict[tuple[str, int], Worker]:
-    """The workers of a network's table by name and number of members; those that do not come up are left out.
+    """The workers of a network's table by name and number of models; those that do not come up are left out.
 
     All start at once: each has to import torch first.
     """
@@ -124,28 +127,28 @@ def start(net: str, asked: argparse.Namespace, python: str) -> dict[tuple[str, i
     for name in () if asked.no_peers else PEERS:
         if not (NETS[net].channels and name == "PyOD VAE"):
             commands[name, 1] = [python, "-m", "benchmarks.peers.loops", name, net]
-    for members in asked.members:
+    for models in asked.models:
         # The floor is that of linear layers.
         for name in ("ours",) if NETS[net].channels else ("ours", "floor"):
-            worker = ["--worker", name, net, str(members)]
-            commands[name, members] = [sys.executable, "-m", "benchmarks.engine", *worker]
+            worker = ["--worker", name, net, str(models)]
+            commands[name, models] = [sys.executable, "-m", "benchmarks.engine", *worker]
     started = {key: Worker(command, STEPS * key[1], key[0]) for key, command in commands.items()}
     return {key: worker for key, worker in started.items() if worker.is_ready()}
 
 
 def table(name: str, workers: dict[tuple[str, int], Worker]) -> str:
     """A network's table."""
-    head = f"\n#### {name}: {NETS[name]}\n\n| | ms a member-step | member-steps a second | "
+    head = f"\n#### {name}: {NETS[name]}\n\n| | ms a model-step | model-steps a second | "
     columns = [f"{other} / this" for other in ALONE]
     text = head + " | ".join([*columns, "this / floor"]) + " |\n|---|" + "---|" * (len(columns) + 3) + "\n"
-    for (line, members), worker in workers.items():
+    for (line, models), worker in workers.items():
         if line == "floor":
             continue
         cells = [f"{worker.ms:.3f}", f"{1e3 / worker.ms:,.0f}"]
         cells += [ratio(workers.get((other, 1)), worker) for other in ALONE]
-        floor_too = workers.get(("floor", members)) if line == "ours" else None
+        floor_too = workers.get(("floor", models)) if line == "ours" else None
         cells.append("–" if floor_too is None else ratio(worker, floor_too))
-        text += f"| {f'ours, K = {members}' if line == 'ours' else line} | {' | '.join(cells)} |\n"
+        text += f"| {f'ours, K = {models}' if line == 'ours' else line} | {' | '.join(cells)} |\n"
     return text
 
 
@@ -153,8 +156,8 @@ def main() -> None:
     """Measure network after network."""
     asked = arguments()
     if asked.worker:
-        name, net, members = asked.worker
-        work(name, NETS[net], int(members))
+        name, net, models = asked.worker
+        work(name, NETS[net], int(models))
     with tempfile.TemporaryDirectory() as folder:
         python = "" if asked.no_peers else interpreter(asked.peers or Path(folder))
         known = "" if asked.no_peers else versions(python)

@@ -1,4 +1,4 @@
-"""What a training step costs one member alone and each member of a pack, for every family: a table in Markdown."""
+"""What a training step costs one model alone and each model of a batch, for every family: a table in Markdown."""
 
 import argparse
 import os
@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from vae_study.config.model import TrialConfig
+from vae_study.config.study import DataConfig
+from vae_study.data import Dataset, prepare
+from vae_study.vae.evaluation import metrics_of
+from vae_study.vae.families import FAMILIES
+from vae_study.vae.model_batch import ModelBatch
+from vae_study.vae.stacking import ModelSetup
 
-from pipeline.data import Dataset, prepare
-from pipeline.spec.schema import DataSpec
-from pipeline.spec.trial import TrialSpec
-from pipeline.vae.evaluation import metrics_of
-from pipeline.vae.families import FAMILIES
-from pipeline.vae.population import Member, Population
-
-DATA = DataSpec(source="digits", anomaly_labels=(8,))
+DATA = DataConfig(source="digits", anomaly_labels=(8,))
 # What the rows differ in. All else is the default: hidden widths 256 and 128, channels 32 and 64, batches of 128.
 MODELS: Mapping[str, dict[str, Any]] = {
     **{family: {"family": family} for family in FAMILIES},
-    "denoising, point code": {"family": "denoising", "code": "point"},
+    "denoising, deterministic code": {"family": "denoising", "code": "deterministic"},
     "vae, batch norm": {"network": {"batch_norm": True}},
     "vae, conv": {"network": {"kind": "conv"}},
 }
@@ -34,7 +34,7 @@ MODELS: Mapping[str, dict[str, Any]] = {
 def arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--members", type=int, default=16, help="members of a pack")
+    parser.add_argument("--models", type=int, default=16, help="models of a batch")
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each row; their median counts")
     parser.add_argument("--epochs", type=int, default=2, help="epochs in each measurement")
     parser.add_argument("--only", nargs="*", choices=MODELS, metavar="ROW", help="rows to measure, by default all")
@@ -42,38 +42,38 @@ def arguments() -> argparse.Namespace:
 
 
 @dataclass
-class Pack:
-    """Some members in training, and what they cost so far: milliseconds of own CPU time a member, a round each."""
+class Trained:
+    """Some models in training, and what they cost so far: milliseconds of own CPU time a model, a round each."""
 
-    population: Population
+    model_batch: ModelBatch
     step_ms: list[float] = field(default_factory=list)
     measuring_ms: list[float] = field(default_factory=list)
 
     def round(self, epochs: int) -> None:
         """Train for some epochs, and take off what their measurements on validation cost."""
-        members = len(self.population.members)
+        models = len(self.model_batch.setups)
         measuring_s = epoch_s = 0.0
         for _ in range(epochs):
             started = time.process_time()
-            self.population.train_epoch()
+            self.model_batch.train_epoch()
             trained = time.process_time()
-            for measured in self.population.measure("validation"):
-                metrics_of(measured, "val", self.population.score)
+            for measured in self.model_batch.measure("validation"):
+                metrics_of(measured, "val", self.model_batch.score)
             epoch_s += trained - started
             measuring_s += time.process_time() - trained
-        steps = epochs * self.population.steps_per_epoch
-        self.step_ms.append(1e3 * (epoch_s - measuring_s) / steps / members)
-        self.measuring_ms.append(1e3 * measuring_s / epochs / members)
+        steps = epochs * self.model_batch.steps_per_epoch
+        self.step_ms.append(1e3 * (epoch_s - measuring_s) / steps / models)
+        self.measuring_ms.append(1e3 * measuring_s / epochs / models)
 
 
-def make_pack(model: dict[str, Any], members: int, epochs: int, data: Dataset) -> Pack:
-    """Members that differ in their seed only."""
+def make_batch(model: dict[str, Any], models: int, epochs: int, data: Dataset) -> Trained:
+    """Models that differ in their seed only."""
     plain = {"model": {"likelihood": "bernoulli", "latent_dim": 16, **model}, "training": {"epochs": epochs}}
-    spec = TrialSpec.model_validate(plain)
-    return Pack(Population([Member(spec=spec, seed=seed) for seed in range(members)], data))
+    config = TrialConfig.model_validate(plain)
+    return Trained(ModelBatch([ModelSetup(config=config, seed=seed) for seed in range(models)], data))
 
 
-def line(name: str, alone: Pack, stacked: Pack) -> str:
+def line(name: str, alone: Trained, stacked: Trained) -> str:
     """A row of the table, from the median rounds after the first, which warms up."""
 
     def cells(alone_ms: list[float], stacked_ms: list[float]) -> str:
@@ -95,20 +95,20 @@ def main() -> None:
     asked = arguments()
     torch.set_num_threads(1)
     data, epochs = prepare(DATA), (asked.rounds + 1) * asked.epochs
-    sizes = (1, asked.members)
-    packs = {name: [make_pack(MODELS[name], size, epochs, data) for size in sizes] for name in asked.only or MODELS}
+    sizes = (1, asked.models)
+    batches = {name: [make_batch(MODELS[name], size, epochs, data) for size in sizes] for name in asked.only or MODELS}
     for _ in range(asked.rounds + 1):
-        for pair in packs.values():
-            for pack in pair:
-                pack.round(asked.epochs)
+        for pair in batches.values():
+            for batch in pair:
+                batch.round(asked.epochs)
     head = (
         f"{date.today()}, torch {torch.__version__}, one thread of {os.cpu_count()} CPUs, commit {commit()}, "
         f"{asked.rounds} rounds of {asked.epochs} epochs\n\n"
-        f"| | step alone, ms | step in a pack of {asked.members}, ms a member | alone / pack "
-        f"| measuring alone, ms | measuring in the pack, ms a member | alone / pack |\n"
+        f"| | step alone, ms | step in a batch of {asked.models}, ms a model | alone / batch "
+        f"| measuring alone, ms | measuring in the batch, ms a model | alone / batch |\n"
         "|---|---|---|---|---|---|---|\n"
     )
-    sys.stdout.write(head + "".join(line(name, *pair) + "\n" for name, pair in packs.items()))
+    sys.stdout.write(head + "".join(line(name, *pair) + "\n" for name, pair in batches.items()))
 
 
 if __name__ == "__main__":

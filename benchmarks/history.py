@@ -2,7 +2,7 @@
 
     python benchmarks/history.py --trials 3000 --seeds 3
 
-Each study is asked and told in memory, once with all of its history and once as pipeline/search/history.py shows it.
+Each study is asked and told in memory, once with all of its history and once as search/history.py shows it.
 """
 
 import argparse
@@ -20,14 +20,11 @@ from typing import Any
 import numpy as np
 import optuna
 from numpy.typing import NDArray
+from vae_study.config.loading import load_config
+from vae_study.search.sampler import BEST, NEWEST, WHOLE, History, TrialSampler, suggest
+from vae_study.selection.ranking import hypervolume
 
-from pipeline.search.history import BEST, NEWEST, WHOLE, History
-from pipeline.search.pareto import hypervolume
-from pipeline.search.sampler import TrialSampler
-from pipeline.search.space import suggest
-from pipeline.spec import load_spec
-
-SPEC = Path(__file__).parents[1] / "search_spaces" / "digits.yaml"
+CONFIG = Path(__file__).parents[1] / "search_spaces" / "digits.yaml"
 # Beyond the worst of both objectives.
 REFERENCE = (40.0, 40.0)
 
@@ -60,7 +57,7 @@ def objectives(parameters: Mapping[str, Any], random: np.random.Generator) -> li
 def measure(kind: str, is_bounded: bool, seed: int, trials: int) -> dict[str, Any]:
     """One study: the hypervolume after each fifth, and the CPU time of its last hundred asks."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    spec, random = load_spec(SPEC), np.random.default_rng(seed)
+    config, random = load_config(CONFIG), np.random.default_rng(seed)
     study = optuna.create_study(directions=["minimize"] * 2)
     history = History(kind) if is_bounded else None
     values_NM, seconds = [], []
@@ -68,7 +65,7 @@ def measure(kind: str, is_bounded: bool, seed: int, trials: int) -> dict[str, An
         started = time.thread_time()
         study.sampler = TrialSampler(kind, seed, number, history=history)
         trial = study.ask()
-        parameters = suggest(trial, spec.search)
+        parameters = suggest(trial, config.search)
         seconds.append(time.thread_time() - started)
         values_NM.append(objectives(parameters, random))
         study.tell(trial, values_NM[-1])

@@ -18,28 +18,25 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from vae_study.api import check_study
+from vae_study.config.model import TrialConfig
+from vae_study.selection.comparison import Baseline, candidates, compare
+from vae_study.selection.ranking import Selection, frontier_of
+from vae_study.storage import Folder
+from vae_study.study.plan import Plan
+from vae_study.study.trial_files import EXAMPLES, SCORES, read_scores, write_outcome
+from vae_study.tracking import schema
+from vae_study.tracking.record import EpochRecord, RunRecord, trials_frame
+from vae_study.tracking.store import open_client, runs_by_key
+from vae_study.tracking.study import close_study, open_study
+from vae_study.tracking.writer import TrackingWriter
+from vae_study.vae.model_batch import ModelBatch
+from vae_study.vae.outcome import outcomes_of
+from vae_study.vae.stacking import ModelSetup
 
-from pipeline.api import check_study
-from pipeline.choosing import Pick
-from pipeline.choosing.baseline import baseline_scores
-from pipeline.choosing.comparison import compare, detectors
-from pipeline.folders import Folder
-from pipeline.search.pareto import frontier_of
-from pipeline.spec.trial import TrialSpec
-from pipeline.study.files import EXAMPLES, SCORES, read_scores, write_outcome
-from pipeline.study.plan import Plan
-from pipeline.tracking import layout
-from pipeline.tracking.frames import RunFacts, trials_frame
-from pipeline.tracking.record import EpochRecord
-from pipeline.tracking.store import open_client, runs_by_key
-from pipeline.tracking.study import close_study, open_study
-from pipeline.tracking.writer import TrackingWriter
-from pipeline.vae.outcome import outcomes_of
-from pipeline.vae.population import Member, Population
-
-SPEC = Path(__file__).parents[1] / "search_spaces" / "digits.yaml"
+CONFIG = Path(__file__).parents[1] / "search_spaces" / "digits.yaml"
 NAME = "report"
-STATES, SHARES = ("finished", "stopped", "failed"), (0.8, 0.15, 0.05)
+STATES, SHARES = ("finished", "pruned", "failed"), (0.8, 0.15, 0.05)
 SCORE, RULE = "elbo", "val/auroc"
 # By a small process in between: the most memory of a process counts what it was forked from.
 MEASURE = """
@@ -105,35 +102,35 @@ def curves(random: np.random.Generator, parameters: dict[str, float | int | str]
 
 def train(plan: Plan, folder: Path) -> dict[str, float]:
     """One model, whose files stand for all trials'; gives its metrics at the end."""
-    spec = TrialSpec.model_validate({"model": {"network": {"hidden": (64, 32)}}, "training": {"epochs": 3}})
-    population = Population([Member(spec=spec, seed=0)], plan.data)
+    config = TrialConfig.model_validate({"model": {"network": {"hidden": (64, 32)}}, "training": {"epochs": 3}})
+    model_batch = ModelBatch([ModelSetup(config=config, seed=0)], plan.data)
     for _ in range(3):
-        population.train_epoch()
-    outcome = outcomes_of(population, plan.spec.diagnostics)[0]
+        model_batch.train_epoch()
+    outcome = outcomes_of(model_batch, plan.config.diagnostics)[0]
     write_outcome(Folder.at(folder), outcome)
     return outcome.metrics
 
 
 def told(
     number: int, random: np.random.Generator, epochs: int, final: dict[str, float]
-) -> tuple[RunFacts, pd.DataFrame]:
+) -> tuple[RunRecord, pd.DataFrame]:
     """A trial at its end, and its history."""
     parameters, state = configuration(random), str(random.choice(STATES, p=SHARES)) if number else STATES[0]
-    length = {"finished": epochs, "stopped": max(1, epochs // 3), "failed": max(1, epochs // 10)}[state]
+    length = {"finished": epochs, "pruned": max(1, epochs // 3), "failed": max(1, epochs // 10)}[state]
     history = curves(random, parameters, epochs).head(length)
     noise = random.normal(0, 0.01)
     last = {name: value + noise for name, value in final.items()} if state == "finished" else {}
-    why = {layout.FAILURE: "error", layout.REASON: "ValueError: no"} if state == "failed" else {}
-    tags = {layout.KIND: "trial", layout.TRIAL: str(number), layout.STATE: state, **why}
-    texts = {name: layout.text_value(value) for name, value in parameters.items()}
-    return RunFacts(tags, texts, {**dict(history.iloc[-1]), **last}), history
+    why = {schema.FAILURE: "error", schema.REASON: "ValueError: no"} if state == "failed" else {}
+    tags = {schema.KIND: "trial", schema.TRIAL: str(number), schema.STATE: state, **why}
+    texts = {name: schema.text_value(value) for name, value in parameters.items()}
+    return RunRecord(tags, texts, {**dict(history.iloc[-1]), **last}), history
 
 
-def write(writer: TrackingWriter, number: int, run: RunFacts, history: pd.DataFrame) -> None:
+def write(writer: TrackingWriter, number: int, run: RunRecord, history: pd.DataFrame) -> None:
     """A trial's run, as its driver tells it."""
-    key, now = layout.trial_name(number), time.time_ns() // 10**6
-    about = {name: run.tags[name] for name in (layout.KIND, layout.TRIAL)}
-    writer.start(key, layout.trial_run_name(number, run.params), run.params, about)
+    key, now = schema.trial_name(number), time.time_ns() // 10**6
+    about = {name: run.tags[name] for name in (schema.KIND, schema.TRIAL)}
+    writer.start(key, schema.trial_run_name(number, run.params), run.params, about)
     rows = zip(history.index + 1, history.to_dict("records"), strict=True)
     writer.log_epochs(key, [EpochRecord(epoch=epoch, timestamp_ms=now + epoch, metrics=row) for epoch, row in rows])
     final = {name: value for name, value in run.metrics.items() if name not in history}
@@ -155,31 +152,31 @@ def tell(writer: TrackingWriter, options: argparse.Namespace, final: dict[str, f
 def finish(plan: Plan, writer: TrackingWriter, files: Path, trials: pd.DataFrame, history: pd.DataFrame) -> None:
     """The champion's files, the detectors compared, the parent's last words."""
     best = writer.trials().query("state == 'finished'").sort_values(RULE).iloc[-1]
-    champion = Pick(int(best["trial"]), SCORE, float(best[RULE]))
+    champion = Selection(int(best["trial"]), SCORE, float(best[RULE]))
     frontier = frontier_of(trials, list(plan.reference), plan.signs)["trial"].tolist()
-    found, scores = detectors(trials, frontier, "val/elbo", SCORE, members=5), read_scores(Folder.at(files))
-    table, compared = compare(found, lambda _: scores, baseline_scores(plan.data))
-    writer.log_frame(table, layout.CHOICES_FILE)
-    writer.log_frame(compared, layout.DETECTORS_FILE)
-    writer.log_files(layout.trial_name(champion.trial), [files / SCORES, files / EXAMPLES])
+    found, scores = candidates(trials, frontier, "val/elbo", SCORE, members=5), read_scores(Folder.at(files))
+    table, compared = compare(found, lambda _: scores, Baseline.of(plan.data).scores)
+    writer.log_frame(table, schema.CHOICES_FILE)
+    writer.log_frame(compared, schema.DETECTORS_FILE)
+    writer.log_files(schema.trial_name(champion.trial), [files / SCORES, files / EXAMPLES])
     close_study(writer, "finished", "made up", RULE, champion)
     writer.drain()
     ids = {
         key: run.info.run_id for key, run in runs_by_key(writer.client, writer.client.get_run(writer.parent_id)).items()
     }
-    trials["run_id"] = [ids.get(layout.trial_name(number)) for number in trials["trial"]]
-    writer.log_frame(trials, layout.TRIALS_FILE)
-    writer.log_frame(history, layout.HISTORY_FILE)
+    trials["run_id"] = [ids.get(schema.trial_name(number)) for number in trials["trial"]]
+    writer.log_frame(trials, schema.TRIALS_FILE)
+    writer.log_frame(history, schema.HISTORY_FILE)
 
 
 def make(options: argparse.Namespace, home: Path) -> None:
     """The study, in a SQLite store in `home`."""
     overrides = [f"trials={options.trials}", f"training.epochs={options.epochs}", "confirm=null"]
-    plan = check_study(SPEC, overrides, NAME, home)
+    plan = check_study(CONFIG, overrides, NAME, home)
     files = plan.scratch / "files"
     final = train(plan, files)
     client = open_client(f"sqlite:///{home}/mlflow.db")
-    writer = open_study(client, plan.spec, NAME, plan.data, plan.reference, RULE, plan.scratch)
+    writer = open_study(client, plan.config, NAME, plan.data, plan.reference, RULE, plan.scratch)
     finish(plan, writer, files, *tell(writer, options, final))
     writer.drain()
     writer.close()
@@ -187,8 +184,19 @@ def make(options: argparse.Namespace, home: Path) -> None:
 
 def timed(home: Path, folder: Path, *options: str) -> tuple[float, float, float]:
     """One report as a process of its own: seconds, its CPU seconds, and the most memory that it took, MB."""
-    command = [sys.executable, "-m", "pipeline", "report", NAME, "--home", str(home), "--output", str(folder), *options]
-    done = subprocess.run([sys.executable, "-c", MEASURE, *command], stdout=subprocess.PIPE, cwd=SPEC.parents[1])
+    command = [
+        sys.executable,
+        "-m",
+        "vae_study",
+        "report",
+        NAME,
+        "--home",
+        str(home),
+        "--output",
+        str(folder),
+        *options,
+    ]
+    done = subprocess.run([sys.executable, "-c", MEASURE, *command], stdout=subprocess.PIPE, cwd=CONFIG.parents[1])
     status, seconds, busy, memory = json.loads(done.stdout)
     if status:
         raise SystemExit(f"{' '.join(command)} failed")

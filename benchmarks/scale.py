@@ -2,9 +2,9 @@
 
     python benchmarks/scale.py --trials 1000 10000 --samplers tpe nsga2 random
 
-The real searcher and scheduler are called as Tune would call them, on the real ledger, study store (Optuna on SQLite)
-and tracking (the spool, MLflow on SQLite); workers, Tune itself and the network are left out. 256 trials are under way
-at once. Each study runs in a process of its own. Times are CPU times of the threads that do the work.
+The real searcher and scheduler are called as Tune would call them, on the real dispatcher, study store (Optuna on
+SQLite) and tracking (the journal, MLflow on SQLite); workers, Tune itself and the network are left out. 256 trials are
+under way at once. Each study runs in a process of its own. Times are CPU times of the threads that do the work.
 """
 
 import argparse
@@ -33,30 +33,28 @@ import optuna
 import psutil
 from ray.tune.search import Searcher
 from rich.console import Console
+from vae_study.api import check_study
+from vae_study.metrics import SCORES
+from vae_study.search.study_store import StudyStore
+from vae_study.study.dispatcher import SearchDispatcher
+from vae_study.study.finalists import Retention
+from vae_study.study.messages import Assignment, Commands, Task, TrialReport, WorkerReport
+from vae_study.study.plan import Plan
+from vae_study.study.progress import Progress, StudyCurves
+from vae_study.study.session import Shutdown
+from vae_study.study.workers import WorkerScheduler, WorkerSearcher
+from vae_study.tracking.record import EpochRecord
+from vae_study.tracking.store import open_client
+from vae_study.tracking.study import open_study
 
-from pipeline.anomaly import SCORES
-from pipeline.api import check_study
-from pipeline.search.store import StudyStore
-from pipeline.study.halt import Halt
-from pipeline.study.keeper import Keeper
-from pipeline.study.messages import Assignment, Orders, Task, TrialReport, WorkerReport
-from pipeline.study.plan import Plan
-from pipeline.study.progress import Progress
-from pipeline.study.searcher import LedgerScheduler, LedgerSearcher
-from pipeline.study.trials import StudyLedger
-from pipeline.tracking.curves import StudyCurves
-from pipeline.tracking.record import EpochRecord
-from pipeline.tracking.store import open_client
-from pipeline.tracking.study import open_study
-
-SPEC = Path(__file__).parents[1] / "search_spaces" / "digits.yaml"
+CONFIG = Path(__file__).parents[1] / "search_spaces" / "digits.yaml"
 EPOCHS, EPOCHS_PER_REPORT = 12, 4
 # Of a study's calls: what counts as its beginning, and as its end.
 PART = 0.1
 MB = 2**20
 CALLS = {"ask": "an ask", "report": "a report of 4 epochs", "end": "a trial's end"}
-STORES = {"study.db": "study store", "mlflow.db": "MLflow", "spool.jsonl": "spool"}
-THREADS = {"MainThread": "searcher", "sampler": "sampler", "tracking": "to MLflow", "keeper": "keeper"}
+STORES = {"study.db": "study store", "mlflow.db": "MLflow", "journal.jsonl": "journal"}
+THREADS = {"MainThread": "searcher", "sampler": "sampler", "tracking": "to MLflow", "retention": "retention"}
 
 Cells = Callable[[Mapping[str, Any], Sequence[Mapping[str, Any]]], Iterator[str]]
 
@@ -67,7 +65,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--trials", type=int, nargs="*", default=[1000, 10000])
     parser.add_argument("--samplers", nargs="*", default=["tpe", "nsga2", "random"])
     parser.add_argument("--at-once", type=int, default=256)
-    parser.add_argument("--seats", type=int, nargs="*", default=[16], help="of a worker; 1: each trial has its own")
+    parser.add_argument("--slots", type=int, nargs="*", default=[16], help="of a worker; 1: each trial has its own")
     return parser.parse_args()
 
 
@@ -97,24 +95,24 @@ class Costs:
 
 
 class Worker:
-    """A worker of several seats, whose trials are made up."""
+    """A worker of several slots, whose trials are made up."""
 
-    def __init__(self, assignment: Assignment, seats: int):
-        self.mailbox, self.seats = assignment.mailbox, seats
+    def __init__(self, assignment: Assignment, slots: int):
+        self.channel, self.slots = assignment.channel, slots
         self.tasks: dict[str, tuple[Task, int]] = {}
 
-    def report(self, orders: Orders) -> WorkerReport:
+    def report(self, commands: Commands) -> WorkerReport:
         """What it says after some further epochs of all its trials."""
-        for key in orders.stop:
+        for key in commands.stop:
             self.tasks.pop(key, None)
-        self.tasks |= {task.key: (task, 0) for task in orders.start}
+        self.tasks |= {task.key: (task, 0) for task in commands.start}
         told = {key: trial_report(task, done) for key, (task, done) in self.tasks.items()}
         self.tasks = {
             key: (task, done + EPOCHS_PER_REPORT)
             for key, (task, done) in self.tasks.items()
             if told[key].state == "running"
         }
-        return WorkerReport(seats=self.seats, tasks=told)
+        return WorkerReport(slots=self.slots, tasks=told)
 
 
 def trial_report(task: Task, done: int) -> TrialReport:
@@ -163,75 +161,77 @@ def final_metrics(last: Mapping[str, float]) -> dict[str, float]:
 class Floor:
     """A study's driver, and workers that take turns."""
 
-    def __init__(self, plan: Plan, at_once: int, seats: int, costs: Costs):
-        self.plan, self.seats, self.costs = plan, seats, costs
+    def __init__(self, plan: Plan, at_once: int, slots: int, costs: Costs):
+        self.plan, self.slots, self.costs = plan, slots, costs
         client = open_client(f"sqlite:///{plan.scratch}/mlflow.db")
-        self.store = StudyStore(plan.spec, plan.name, f"sqlite:///{plan.scratch}/study.db")
+        self.store = StudyStore(plan.config, plan.name, f"sqlite:///{plan.scratch}/study.db")
         self.store.ask = costs.timed("ask", self.store.ask)  # type: ignore[method-assign]
-        about = plan.spec, plan.name, plan.data, plan.reference, plan.rule, plan.scratch
+        about = plan.config, plan.name, plan.data, plan.reference, plan.rule, plan.scratch
         self.writer = open_study(client, *about)
-        self.halt, self.keeper = Halt(), Keeper(plan, self.writer.trials())
-        screen = Progress(Console(file=StringIO()), plan.spec.trials, plan.signs, list(plan.reference.values()))
+        self.shutdown, self.retention = Shutdown(), Retention(plan, self.writer.trials())
+        screen = Progress(Console(file=StringIO()), plan.config.trials)
         curves = StudyCurves(plan.reference, plan.signs)
-        self.ledger = StudyLedger(self.store, self.writer, {}, screen, self.keeper, self.halt, at_once, curves)
-        self.samplers: Counter[str] = Counter()
-        self.ledger.progress = costs.timed("report", self.ledger.progress)  # type: ignore[method-assign]
-        self.ledger._close = costs.timed("end", self.ledger._close)  # type: ignore[method-assign]
-        self.orders: dict[str, Orders] = {}
-        self.searcher = LedgerSearcher(
-            self.ledger,
-            self.hire,
-            self.orders.__setitem__,
-            tasks=plan.spec.trials,
-            at_once=at_once,
-            workers=lambda left: -(-at_once // seats),
-            halt=self.halt,
+        self.dispatcher = SearchDispatcher(
+            self.store, self.writer, {}, screen, self.retention, self.shutdown, at_once, curves
         )
-        self.scheduler, self.workers = LedgerScheduler(self.searcher), dict[str, Worker]()
+        self.samplers: Counter[str] = Counter()
+        self.dispatcher.progress = costs.timed("report", self.dispatcher.progress)  # type: ignore[method-assign]
+        self.dispatcher._close = costs.timed("end", self.dispatcher._close)  # type: ignore[method-assign]
+        self.commands: dict[str, Commands] = {}
+        self.searcher = WorkerSearcher(
+            self.dispatcher,
+            self.assign,
+            self.commands.__setitem__,
+            tasks=plan.config.trials,
+            at_once=at_once,
+            workers=lambda left: -(-at_once // slots),
+            shutdown=self.shutdown,
+        )
+        self.scheduler, self.workers = WorkerScheduler(self.searcher), dict[str, Worker]()
 
-    def hire(self, number: int, is_alone: bool) -> Assignment:
-        return Assignment(spec={}, data_sha256="", folder="", mailbox=f"box-{number}", is_alone=is_alone)
+    def assign(self, number: int, is_exclusive: bool) -> Assignment:
+        return Assignment(config={}, data_sha256="", folder="", channel=f"box-{number}", is_exclusive=is_exclusive)
 
     def run(self) -> None:
         """All trials, from the first worker to the last record in MLflow."""
         self.costs.look()
         turns = 0
-        while not self.halt.why and self.call_in():
+        while not self.shutdown.reason and self.call_in():
             for name in list(self.workers):
                 self.step(name)
             turns += 1
             if turns % 20 == 0:
                 self.costs.look()
-        if self.halt.why:
-            raise self.halt.why
+        if self.shutdown.reason:
+            raise self.shutdown.reason
         self.costs.look()
         self.writer.drain()
         self.costs.look()
 
     def call_in(self) -> bool:
         """Start workers as long as there is room; whether any is left."""
-        while (told := self.searcher.suggest(name := f"worker-{self.searcher.hired}")) is not None:
+        while (told := self.searcher.suggest(name := f"worker-{self.searcher.assignd}")) is not None:
             if told == Searcher.FINISHED:
                 return False
-            self.workers[name] = Worker(told["assignment"], self.seats)
+            self.workers[name] = Worker(told["assignment"], self.slots)
         return True
 
     def step(self, name: str) -> None:
         """One report of a worker, or its leave."""
         worker = self.workers[name]
-        orders = self.orders.pop(worker.mailbox, Orders())
-        if orders.is_over:
+        commands = self.commands.pop(worker.channel, Commands())
+        if commands.is_over:
             del self.workers[name]
             return self.searcher.on_trial_complete(name, {})
-        self.samplers.update(task.sampler for task in orders.start)
+        self.samplers.update(task.sampler for task in commands.start)
         trial: Any = SimpleNamespace(trial_id=name)
-        self.scheduler.on_trial_result(None, trial, {"report": worker.report(orders)})
+        self.scheduler.on_trial_result(None, trial, {"report": worker.report(commands)})
         return None
 
     def close(self) -> None:
         """End all threads."""
-        self.ledger.asker.close()
-        self.keeper.close()
+        self.dispatcher.prefetcher.close()
+        self.retention.close()
         self.writer.close()
 
 
@@ -245,14 +245,14 @@ def by_thread() -> dict[str, float]:
     return found
 
 
-def measure(trials: int, sampler: str, seats: int, options: argparse.Namespace) -> dict[str, Any]:
+def measure(trials: int, sampler: str, slots: int, options: argparse.Namespace) -> dict[str, Any]:
     """One study."""
     settings = [f"trials={trials}", f"training.epochs={EPOCHS}", "confirm=null", f"sampler.kind={sampler}"]
-    settings += ["early_stopping={kind: pareto}", f"resources.trials_per_device={seats}"]
+    settings += ["early_stopping={kind: pareto}", f"resources.trials_per_device={slots}"]
     with tempfile.TemporaryDirectory() as folder:
-        plan = check_study(SPEC, settings, name="scale", home=Path(folder))
+        plan = check_study(CONFIG, settings, name="scale", home=Path(folder))
         plan.scratch.mkdir(parents=True)
-        floor = Floor(plan, min(options.at_once, trials), seats, costs := Costs())
+        floor = Floor(plan, min(options.at_once, trials), slots, costs := Costs())
         before, whole, started = by_thread(), time.process_time(), time.monotonic()
         floor.run()
         after = by_thread()
@@ -260,7 +260,7 @@ def measure(trials: int, sampler: str, seats: int, options: argparse.Namespace) 
         found = {
             "trials": trials,
             "sampler": sampler,
-            "seats": seats,
+            "slots": slots,
             "cpu": time.process_time() - whole,
             "wall": time.monotonic() - started,
             "threads": {word: after[word] - before[word] for word in after},
@@ -284,11 +284,11 @@ def parts(seconds: Sequence[float]) -> list[float]:
 
 def table(found: Sequence[Mapping[str, Any]], names: Sequence[str], cells: Cells) -> Iterator[str]:
     """A row a study."""
-    about = ["sampler", "trials", "seats"]
+    about = ["sampler", "trials", "slots"]
     yield "| " + " | ".join([*about, *names]) + " |"
     yield "|" + "---|" * (len(about) + len(names))
     for one in found:
-        yield f"| {one['sampler']} | {one['trials']:,} | {one['seats']} | " + " | ".join(cells(one, found)) + " |"
+        yield f"| {one['sampler']} | {one['trials']:,} | {one['slots']} | " + " | ".join(cells(one, found)) + " |"
 
 
 def calls(one: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -310,7 +310,7 @@ def totals(one: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> Iterat
 
 def alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two studies differ in nothing but their length."""
-    return (one["sampler"], one["seats"]) == (other["sampler"], other["seats"])
+    return (one["sampler"], one["slots"]) == (other["sampler"], other["slots"])
 
 
 def growth(least: Mapping[str, Any], one: Mapping[str, Any]) -> str:
@@ -323,9 +323,9 @@ def main() -> None:
     """Measure all and print a table."""
     options = arguments()
     os.environ["OMP_NUM_THREADS"] = "1"
-    runs = list(product(options.samplers, options.seats, options.trials))
+    runs = list(product(options.samplers, options.slots, options.trials))
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
-        waiting = [pool.submit(measure, trials, kind, seats, options) for kind, seats, trials in runs]
+        waiting = [pool.submit(measure, trials, kind, slots, options) for kind, slots, trials in runs]
         found = [one.result() for one in waiting]
     print(f"{date.today()}, optuna {optuna.__version__}, mlflow {mlflow.__version__}, {options.at_once} at once\n")
     print("CPU ms of a call: median (99th percentile) of the first tenth → of the last tenth\n")

@@ -20,26 +20,25 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
+from vae_study.config.data import DataConfig
+from vae_study.config.model import TrialConfig
+from vae_study.config.study import DiagnosticsConfig
+from vae_study.data import Dataset, Table, build_dataset, open_stream
+from vae_study.detector.detector import Detector
+from vae_study.detector.export import pack
+from vae_study.detector.score_file import score_file
+from vae_study.selection.comparison import Baseline, Candidate, votes
+from vae_study.selection.ranking import Selection
+from vae_study.storage import Folder
+from vae_study.study.trial_files import SCORER, WEIGHTS, read_scores, write_outcome
+from vae_study.vae.evaluation import iwae_nats
+from vae_study.vae.inference import Examples, inference_model
+from vae_study.vae.model_batch import ModelBatch
+from vae_study.vae.outcome import outcomes_of
+from vae_study.vae.stacking import ModelSetup
 
 from benchmarks.peers.environment import interpreter, machine, versions
 from benchmarks.turns import Worker
-from pipeline.choosing import Pick
-from pipeline.choosing.comparison import Detector as Choice
-from pipeline.choosing.ensemble import voices
-from pipeline.data import Dataset, Table, dataset_of
-from pipeline.data.streams import open_stream
-from pipeline.detector import Detector, baseline_of, pack
-from pipeline.folders import Folder
-from pipeline.scoring import score_file
-from pipeline.spec.data import DataSpec
-from pipeline.spec.schema import DiagnosticsSpec
-from pipeline.spec.trial import TrialSpec
-from pipeline.study.files import SCORER, WEIGHTS, read_scores, write_outcome
-from pipeline.vae.evaluation import iwae_nats
-from pipeline.vae.frozen import for_scoring
-from pipeline.vae.outcome import outcomes_of
-from pipeline.vae.passes import Examples
-from pipeline.vae.population import Member, Population
 
 SCORES = ("elbo", "residual_mahalanobis", "latent_mahalanobis", "latent_knn", "reconstruction_probability")
 MODEL = {"network": {"hidden": (64, 32)}, "latent_dim": 8}
@@ -82,40 +81,44 @@ def data_of(columns: int) -> Dataset:
     """A table of such rows, prepared."""
     names = tuple(names_of(columns))
     table = Table(x_ND=rows_of(TRAINED_ROWS, columns, 1), feature_names=names, where="the table")
-    return dataset_of(table, DataSpec(source="parquet", path="table.parquet", scale="standard"))
+    return build_dataset(table, DataConfig(source="parquet", path="table.parquet", scale="standard"))
 
 
-def train(data: Dataset, members: int, place: Path) -> dict[int, TrialSpec]:
+def train(data: Dataset, members: int, place: Path) -> dict[int, TrialConfig]:
     """Trials that leave their files as a study's do, after an epoch each."""
-    spec = TrialSpec.model_validate({"model": MODEL, "training": {"epochs": 1}})
+    config = TrialConfig.model_validate({"model": MODEL, "training": {"epochs": 1}})
     for number in range(members):
-        population = Population([Member(spec=spec, seed=number)], data)
-        population.train_epoch()
-        diagnostics = DiagnosticsSpec(iwae_draws=0)
-        write_outcome(Folder.at(place / str(number)), outcomes_of(population, diagnostics)[0])
-    return dict.fromkeys(range(members), spec)
+        model_batch = ModelBatch([ModelSetup(config=config, seed=number)], data)
+        model_batch.train_epoch()
+        diagnostics = DiagnosticsConfig(iwae_draws=0)
+        write_outcome(Folder.at(place / str(number)), outcomes_of(model_batch, diagnostics)[0])
+    return dict.fromkeys(range(members), config)
 
 
-def choices(members: int) -> dict[str, Choice]:
+def choices(members: int) -> dict[str, Candidate]:
     """What is measured, by its name in the table."""
-    single = {score: Choice(name=score, needs_labels=False, picks=(Pick(0, score, float("nan")),)) for score in SCORES}
-    picks = tuple(voices(range(members)))
-    joined = Choice(name="ensemble_best", needs_labels=False, picks=picks, with_baseline=True)
+    single = {
+        score: Candidate(name=score, needs_labels=False, selections=(Selection(0, score, float("nan")),))
+        for score in SCORES
+    }
+    every = votes(range(members))
+    joined = Candidate(name="ensemble_best", needs_labels=False, selections=every, with_baseline=True)
     return {**single, f"ensemble of {members}": joined}
 
 
 def packed(data: Dataset, members: int, place: Path) -> dict[str, Detector]:
     """Every detector, packed and loaded."""
-    specs, baseline = train(data, members, place), baseline_of(data)
+    configs, baseline = train(data, members, place), Baseline.of(data)
     found = {}
     for name, choice in choices(members).items():
         pack(
             place / name,
             data,
-            specs,
+            configs,
             choice,
             lambda number: {file: place / str(number) / file for file in (WEIGHTS, SCORER)},
             lambda number: read_scores(Folder.at(place / str(number))),
+            0.1,
             baseline,
         )
         found[name] = Detector.load(place / name)
@@ -124,13 +127,13 @@ def packed(data: Dataset, members: int, place: Path) -> dict[str, Detector]:
 
 def bound(data: Dataset) -> Callable[[Rows], Any]:
     """The importance-weighted bound with as many draws as the peer's, of one member."""
-    spec = TrialSpec.model_validate({"model": MODEL, "training": {"epochs": 1}})
-    population = Population([Member(spec=spec, seed=0)], data)
-    model = for_scoring(population.model)
+    config = TrialConfig.model_validate({"model": MODEL, "training": {"epochs": 1}})
+    model_batch = ModelBatch([ModelSetup(config=config, seed=0)], data)
+    model = inference_model(model_batch.model)
 
     def score(x_ND: Rows) -> object:
         examples = Examples(torch.as_tensor(x_ND), None)
-        return iwae_nats(model, examples, population.generators("evaluation"), DRAWS)
+        return iwae_nats(model, examples, model_batch.generators("evaluation"), DRAWS)
 
     return score
 
@@ -205,7 +208,7 @@ def score_path(folder: Path, path: Path) -> tuple[float, int]:
     torch.set_num_threads(1)
     detector, started = Detector.load(folder), time.process_time()
     with threadpool_limits(1):
-        score_file(detector, open_stream(str(path), detector.preprocessing), path.with_suffix(".scores"))
+        score_file(detector, open_stream(str(path), detector.preprocessing), path.with_name(f"{path.name}.parquet"))
     return time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

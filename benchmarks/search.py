@@ -24,20 +24,19 @@ import numpy as np
 import pandas as pd
 import torch
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from vae_study.api import check_study
+from vae_study.search import early_stopping
+from vae_study.search.early_stopping import among_best_fronts, due
+from vae_study.search.study_store import StudyStore
+from vae_study.selection.ranking import hypervolume, non_dominated
+from vae_study.study.messages import Task, rungs_of
+from vae_study.study.plan import Plan
+from vae_study.study.trial_run import trial_seed
+from vae_study.tracking.schema import trial_name
+from vae_study.vae.model_batch import ModelBatch
+from vae_study.vae.stacking import ModelSetup
 
-from pipeline.api import check_study
-from pipeline.search import early_stopping
-from pipeline.search.early_stopping import among_best_fronts, due
-from pipeline.search.pareto import hypervolume, non_dominated
-from pipeline.search.store import StudyStore
-from pipeline.study.judging import rungs_of
-from pipeline.study.messages import Task
-from pipeline.study.plan import Plan
-from pipeline.study.trial import trial_seed
-from pipeline.tracking.layout import trial_name
-from pipeline.vae.population import Member, Population
-
-SPEC = Path(__file__).parents[1] / "search_spaces" / "digits.yaml"
+CONFIG = Path(__file__).parents[1] / "search_spaces" / "digits.yaml"
 PARETO = "early_stopping={kind: pareto}"
 CUTTING = "tpe + pareto that cuts crowded fronts"
 METHODS = {
@@ -66,61 +65,61 @@ def arguments() -> argparse.Namespace:
 
 @dataclass
 class Running:
-    """A trial under way: its member, what it has told, where it is judged."""
+    """A running trial: its model, its epochs so far, its rungs."""
 
     number: int
-    population: Population
+    model_batch: ModelBatch
     rungs: tuple[int, ...]
     history: list[tuple[int, float]]
     metrics: dict[str, float]
 
     @property
     def has_finished(self) -> bool:
-        return self.population.epoch >= self.population.training.epochs
+        return self.model_batch.epoch >= self.model_batch.training.epochs
 
     def advance(self) -> None:
         """Train one epoch."""
-        self.metrics = self.population.train_epoch()[0]
-        self.history.append((self.population.epoch, self.metrics["train/kl_weight"]))
+        self.metrics = self.model_batch.train_epoch()[0]
+        self.history.append((self.model_batch.epoch, self.metrics["train/kl_weight"]))
 
 
 class Search:
     """One study until its budget is spent."""
 
     def __init__(self, plan: Plan, url: str, method: str):
-        self.plan, self.store = plan, StudyStore(plan.spec, plan.name, url)
+        self.plan, self.store = plan, StudyStore(plan.config, plan.name, url)
         self.asha = None
         if "ASHA" in method:
-            spec = plan.spec.training
+            config = plan.config.training
             self.asha = AsyncHyperBandScheduler(
                 time_attr="epoch",
                 metric="val/elbo",
                 mode="max",
-                max_t=spec.epochs,
-                grace_period=max(1, round(spec.epochs / 27)),
+                max_t=config.epochs,
+                grace_period=max(1, round(config.epochs / 27)),
                 reduction_factor=3,
             )
 
     def begin(self) -> Running:
         """The next trial."""
         proposal = self.store.ask()
-        spec = self.plan.spec
-        member = Member(spec=spec.trial(proposal.parameters), seed=trial_seed(spec.seed, proposal.number))
+        config = self.plan.config
+        setup = ModelSetup(config=config.trial(proposal.parameters), seed=trial_seed(config.seed, proposal.number))
         task = Task(key=trial_name(proposal.number), number=proposal.number, parameters=dict(proposal.parameters))
         if self.asha:
             self.asha.on_trial_add(None, SimpleNamespace(trial_id=task.key, config={}))
-        return Running(proposal.number, Population([member], self.plan.data), rungs_of(spec, task), [], {})
+        return Running(proposal.number, ModelBatch([setup], self.plan.data), rungs_of(config, task), [], {})
 
     def goes_on(self, trial: Running) -> bool:
         """Whether a trial is not stopped after its last epoch."""
         if self.asha:
-            told = {"epoch": trial.population.epoch, **trial.metrics}
+            told = {"epoch": trial.model_batch.epoch, **trial.metrics}
             known = SimpleNamespace(trial_id=trial_name(trial.number))
             return bool(self.asha.on_trial_result(None, known, told) == TrialScheduler.CONTINUE)
         rung = due(trial.rungs, reversed(trial.history))
         if rung is None:
             return True
-        return self.store.judge(trial.number, rung, trial.metrics, is_late=rung < trial.population.epoch)
+        return self.store.should_continue(trial.number, rung, trial.metrics, is_late=rung < trial.model_batch.epoch)
 
     def curve(self, budget: int, workers: int) -> Iterator[dict[str, float]]:
         """After each trial's end: epochs spent, trials by state, and the finished trials' hypervolume."""
@@ -149,7 +148,7 @@ class Search:
         front = values[non_dominated(values)]
         ends = {"least": front[:, 0].min(), "most": front[:, 0].max()} if len(front) else {}
         volume = hypervolume(values, list(corner))
-        return {"finished": counts["finished"], "stopped": counts["stopped"], "hypervolume": volume, **ends}
+        return {"finished": counts["finished"], "pruned": counts["pruned"], "hypervolume": volume, **ends}
 
 
 def measure(source: str, method: str, seed: int, options: argparse.Namespace) -> pd.DataFrame:
@@ -164,7 +163,7 @@ def measure(source: str, method: str, seed: int, options: argparse.Namespace) ->
         data = f"{{source: npz, path: {options.table.resolve()}, scale: standard}}"
         settings += [f"data={data}", "model.likelihood=gaussian", "model.network.hidden=[64, 32]"]
     with tempfile.TemporaryDirectory() as folder:
-        plan = check_study(SPEC, settings, name="search", home=Path(folder))
+        plan = check_study(CONFIG, settings, name="search", home=Path(folder))
         search = Search(plan, f"sqlite:///{folder}/study.db", method)
         curve = pd.DataFrame(search.curve(options.trials * options.epochs, options.workers))
     return curve.assign(source=source, method=method, seed=seed)
@@ -186,7 +185,7 @@ def rows(curves: pd.DataFrame, budget: int) -> Iterator[dict[str, Any]]:
             last = curve.iloc[-1]
             share = epochs_to_reach(curve, level) / budget
             found.append(
-                [share, last["hypervolume"] / level, last["least"], last["most"], last["finished"], last["stopped"]]
+                [share, last["hypervolume"] / level, last["least"], last["most"], last["finished"], last["pruned"]]
             )
         medians, shares = np.median(found, axis=0), np.asarray(found)[:, 0]
         yield {
@@ -197,7 +196,7 @@ def rows(curves: pd.DataFrame, budget: int) -> Iterator[dict[str, Any]]:
             "frontier from, nats": f"{medians[2]:.1f}",
             "to, nats": f"{medians[3]:.1f}",
             "finished": f"{medians[4]:.0f}",
-            "stopped": f"{medians[5]:.0f}",
+            "pruned": f"{medians[5]:.0f}",
         }
 
 

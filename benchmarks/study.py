@@ -19,10 +19,9 @@ from typing import Any
 
 import mlflow
 import numpy as np
-
-from pipeline.data import prepare
-from pipeline.spec.schema import DataSpec
-from pipeline.tracking.environment import environment
+from vae_study.config.study import DataConfig
+from vae_study.data import prepare
+from vae_study.tracking.study import environment
 
 ROOT = Path(__file__).parents[1]
 DATA = {
@@ -39,7 +38,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--trials", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--packs", type=int, nargs="*", default=[1, 8, 32], help="trials_per_device of our own rows")
+    parser.add_argument("--slots", type=int, nargs="*", default=[1, 8, 32], help="trials_per_device of our own rows")
     parser.add_argument("--without", nargs="*", default=[], help="rows to leave out, such as ray_tune")
     return parser.parse_args()
 
@@ -52,7 +51,7 @@ def main() -> None:
         write_data(data)
         listed.write_text(json.dumps(configurations(options.trials)))
         peers = [name for name in ("ray_tune", "plain_optuna") if name not in options.without]
-        rows = [*peers, *(f"vae-study, {pack} a device" for pack in options.packs)]
+        rows = [*peers, *(f"vae-study, {slots} a device" for slots in options.slots)]
         found: dict[str, list[tuple[float, dict[str, float]]]] = {row: [] for row in rows}
         for number in range(options.rounds):
             for row in rows:
@@ -73,7 +72,7 @@ def configurations(trials: int) -> list[dict[str, Any]]:
 
 def write_data(path: Path) -> None:
     """The splits, for those who read arrays."""
-    splits = prepare(DataSpec.model_validate(DATA)).splits
+    splits = prepare(DataConfig.model_validate(DATA)).splits
     np.savez(
         path,
         train=splits["train"].x_ND,
@@ -102,7 +101,7 @@ def timed(row: str, data: Path, listed: Path, epochs: int, place: Path) -> tuple
 
 def ours(configurations: list[dict[str, Any]], epochs: int, pack: int, place: Path) -> list[str]:
     """The command of a study that tries just these configurations."""
-    spec = {
+    config = {
         "study": "study",
         "data": DATA,
         "model": {"family": "vae", "network": {"kind": "mlp", "hidden": [256, 128]}, "likelihood": "bernoulli"},
@@ -115,9 +114,9 @@ def ours(configurations: list[dict[str, Any]], epochs: int, pack: int, place: Pa
         "trials": len(configurations),
         "resources": {"cpu": 1, "gpu": 0, "trials_per_device": pack},
     }
-    path = place / "spec.yaml"
-    path.write_text(json.dumps(spec))
-    return [sys.executable, "-m", "pipeline", "run", str(path), "--home", str(place), "--no-report"]
+    path = place / "config.yaml"
+    path.write_text(json.dumps(config))
+    return [sys.executable, "-m", "vae_study", "run", str(path), "--home", str(place), "--no-report"]
 
 
 def last_metrics(place: Path, trials: int, epochs: int) -> dict[str, float]:

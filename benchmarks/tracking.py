@@ -10,29 +10,29 @@ from pathlib import Path
 
 import mlflow
 import torch
+from vae_study.api import check_study
+from vae_study.errors import redacted_values
+from vae_study.study.worker import SECONDS_PER_REPORT
+from vae_study.tracking import schema
+from vae_study.tracking.record import EpochRecord
+from vae_study.tracking.store import open_client
+from vae_study.tracking.study import open_study
+from vae_study.tracking.writer import TrackingWriter
+from vae_study.vae.model_batch import ModelBatch
+from vae_study.vae.stacking import ModelSetup
 
-from pipeline.api import check_study
-from pipeline.secrets import redacted_values
-from pipeline.study.trial import SECONDS_PER_REPORT
-from pipeline.tracking import layout
-from pipeline.tracking.record import EpochRecord
-from pipeline.tracking.store import open_client
-from pipeline.tracking.study import open_study
-from pipeline.tracking.writer import TrackingWriter
-from pipeline.vae.population import Member, Population
-
-SPEC = Path(__file__).parents[1] / "search_spaces" / "digits.yaml"
+CONFIG = Path(__file__).parents[1] / "search_spaces" / "digits.yaml"
 Trials = list[list[EpochRecord]]
 
 
 def trained(trials: int, home: Path) -> tuple[Trials, float]:
     """The epochs of some trials of the study, and the CPU time that one took, seconds."""
-    plan, told = check_study(SPEC, home=home), Trials()
-    specs = [plan.spec.trial({"beta": 1.0, "latent_dim": 8}) for _ in range(trials)]
-    populations = [Population([Member(spec=spec, seed=seed)], plan.data) for seed, spec in enumerate(specs)]
+    plan, told = check_study(CONFIG, home=home), Trials()
+    configs = [plan.config.trial({"beta": 1.0, "latent_dim": 8}) for _ in range(trials)]
+    populations = [ModelBatch([ModelSetup(config=config, seed=seed)], plan.data) for seed, config in enumerate(configs)]
     started = time.process_time()
-    for population, spec in zip(populations, specs, strict=True):
-        metrics = [population.train_epoch()[0] for _ in range(spec.training.epochs)]
+    for model_batch, config in zip(populations, configs, strict=True):
+        metrics = [model_batch.train_epoch()[0] for _ in range(config.training.epochs)]
         told.append([record(epoch, values) for epoch, values in enumerate(metrics, 1)])
     return told, (time.process_time() - started) / sum(map(len, told))
 
@@ -44,9 +44,9 @@ def record(epoch: int, metrics: dict[str, float]) -> EpochRecord:
 
 def opened(home: Path, uri: str) -> TrackingWriter:
     """The writer of a study that has just begun, whose own records are in MLflow."""
-    plan = check_study(SPEC, home=home)
+    plan = check_study(CONFIG, home=home)
     plan.scratch.mkdir(parents=True)
-    writer = open_study(open_client(uri), plan.spec, plan.name, plan.data, plan.reference, plan.rule, plan.scratch)
+    writer = open_study(open_client(uri), plan.config, plan.name, plan.data, plan.reference, plan.rule, plan.scratch)
     writer.drain()
     return writer
 
@@ -56,14 +56,14 @@ def reports(trials: Trials, epoch_seconds: float) -> Iterator[tuple[str, Sequenc
     size = max(1, round(SECONDS_PER_REPORT / epoch_seconds))
     for number, epochs in enumerate(trials):
         for first in range(0, len(epochs), size):
-            yield layout.trial_name(number), epochs[first : first + size]
+            yield schema.trial_name(number), epochs[first : first + size]
 
 
 def measure(trials: Trials, epoch_seconds: float, uri: str, home: Path) -> dict[str, float]:
     """CPU seconds an epoch of each part of the tracking."""
     writer, count = opened(home, uri), sum(map(len, trials))
     for number in range(len(trials)):
-        writer.start(layout.trial_name(number), f"t{number}", {}, {layout.KIND: "trial", layout.TRIAL: str(number)})
+        writer.start(schema.trial_name(number), f"t{number}", {}, {schema.KIND: "trial", schema.TRIAL: str(number)})
     writer.drain()
     whole, own = time.process_time(), time.thread_time()
     for key, epochs in reports(trials, epoch_seconds):

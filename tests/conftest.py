@@ -4,6 +4,8 @@ import tempfile
 import pytest
 from hypothesis import settings
 
+from tests.object_store import bucket_in, served_store
+
 # The machine may be busy with other work: no single example is timed.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
@@ -16,11 +18,47 @@ for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "VAE_STUDY_HOME", "VAE_STUDY_
 _cache = tempfile.TemporaryDirectory(prefix="vae-study-tests-")
 os.environ["VAE_STUDY_CACHE"] = _cache.name
 
+# What a test needs that asks for one of these fixtures. What a file starts by itself, the file says.
+NEEDS = {
+    "ray_session": "studies",
+    "server": "processes",
+    "processes": "processes",
+    "bucket": "object_store",
+    "browser": "browser",
+    "team": "database",
+    "head": "cluster",
+    "node": "cluster",
+}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark each test by what it needs; the slow files come first, so that no worker is left with one at the end."""
+    for item in items:
+        for fixture in NEEDS.keys() & set(item.fixturenames):
+            item.add_marker(NEEDS[fixture])
+    markers = {item: {marker.name for marker in item.iter_markers()} for item in items}
+    slow = {item.path for item in items if markers[item] & {"end_to_end", "thorough", *NEEDS.values()}}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="session")
+def store_address(tmp_path_factory):
+    """Of one stand-in for S3 for all tests of the session."""
+    with served_store(tmp_path_factory.mktemp("s3") / "log") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def bucket(store_address):
+    """The URI of a bucket that is empty at the first test of a file."""
+    with bucket_in(store_address) as uri:
+        yield uri
+
 
 @pytest.fixture(scope="session")
 def ray_session():
     """One Ray for all tests of the session; the code under test uses it because it is there."""
-    from pipeline.study.local_ray import connected
+    from vae_study.study.session import connected
 
     with connected(None):
         yield

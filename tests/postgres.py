@@ -5,22 +5,20 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
-import pytest
-
+from tests.needs import lacks
 from tests.tracking.servers import free_port
+from tests.waiting import PATIENCE_SECONDS, until
 
-SECONDS_TO_START = 60.0
 USER = "mlflow"
 
 
-def missing() -> str | None:
+def _missing() -> str | None:
     """What a test that needs PostgreSQL would lack here; None where all is there."""
     if _programs() is None:
         return "PostgreSQL is not installed (Debian: apt-get install postgresql)"
@@ -29,10 +27,9 @@ def missing() -> str | None:
 
 @contextmanager
 def served_database(password: str) -> Iterator[str]:
-    """The URL of an empty database, in a cluster that is gone afterwards; skips where there is no PostgreSQL."""
-    lacking = missing()
-    if lacking:
-        pytest.skip(lacking)
+    """The URL of an empty database, in a cluster that is gone afterwards."""
+    if lacking := _missing():
+        lacks(lacking)
     # Not pytest's own folder, which the server's user may not enter.
     with tempfile.TemporaryDirectory(prefix="vae-study-postgres-", ignore_cleanup_errors=True) as name:
         folder, port = Path(name), free_port()
@@ -41,7 +38,7 @@ def served_database(password: str) -> Iterator[str]:
             server = _run(folder, "postgres", *_settings(folder, port), stdout=log, stderr=log)
         try:
             url = f"postgresql://{USER}:{quote(password, safe='')}@127.0.0.1:{port}/postgres"
-            _wait_for(url, server, folder / "log")
+            until(lambda: _answers(url), "the database answers", server, folder / "log")
             yield url
         finally:
             # Fast: it ends its connections itself.
@@ -78,7 +75,7 @@ def _make_cluster(folder: Path, password: str) -> None:
             shutil.chown(path, "postgres", "postgres")
     words = ["-D", str(folder / "data"), "-U", USER, "--pwfile", str(folder / "password"), "-A", "scram-sha-256"]
     made = _run(folder, "initdb", *words, "--no-sync", "-E", "UTF8", stdout=subprocess.DEVNULL)
-    assert made.wait(SECONDS_TO_START) == 0
+    assert made.wait(PATIENCE_SECONDS) == 0
     (folder / "password").unlink()
 
 
@@ -87,15 +84,11 @@ def _settings(folder: Path, port: int) -> list[str]:
     return ["-D", str(folder / "data"), *(word for setting in settings for word in ("-c", setting))]
 
 
-def _wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
+def _answers(url: str) -> bool:
     import psycopg
 
-    deadline = time.monotonic() + SECONDS_TO_START
-    while True:
-        try:
-            psycopg.connect(url).close()
-            return
-        except psycopg.OperationalError:
-            assert server.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, "the database does not answer"
-            time.sleep(0.05)
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError:
+        return False
+    return True

@@ -4,35 +4,37 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from vae_study.cli import main
 
-from pipeline.cli import main
 from tests.small_disk import small_disk
 
 DIGITS = Path(__file__).parents[1] / "search_spaces" / "digits.yaml"
 TEXT = DIGITS.read_text(encoding="utf-8")
 HEAVY = {"torch", "ray", "mlflow", "optuna", "pandas", "numpy", "sklearn", "matplotlib"}
 
-# How the spec is changed, what else is asked for, and what the message says.
+# How the config is changed, what else is asked for, and what the message says.
 WRONG = {
     "unknown key": (("trials: 64", "trails: 64"), [], "trails: unknown key"),
-    "range upside down": (("low: 0.05", "low: 30"), [], "search.beta.low: came 30"),
+    "range upside down": (("low: 0.05", "low: 30"), [], "search.beta.low: got 30"),
     "condition on a missing parameter": (
         ("when: {free_bits.kind:", "when: {free_bit.kind:"), [], "free_bit.kind: is not a searched parameter"
     ),
-    "label that does not occur": (("[8]", "[11]"), [], "data.anomaly_labels: came 11, which does not occur in digits"),
-    "no trials": (("trials: 64", "trials: 0"), [], "trials: came 0"),
-    "no trials as an option": (None, ["--trials", "0"], "trials: came 0"),
+    "label that does not occur": (("[8]", "[11]"), [], "data.anomaly_labels: got 11, which does not occur in digits"),
+    "no trials": (("trials: 64", "trials: 0"), [], "trials: got 0"),
+    "no trials as an option": (None, ["--trials", "0"], "trials: got 0"),
     "warm-up that cannot end": (("high: 0.5,", "high: 1,"), [], "inside the budget"),
-    "slash in the spec's name": (("study: digits", "study: a/b"), [], "study: came 'a/b'"),
-    "slash in the name": (None, ["--name", "a/b"], "--name: came 'a/b'"),
-    "name that climbs": (None, ["--name", ".."], "--name: came '..'"),
-    "batch larger than train": (("batch_size: 128", "batch_size: 1000"), [], "training.batch_size: came 1000"),
+    "slash in the config's name": (("study: digits", "study: a/b"), [], "study: got 'a/b'"),
+    "slash in the name": (None, ["--name", "a/b"], "--name: got 'a/b'"),
+    "name that climbs": (None, ["--name", ".."], "--name: got '..'"),
+    "batch larger than train": (("batch_size: 128", "batch_size: 1000"), [], "training.batch_size: got 1000"),
+    "trials without an end": (None, ["--trials", str(10**20)], "expected at most 1000000"),
+    "layers without an end": (None, ["--set", f"model.network.hidden={[8] * 5000}"], "at most 256 items"),
     "setting without a value": (None, ["--set", "trials"], "--set trials: expected key=value"),
 }  # fmt: skip
 
 
-def invoke(command, spec, folder, *options):
-    return CliRunner().invoke(main, [command, str(spec), "--home", str(folder / "home"), *options])
+def invoke(command, config, folder, *options):
+    return CliRunner().invoke(main, [command, str(config), "--home", str(folder / "home"), *options])
 
 
 def refused(result, folder):
@@ -41,6 +43,7 @@ def refused(result, folder):
     assert isinstance(result.exception, SystemExit)
     (message,) = result.stderr.splitlines()
     assert message.startswith("vae-study: ")
+    assert len(message) < 2000
     assert not (folder / "home").exists()
     return message
 
@@ -52,19 +55,19 @@ def test_wrong_input_ends_with_one_message_and_nothing_made(tmp_path, monkeypatc
     if change:
         assert TEXT.count(change[0]) == 1
     monkeypatch.chdir(tmp_path)
-    spec = tmp_path / "study.yaml"
-    spec.write_text(TEXT.replace(*change) if change else TEXT, encoding="utf-8")
-    assert says in refused(invoke(command, spec, tmp_path, *options), tmp_path)
-    assert list(tmp_path.iterdir()) == [spec]
+    config = tmp_path / "study.yaml"
+    config.write_text(TEXT.replace(*change) if change else TEXT, encoding="utf-8")
+    assert says in refused(invoke(command, config, tmp_path, *options), tmp_path)
+    assert list(tmp_path.iterdir()) == [config]
 
 
 @pytest.mark.parametrize("command", ["check", "run"])
 def test_a_missing_file_is_named(tmp_path, command):
-    spec = tmp_path / "none.yaml"
-    assert f"{spec}: cannot read" in refused(invoke(command, spec, tmp_path), tmp_path)
+    config = tmp_path / "none.yaml"
+    assert f"{config}: cannot read" in refused(invoke(command, config, tmp_path), tmp_path)
 
 
-def test_a_right_spec_is_checked_without_making_anything(tmp_path, monkeypatch):
+def test_a_right_config_is_checked_without_making_anything(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = invoke("check", DIGITS, tmp_path, "--name", "wide", "--trials", "5", "--set", "search.beta.low=0.5")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -73,7 +76,7 @@ def test_a_right_spec_is_checked_without_making_anything(tmp_path, monkeypatch):
 
 
 def test_help_shows_examples_without_loading_anything_heavy():
-    command = [sys.executable, "-X", "importtime", "-m", "pipeline", "--help"]
+    command = [sys.executable, "-X", "importtime", "-m", "vae_study", "--help"]
     result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=DIGITS.parents[1])
     assert "Examples:\n    vae-study check search_spaces/digits.yaml" in result.stdout
     loaded = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in result.stderr.splitlines()}

@@ -8,9 +8,9 @@ from urllib.parse import quote
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from vae_study.errors import HIDDEN, StudyError, UserError, holds_secret, redacted, redacted_values
 
-from pipeline.errors import StudyError, UserError
-from pipeline.secrets import HIDDEN, holds_secret, redacted, redacted_values
+from tests.waiting import PATIENCE_SECONDS
 
 # All that a database's driver takes for a part of a password, in an address that nothing has encoded.
 PASSWORDS = st.text(string.ascii_letters + string.digits + "!$%&*+-./:;<=>?^_|~#'\"(){}[]\\,", min_size=8, max_size=40)
@@ -106,7 +106,7 @@ def test_texts_without_secrets_stay_as_they_are(text):
         "http://127.0.0.1:5000/?workflowType=machine_learning",
         "s3://bucket/prefix?region=us-east-1",
         "sqlite:////home/me/studies/mlflow.db",
-        "data.anomaly_labels: came 11, expected one of 0, 1; password: is no key",
+        "data.anomaly_labels: got 11, expected one of 0, 1; password: is no key",
         "test/auroc=0.9, tokens=3",
         "me@example.com",
     ],
@@ -143,7 +143,7 @@ def test_no_error_of_ours_says_a_secret(kind):
 
 GUARDED = """
 import logging, threading, warnings
-from pipeline.secrets import guard_process
+from vae_study.errors import guard_process
 guard_process()
 logging.basicConfig()
 library = logging.getLogger("a.library")
@@ -161,7 +161,7 @@ raise ValueError("http://me:planted@host") from OSError("password=planted")
 
 
 def test_a_guarded_process_shows_no_secret_in_logs_tracebacks_and_threads_and_all_the_rest():
-    done = subprocess.run([sys.executable, "-c", GUARDED], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", GUARDED], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert done.returncode == 1
     assert "planted" not in done.stdout + done.stderr
     assert f"a.library:at http://me:{HIDDEN}@host, 3 times" in done.stderr
@@ -173,7 +173,7 @@ def test_a_guarded_process_shows_no_secret_in_logs_tracebacks_and_threads_and_al
 
 
 def test_a_logged_message_without_a_secret_is_left_to_its_handlers_as_it_is():
-    from pipeline.secrets import _guarded_record
+    from vae_study.errors import _guarded_record
 
     record = _guarded_record("x", logging.INFO, "f", 1, "%s of %d", ("a", 3), None)
     assert (record.msg, record.args) == ("%s of %d", ("a", 3))

@@ -14,9 +14,9 @@ import boto3
 from botocore.exceptions import EndpointConnectionError
 
 from tests.cluster.hosts import GATEWAY
-from tests.cluster.waiting import wait_for
 from tests.cluster.yamls import FILLED
 from tests.tracking.servers import free_port
+from tests.waiting import until
 
 BUCKET, REGION = FILLED["BUCKET"], FILLED["REGION"]
 TRUST = {"Version": "2012-10-17", "Statement": []}
@@ -73,7 +73,7 @@ def account(folder: Path) -> Iterator[Account]:
         server = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         made = Account(environment, secret)
-        wait_for(lambda: _has_bucket(made.client("s3")), "AWS answers")
+        until(lambda: _has_bucket(made.client("s3")), "AWS answers")
         yield made
     finally:
         server.kill()

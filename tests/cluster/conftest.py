@@ -1,6 +1,6 @@
 import pytest
 
-from tests.cluster.hosts import missing
+from tests.cluster.hosts import require_hosts
 from tests.cluster.nodes import Node
 from tests.object_store import served_bucket
 
@@ -21,7 +21,5 @@ def node(tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Of an operator of machines that are made of this one; where none can be made, the test is skipped."""
-    lacking = missing()
-    if lacking:
-        pytest.skip(f"machines on this one: {lacking}")
+    require_hosts()
     return tmp_path_factory.mktemp("operator")

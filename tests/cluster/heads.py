@@ -4,7 +4,6 @@ import os
 import secrets
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,9 +14,9 @@ from pathlib import Path
 import psutil
 
 from tests.tracking.servers import free_port
+from tests.waiting import until
 
 BIN = Path(sys.executable).parent
-SECONDS_TO_START = 90.0
 
 
 @dataclass
@@ -62,7 +61,7 @@ def served_head(
         process = subprocess.Popen(command, env={**os.environ, **own, **environment}, stdout=log, stderr=log)
     try:
         address = f"http://127.0.0.1:{port}"
-        _wait_for(address, process, folder / "log")
+        until(lambda: _answers(address), "the head asks for a token", process, folder / "log")
         yield Head(address, f"127.0.0.1:{gcs}", token, home, folder / "ray")
     finally:
         _end(process)
@@ -78,14 +77,11 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def _wait_for(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + SECONDS_TO_START
-    while True:
-        try:
-            urllib.request.urlopen(f"{address}/api/version", timeout=5)
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, "the head does not answer"
-            time.sleep(0.2)
+def _answers(address: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{address}/api/version", timeout=5)
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return False

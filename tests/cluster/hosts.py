@@ -10,10 +10,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
+
+from tests.needs import lacks
+from tests.waiting import PATIENCE_SECONDS, until
 
 NETWORK, BRIDGE = "10.123.77", "vaestudy"
 GATEWAY = f"{NETWORK}.1"
@@ -42,17 +46,18 @@ exec {sshd} -D -e -f /dev/null -o HostKey=/run/hostkey -o UsePAM=no -o StrictMod
 """
 
 
-def missing() -> str | None:
-    """What this machine lacks to have such machines; None where it lacks nothing."""
+def require_hosts() -> None:
+    """Skip the test where no such machines can be made."""
     if os.geteuid() != 0:
-        return "needs root, for namespaces"
+        pytest.skip("needs root, to make machines of this one")
     packages = {package for program, package in NEEDED.items() if shutil.which(program) is None}
     packages |= set() if Path(SSHD).exists() else {"openssh-server"}
     if packages:
-        return f"needs the packages {' '.join(sorted(packages))}"
+        lacks(f"needs the packages {' '.join(sorted(packages))}, to make machines of this one")
     made = subprocess.run(["ip", "netns", "add", f"{BRIDGE}-try"], capture_output=True, text=True, check=False)
     subprocess.run(["ip", "netns", "delete", f"{BRIDGE}-try"], capture_output=True, check=False)
-    return f"needs the right to make namespaces: {made.stderr.strip()}" if made.returncode else None
+    if made.returncode:
+        pytest.skip(f"needs the right to make network namespaces: {made.stderr.strip()}")
 
 
 class Host:
@@ -75,10 +80,8 @@ class Host:
         command = ["ip", "netns", "exec", self.name, *namespaces, "bash", "-c", self._script()]
         with (self.folder / f"{self.name}.log").open("wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline = time.monotonic() + 20
-        while self.run("true").returncode:
-            assert time.monotonic() < deadline, (self.folder / f"{self.name}.log").read_text()
-            time.sleep(0.1)
+        log = self.folder / f"{self.name}.log"
+        until(lambda: not self.run("true").returncode, f"{self.name} answers", self.process, log)
 
     def _plug(self) -> None:
         _ip("netns", "add", self.name)
@@ -112,7 +115,7 @@ class Host:
     def run(self, command: str) -> "subprocess.CompletedProcess[str]":
         """Run a command there."""
         words = ["ssh", *SSH, "-i", str(self.folder / "key"), "-o", "ConnectTimeout=5", f"root@{self.address}", command]
-        return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
 
     def processes(self) -> list[str]:
         """The commands of what runs there, but for sshd and this question."""

@@ -5,10 +5,11 @@ import subprocess
 from pathlib import Path
 
 import psutil
+from vae_study.cluster.jobs import CODE
 
-from pipeline.cluster.package import CODE
 from tests.cluster.heads import BIN
 from tests.tracking.servers import free_port
+from tests.waiting import PATIENCE_SECONDS
 
 NODES = CODE / "cluster" / "nodes"
 
@@ -30,7 +31,12 @@ class Node:
         command = f". {NODES / 'environment.sh'} {place} && {words}"
         environment = {**os.environ, "HOME": str(self.home), "PATH": f"{BIN}:{os.environ['PATH']}"}
         return subprocess.run(
-            ["bash", "-c", command], env=environment, cwd=self.home, capture_output=True, text=True, timeout=240
+            ["bash", "-c", command],
+            env=environment,
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
         )
 
     def server(self, word: str) -> "subprocess.CompletedProcess[str]":

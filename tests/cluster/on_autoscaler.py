@@ -11,7 +11,10 @@ import psutil
 import pytest
 
 from tests.cluster.heads import served_head
-from tests.faults.runs import SMALL, SPEC, check_invariants, until
+from tests.faults.runs import CONFIG, SMALL, check_invariants
+from tests.waiting import until
+
+pytestmark = pytest.mark.cluster
 
 MOST_NODES = 2
 HEAD = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"
@@ -72,7 +75,7 @@ def test_with_concurrency_max_a_cluster_grows_to_its_own_maximum_for_what_waits_
 ):
     with served_head(folder / "h", ENVIRONMENT, lambda gcs: growing(gcs, folder)) as head:
         until(lambda: nodes(folder) == 0, "the head is up")
-        command = [sys.executable, "-m", "pipeline", "run", str(SPEC), "--concurrency", "max", "--no-report"]
+        command = [sys.executable, "-m", "vae_study", "run", str(CONFIG), "--concurrency", "max", "--no-report"]
         command += ["--ray-address", head.gcs, "--home", str(tmp_path)]
         for setting in [*SMALL, f"trials={TRIALS}"]:
             command += ["--set", setting]

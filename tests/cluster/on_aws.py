@@ -16,8 +16,10 @@ from tests.cluster.fleet import Fleet, following
 from tests.cluster.hosts import in_a_trial, network
 from tests.cluster.operators import SETUP, Operator
 from tests.cluster.outcomes import check_invariants, copied_logs, database_of
-from tests.cluster.waiting import wait_for
 from tests.cluster.yamls import AWS, FILLED, filled
+from tests.waiting import until
+
+pytestmark = pytest.mark.cluster
 
 TRIALS, EPOCHS = 6, 60
 # As many as one worker takes.
@@ -85,9 +87,9 @@ def test_a_spot_worker_comes_for_a_study_is_replaced_when_reclaimed_and_leaves_a
     with operator.mlflow(head.address) as tracking:
         check_invariants(tracking, database_of(head, folder), TRIALS)
         operator.report(tracking)
-    wait_for(lambda: not fleet.hosts("worker"), "the idle worker has left")
+    until(lambda: not fleet.hosts("worker"), "the idle worker has left")
     operator.run("ray", "down", "--yes", str(operator.cluster))
-    wait_for(lambda: not fleet.hosts("head"), "the head has no power")
+    until(lambda: not fleet.hosts("head"), "the head has no power")
     states = {key: one["State"]["Name"] for key, one in fleet.instances().items()}
     assert states == {head_id: "stopped", **dict.fromkeys(workers, "terminated")}
     operator.say("done")
@@ -99,7 +101,7 @@ def _study(operator: Operator, fleet: Fleet, address: str) -> list[str]:
     first = _worker_in_trials(operator, fleet)
     operator.say(f"EC2 takes {first} back, with {len(operator.trials_under_way())} trials on it")
     fleet.terminate(first)
-    wait_for(lambda: not fleet.hosts("worker"), "its machine has no power")
+    until(lambda: not fleet.hosts("worker"), "its machine has no power")
     second = _worker_in_trials(operator, fleet)
     operator.follow(job, address)
     return [first, second]
@@ -112,8 +114,8 @@ def _worker_in_trials(operator: Operator, fleet: Fleet) -> str:
         workers = fleet.hosts("worker").values()
         return bool(workers) and all(in_a_trial(host) for host in workers)
 
-    wait_for(is_training, "a worker trains")
-    wait_for(lambda: len(operator.trials_under_way()) == CONCURRENCY, "both trials have checkpoints")
+    until(is_training, "a worker trains")
+    until(lambda: len(operator.trials_under_way()) == CONCURRENCY, "both trials have checkpoints")
     [instance] = fleet.hosts("worker")
     told = fleet.instances()[instance]
     assert (told["InstanceType"], told["InstanceLifecycle"]) == ("g5.xlarge", "spot")

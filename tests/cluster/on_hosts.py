@@ -13,8 +13,10 @@ from tests.cluster.aws import account
 from tests.cluster.hosts import Host, booted, in_a_trial
 from tests.cluster.operators import SETUP, Operator
 from tests.cluster.outcomes import check_invariants, database_of
-from tests.cluster.waiting import wait_for
 from tests.cluster.yamls import LOCAL, filled
+from tests.waiting import until
+
+pytestmark = pytest.mark.cluster
 
 TRIALS, EPOCHS = 8, 60
 # Of each worker, so that more trials than that are on both.
@@ -73,7 +75,7 @@ def test_a_study_survives_the_crash_of_a_worker_and_nothing_is_left_of_the_clust
 def _study(operator: Operator, workers: list[Host], address: str) -> None:
     """Submit, wait for trials on both workers, take the power from one, and wait for the end."""
     job = operator.submit(SETTINGS, 2 * CPUS, address)
-    wait_for(lambda: len(operator.trials_under_way()) > CPUS, "trials are trained on both workers")
+    until(lambda: len(operator.trials_under_way()) > CPUS, "trials are trained on both workers")
     assert all(in_a_trial(host) for host in workers)
     operator.say(f"the power of {workers[1].name} goes, with a trial on it")
     workers[1].crash()
@@ -82,11 +84,11 @@ def _study(operator: Operator, workers: list[Host], address: str) -> None:
 
 def _shut_down(operator: Operator, left: list[Host]) -> None:
     """As the file's head says; then the machines run what they ran before."""
-    nodes = "~/vae-study/project/pipeline/cluster/nodes"
+    nodes = "~/vae-study/project/pipeline/vae_study/cluster/nodes"
     stop = f". {nodes}/environment.sh s3://bucket && bash {nodes}/mlflow_server.sh stop"
     operator.run("ray", "exec", str(operator.cluster), stop)
     operator.run("ray", "down", "--yes", str(operator.cluster))
     for host in left:
         operator.say(f"ray stop on {host.name}")
         assert host.run("bash -lic 'ray stop'").returncode == 0
-        wait_for(lambda host=host: not host.processes(), f"nothing is left on {host.name}: {host.processes()}", 60)
+        until(lambda host=host: not host.processes(), f"nothing is left on {host.name}: {host.processes()}")

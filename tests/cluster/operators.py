@@ -15,10 +15,10 @@ import yaml
 from tests.cluster.aws import Account
 from tests.cluster.heads import BIN
 from tests.cluster.hosts import SSH
-from tests.cluster.waiting import SECONDS_PATIENCE, listens, wait_for
 from tests.cluster.yamls import ROOT
-from tests.faults.runs import SPEC
+from tests.faults.runs import CONFIG
 from tests.tracking.servers import free_port
+from tests.waiting import PATIENCE_SECONDS, listens, until
 
 # The machines have no way to a package registry, and see the environment that the tests run in.
 SETUP = [f"echo 'export PATH={BIN}:$PATH' >> ~/.bashrc"]
@@ -101,7 +101,7 @@ class Operator:
         port = free_port()
         with self.beside("ray", "dashboard", "--port", str(port), str(self.cluster)):
             address = f"http://127.0.0.1:{port}"
-            wait_for(lambda: self._answers(address), "the dashboard is forwarded")
+            until(lambda: self._answers(address), "the dashboard is forwarded")
             yield address
 
     def _answers(self, address: str) -> bool:
@@ -114,18 +114,18 @@ class Operator:
         port = free_port()
         to = ["-L", f"{port}:127.0.0.1:5000", *SSH, "-i", str(self.key), f"root@{head}"]
         with self.beside("ssh", "-N", *to):
-            wait_for(lambda: listens(port), "MLflow is forwarded")
+            until(lambda: listens(port), "MLflow is forwarded")
             yield f"http://127.0.0.1:{port}"
 
     def submit(self, settings: list[str], concurrency: int, address: str) -> str:
         """Send the study of digits, as set; the id of its job."""
         words = [word for setting in settings for word in ("--set", setting)]
         places = ["--concurrency", str(concurrency), "--detach", "--address", address]
-        return self.run("vae-study", "submit", str(SPEC), *words, *places).split()[2].rstrip(";")
+        return self.run("vae-study", "submit", str(CONFIG), *words, *places).split()[2].rstrip(";")
 
     def follow(self, job: str, address: str) -> str:
         """Wait for the good end of a job; its log."""
-        log = self.run("vae-study", "logs", "digits", "--address", address, seconds=2 * SECONDS_PATIENCE)
+        log = self.run("vae-study", "logs", "digits", "--address", address, seconds=PATIENCE_SECONDS)
         assert "MLflow UI" in log, log
         assert not [secret for secret in self.secrets if secret in log]
         assert f"{job}  succeeded" in self.run("vae-study", "jobs", "--address", address)

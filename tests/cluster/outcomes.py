@@ -6,11 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 from mlflow import MlflowClient
+from vae_study.api import load_study
+from vae_study.search.study_store import STATE_NAMES
+from vae_study.tracking import schema
+from vae_study.tracking.store import find_children, require_parent
 
-from pipeline.api import load_study
-from pipeline.search.store import STATE_NAMES
-from pipeline.tracking import layout
-from pipeline.tracking.store import find_children, require_parent
 from tests.cluster.hosts import SSH, Host
 
 
@@ -40,16 +40,16 @@ def check_invariants(tracking: str, database: Path, trials: int) -> None:
     parent = require_parent(client, "digits")
     assert parent.info.status == "FINISHED"
     children = find_children(client, parent)
-    assert [int(run.data.tags[layout.TRIAL]) for run in children] == list(range(trials))
+    assert [int(run.data.tags[schema.TRIAL]) for run in children] == list(range(trials))
     names = {state.name: name for state, name in STATE_NAMES.items()}
     record = load_study("digits", tracking_uri=tracking)
     epochs = record.history.groupby("trial")["epoch"].apply(list)
     for (number, state), run in zip(rows, children, strict=True):
-        assert run.data.tags[layout.STATE] == names[state]
+        assert run.data.tags[schema.STATE] == names[state]
         assert run.info.status == ("FAILED" if state == "FAIL" else "FINISHED")
         assert epochs[number] == list(range(1, len(epochs[number]) + 1))
         points = Counter(point.step for point in client.get_metric_history(run.info.run_id, "val/reconstruction"))
         assert points == Counter(epochs[number])
-    assert record.trials["state"].isin(["finished", "stopped"]).all()
+    assert record.trials["state"].isin(["finished", "pruned"]).all()
     assert record.trials["preemptions"].sum() >= 1
     assert record.champion is not None

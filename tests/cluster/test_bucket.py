@@ -1,11 +1,8 @@
 """A study whose HOME and artifacts are in a bucket, with its databases elsewhere."""
 
-import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections import Counter
 from contextlib import closing
@@ -15,16 +12,20 @@ from urllib.parse import urlsplit
 import optuna
 import pytest
 from mlflow import MlflowClient
+from vae_study.api import build_report, load_study
+from vae_study.errors import UserError
+from vae_study.search.study_store import STATE_NAMES
+from vae_study.storage import Folder
+from vae_study.study.trial_files import Checkpoints, with_checkpoints
+from vae_study.tracking import schema
+from vae_study.tracking.store import find_children, require_parent
 
-from pipeline.api import build_report, load_study
-from pipeline.errors import UserError
-from pipeline.folders import Folder
-from pipeline.search.store import STATE_NAMES
-from pipeline.study.checkpoints import Checkpoints, with_checkpoints
-from pipeline.tracking import layout
-from pipeline.tracking.store import find_children, require_parent
-from tests.faults.runs import PATIENCE_SECONDS, SMALL, SPEC, until
+from tests.command import Command
+from tests.faults.runs import CONFIG, SMALL
 from tests.tracking.servers import Proxy
+from tests.waiting import until
+
+pytestmark = pytest.mark.cluster
 
 TRIALS = 5
 HOME = "s3://bucket/studies"
@@ -50,9 +51,8 @@ class Head:
         """Start a driver; on a disk that is lost, it finds nothing."""
         self.place.mkdir(exist_ok=True)
         places = ["--home", HOME, "--tracking-uri", self.proxy.uri, "--study-storage", f"sqlite:///{self.storage}"]
-        command = [sys.executable, "-m", "pipeline", *words, *places, "--no-report", "--concurrency", "1"]
-        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-        return subprocess.Popen(command, cwd=self.place, env=environment)
+        words = [*words, *places, "--no-report", "--concurrency", "1"]
+        return Command(words, self.place, self.place.with_name("driver.txt"))
 
     def ended(self):
         try:
@@ -70,7 +70,7 @@ class Head:
 
 def states(client):
     return {
-        int(run.data.tags[layout.TRIAL]): run.data.tags[layout.STATE]
+        int(run.data.tags[schema.TRIAL]): run.data.tags[schema.STATE]
         for run in find_children(client, require_parent(client, "digits"))
     }
 
@@ -81,9 +81,9 @@ def check_each_once(client, storage):
     assert [trial.number for trial in stored] == list(range(TRIALS))
     parent = require_parent(client, "digits")
     children = find_children(client, parent)
-    assert [int(run.data.tags[layout.TRIAL]) for run in children] == list(range(TRIALS))
+    assert [int(run.data.tags[schema.TRIAL]) for run in children] == list(range(TRIALS))
     for trial, run in zip(stored, children, strict=True):
-        assert run.data.tags[layout.STATE] == STATE_NAMES[trial.state]
+        assert run.data.tags[schema.STATE] == STATE_NAMES[trial.state]
         assert run.info.status == "FINISHED"
         assert run.data.params.keys() == trial.params.keys()
         steps = {name: steps_of(client, run, name) for name in run.data.metrics if name != TWICE}
@@ -107,7 +107,7 @@ def test_a_study_goes_on_after_a_kill_and_after_the_loss_of_its_head_and_is_repo
     client, head, folder = MlflowClient(node.uri), Head(node, tmp_path / "head"), Folder.at(HOME) / "digits"
     settings = [word for setting in [*SMALL, f"trials={TRIALS}"] for word in ("--set", setting)]
     with head.proxy:
-        head.kill_after(head.driver("run", str(SPEC), *settings), 1)
+        head.kill_after(head.driver("run", str(CONFIG), *settings), 1)
         driver, before = head.driver("resume", "digits"), head.ended()
         until(lambda: head.ended() > before or driver.poll() is not None, "another trial has ended")
         head.is_away.set()
@@ -119,24 +119,24 @@ def test_a_study_goes_on_after_a_kill_and_after_the_loss_of_its_head_and_is_repo
         head.is_away.clear()
         for number in range(head.ended()):
             # As of a driver that died before it cleared them.
-            (folder / "checkpoints" / layout.trial_name(number)).write("epoch-000001-00000000.safetensors", b"left")
-        assert head.driver("resume", "digits").wait(PATIENCE_SECONDS) == 0
+            (folder / "checkpoints" / schema.trial_name(number)).write("epoch-000001-00000000.safetensors", b"left")
+        assert head.driver("resume", "digits").wait() == 0
     check_each_once(client, head.storage)
     assert with_checkpoints(folder / "checkpoints") == []
-    assert all(Checkpoints(folder / "checkpoints" / layout.trial_name(n)).latest() is None for n in range(TRIALS))
-    assert "spec.json" in folder.names()
+    assert all(Checkpoints(folder / "checkpoints" / schema.trial_name(n)).latest() is None for n in range(TRIALS))
+    assert "config.json" in folder.names()
     with pytest.raises(UserError, match=rf"--tracking-uri: is missing; --home {HOME} is an object store"):
         load_study("digits", home=HOME)
     # The head is gone with its disk, and who reads has no keys to the bucket.
     champion = load_study("digits", tracking_uri=node.uri).champion.trial
-    assert "scores.parquet" in (folder / "trials" / layout.trial_name(champion)).names()
+    assert "scores.parquet" in (folder / "trials" / schema.trial_name(champion)).names()
     shutil.rmtree(head.place)
     for name in KEYS:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     record = load_study("digits", tracking_uri=node.uri)
     assert sorted(record.trials["trial"]) == list(range(TRIALS))
-    assert record.trials["state"].isin(["finished", "stopped"]).all()
+    assert record.trials["state"].isin(["finished", "pruned"]).all()
     epochs = record.history.groupby("trial")["epoch"].apply(list).to_dict()
     assert epochs == {number: list(range(1, len(some) + 1)) for number, some in epochs.items()}
     assert epochs.keys() == set(range(TRIALS))

@@ -11,18 +11,16 @@ from ray.autoscaler._private.commands import _bootstrap_config
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from tests.cluster.yamls import AWS, GCP, LOCAL, ROOT, blanks, filled
-from tests.object_store import served_bucket
 
 WORLD = "0.0.0.0/0"
 REFUSALS = (ValidationError, ValueError, KeyError, ClickException, AssertionError)
 
 
 @pytest.fixture(scope="module")
-def aws(tmp_path_factory):
+def aws(bucket, tmp_path_factory):
     """EC2 without AWS, and a HOME without keys."""
-    folder = tmp_path_factory.mktemp("aws")
-    with served_bucket(folder / "log"), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("aws")))
         yield boto3.resource("ec2", region_name="us-west-2")
 
 

@@ -11,16 +11,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from vae_study.api import load_study, submit_study
+from vae_study.cli import main
+from vae_study.cluster.jobs import CONFIG_FILE, JobQueue, pack
+from vae_study.config.loading import load_config
+from vae_study.errors import StudyError, UserError
 
-from pipeline.api import load_study, submit_study
-from pipeline.cli import main
-from pipeline.cluster import JobQueue
-from pipeline.cluster.package import SPEC_FILE, pack
-from pipeline.errors import StudyError, UserError
-from pipeline.spec import load_spec
 from tests.cluster.heads import BIN, served_head
-from tests.faults.runs import until
 from tests.leaks import leaks
+from tests.waiting import PATIENCE_SECONDS, until
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 DIGITS = SPACES / "digits.yaml"
@@ -72,8 +71,8 @@ def test_a_study_runs_as_a_job_and_its_log_and_report_are_there_for_who_comes_ba
     folder = head.home.parents[1]
     record = load_study("digits", tracking_uri=f"sqlite:///{folder}/mlflow.db")
     assert len(record.trials) == 2
-    # The spool outlives the job's own folder.
-    assert (folder / "studies" / "digits" / "spool.jsonl").exists()
+    # The journal outlives the job's own folder.
+    assert (folder / "studies" / "digits" / "journal.jsonl").exists()
     assert not leaks([*SECRETS.values(), head.token], sent.output + again.output, head.temp)
 
 
@@ -107,13 +106,13 @@ def test_without_the_token_or_with_another_one_nothing_is_sent_and_nothing_is_to
         refused = invoke(head, *words)
         assert refused.exit_code == 2
         assert refused.output.startswith(
-            f"vae-study: --address {head.address}: wants a token, and came without; expected"
+            f"vae-study: --address {head.address}: requires a token, and none was sent; expected"
         )
         assert len(refused.output.splitlines()) == 1
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef")
     refused = invoke(head, "submit", DIGITS)
     assert refused.exit_code == 2
-    assert "refuses the token" in refused.output
+    assert "rejects the token" in refused.output
     assert "0123456789abcdef" not in refused.output
     monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
     assert invoke(head, "jobs").output == before
@@ -123,7 +122,7 @@ def test_a_node_without_the_token_does_not_join(head):
     environment = {**os.environ, "HOME": str(head.home), "RAY_AUTH_MODE": "disabled"}
     joined = subprocess.run(
         [BIN / "ray", "start", f"--address={head.gcs}", "--disable-usage-stats"],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
+        env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
     )  # fmt: skip
     assert joined.returncode != 0
     assert "authentica" in (joined.stdout + joined.stderr).lower()
@@ -133,7 +132,7 @@ def test_what_the_driver_refuses_is_told_with_the_exit_code_of_a_slip(head, lapt
     path = "/nowhere/table.parquet"
     sent = invoke(head, "submit", SPACES / "transactions.yaml", "--set", f"data.path={path}")
     assert sent.exit_code == 2
-    assert f"data.path: came '{path}'" in sent.output
+    assert f"data.path: got '{path}'" in sent.output
     assert sent.output.splitlines()[-1].startswith("vae-study: the cluster refused transactions-")
 
 
@@ -174,29 +173,29 @@ def test_a_server_that_is_no_cluster_gives_one_message():
         refused = CliRunner().invoke(main, ["jobs", "--address", address])
         server.shutdown()
     assert refused.exit_code == 2
-    assert refused.output.startswith(f"vae-study: --address {address}: does not answer as a Ray cluster does: ")
+    assert refused.output.startswith(f"vae-study: --address {address}: this is not the answer of a Ray cluster: ")
     assert len(refused.output.splitlines()) == 1
 
 
 SLIPS = {
-    "a spec that is wrong": (DIGITS, ["trials=0"], {}, "trials: came 0"),
-    "a label that does not occur": (DIGITS, ["data.anomaly_labels=[11]"], {}, "data.anomaly_labels: came 11"),
-    "data on this machine": (SPACES / "transactions.yaml", [], {}, "data.path: came 'transactions.parquet', which"),
-    "data at home": (SPACES / "transactions.yaml", ["data.path=~/x.parquet"], {}, "data.path: came '~/x.parquet'"),
-    "studies on this machine": (DIGITS, [], {"home": "studies"}, "--home: came 'studies', which is on this"),
-    "studies behind a password": (DIGITS, [], {"home": "s3://me:secret-word@bucket"}, "--home: came an address with"),
-    "a name that is no name": (DIGITS, [], {"name": "a/b"}, "--name: came 'a/b'"),
+    "a config that is wrong": (DIGITS, ["trials=0"], {}, "trials: got 0"),
+    "a label that does not occur": (DIGITS, ["data.anomaly_labels=[11]"], {}, "data.anomaly_labels: got 11"),
+    "data on this machine": (SPACES / "transactions.yaml", [], {}, "data.path: got 'transactions.parquet', which"),
+    "data at home": (SPACES / "transactions.yaml", ["data.path=~/x.parquet"], {}, "data.path: got '~/x.parquet'"),
+    "studies on this machine": (DIGITS, [], {"home": "studies"}, "--home: got 'studies', which is on this"),
+    "studies behind a password": (DIGITS, [], {"home": "s3://me:secret-word@bucket"}, "--home: got an address with"),
+    "a name that is no name": (DIGITS, [], {"name": "a/b"}, "--name: got 'a/b'"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("spec", "settings", "places", "message"), SLIPS.values(), ids=SLIPS)
-def test_a_slip_is_refused_before_anything_is_sent(spec, settings, places, message):
+@pytest.mark.parametrize(("config", "settings", "places", "message"), SLIPS.values(), ids=SLIPS)
+def test_a_slip_is_refused_before_anything_is_sent(config, settings, places, message):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         nobody.listen()
         nobody.settimeout(0)
         with pytest.raises(UserError) as refused:
-            submit_study(spec, settings, address=f"http://127.0.0.1:{nobody.getsockname()[1]}", **places)
+            submit_study(config, settings, address=f"http://127.0.0.1:{nobody.getsockname()[1]}", **places)
         with pytest.raises(BlockingIOError):
             nobody.accept()
     assert message in str(refused.value)
@@ -205,9 +204,9 @@ def test_a_slip_is_refused_before_anything_is_sent(spec, settings, places, messa
 
 @pytest.mark.parametrize("path", sorted(SPACES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_study_that_arrives_is_the_one_that_was_sent(path, tmp_path):
-    spec = load_spec(path, ["search.beta=null", "beta=2", "trials=3"])
-    pack(spec, tmp_path)
-    assert load_spec(tmp_path / SPEC_FILE) == spec
+    config = load_config(path, ["search.beta=null", "beta=2", "trials=3"])
+    pack(config, tmp_path)
+    assert load_config(tmp_path / CONFIG_FILE) == config
 
 
 def test_the_package_has_the_code_and_a_module_of_the_users_own_and_no_data(tmp_path, monkeypatch):
@@ -216,11 +215,11 @@ def test_the_package_has_the_code_and_a_module_of_the_users_own_and_no_data(tmp_
     for name in ("mine/__init__.py", "mine/inner/rows.py", "mine/rows.parquet", "other.py", "studies.db"):
         (tmp_path / name).write_text("")
     (tmp_path / "package").mkdir()
-    pack(load_spec(DIGITS, ["data={source: 'python:mine.inner.rows:read'}"]), tmp_path / "package")
+    pack(load_config(DIGITS, ["data={source: 'python:mine.inner.rows:read'}"]), tmp_path / "package")
     files = {path.relative_to(tmp_path / "package").as_posix() for path in (tmp_path / "package").rglob("*.*")}
-    assert {name for name in files if not name.startswith("pipeline/")} == {
-        SPEC_FILE, "mine/__init__.py", "mine/inner/rows.py",
+    assert {name for name in files if not name.startswith("vae_study/")} == {
+        CONFIG_FILE, "mine/__init__.py", "mine/inner/rows.py",
     }  # fmt: skip
-    assert {"pipeline/cli.py", "pipeline/py.typed", "pipeline/cluster/nodes/environment.sh"} <= files
+    assert {"vae_study/cli.py", "vae_study/py.typed", "vae_study/cluster/nodes/environment.sh"} <= files
     assert not any(name.endswith(".pyc") for name in files)
     assert sum(path.stat().st_size for path in (tmp_path / "package").rglob("*") if path.is_file()) < 2**21

@@ -4,18 +4,23 @@ import socket
 import urllib.error
 import urllib.request
 
+import pytest
 from mlflow import MlflowClient
 from pyarrow.fs import FileSelector, FileSystem
 
 from tests.cluster.nodes import NODES, Node, private_address
-from tests.faults.runs import until
+from tests.waiting import PATIENCE_SECONDS, command_line, until
+
+pytestmark = pytest.mark.cluster
 
 
 def asked(node, host):
     """The status of an answer of the API to a request for a host by some name."""
     url = f"{node.uri}/api/2.0/mlflow/experiments/search?max_results=1"
     try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers={"Host": host}), timeout=20).status
+        return urllib.request.urlopen(
+            urllib.request.Request(url, headers={"Host": host}), timeout=PATIENCE_SECONDS
+        ).status
     except urllib.error.HTTPError as error:
         return error.code
 
@@ -47,7 +52,7 @@ def test_artifacts_reach_the_bucket_through_the_server_without_keys_of_the_sende
 
 def test_a_server_that_dies_is_started_again_and_stop_leaves_nothing(node):
     def servers():
-        return {one.pid: one for one in node.processes() if "uvicorn" in " ".join(one.cmdline())}
+        return {one.pid: one for one in node.processes() if "uvicorn" in command_line(one)}
 
     before = servers()
     assert before

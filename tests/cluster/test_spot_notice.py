@@ -13,7 +13,9 @@ import pytest
 
 from tests.cluster.heads import BIN, served_head
 from tests.cluster.nodes import NODES
-from tests.faults.runs import until
+from tests.waiting import PATIENCE_SECONDS, until
+
+pytestmark = pytest.mark.cluster
 
 SCRIPT = NODES / "spot_notice.sh"
 AWS, GCP = "/latest/meta-data/spot/instance-action", "/computeMetadata/v1/instance/preempted"
@@ -73,7 +75,9 @@ def start(cloud, home, metadata, gcs, **environment):
     metadata.heads.add(gcs)
     own = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://{metadata.place}", "GCE_METADATA_HOST": metadata.place}
     own |= {"HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}", "http_proxy": "http://127.0.0.1:1"}
-    subprocess.run(["bash", SCRIPT, cloud, gcs], env={**os.environ, **own, **environment}, check=True, timeout=20)
+    subprocess.run(
+        ["bash", SCRIPT, cloud, gcs], env={**os.environ, **own, **environment}, check=True, timeout=PATIENCE_SECONDS
+    )
 
 
 def watchers(gcs):

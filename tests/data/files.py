@@ -14,24 +14,23 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pyarrow import csv
-
-from pipeline.data.sources import read_table
-from pipeline.data.table import Table
-from pipeline.errors import UserError
-from pipeline.spec.data import DataSpec
+from vae_study.config.data import DataConfig
+from vae_study.data.sources import read_table
+from vae_study.data.table import Table
+from vae_study.errors import UserError
 
 IDX_CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
 
 
-def read(source: str, path: Path | None = None, **spec) -> Table:
+def read(source: str, path: Path | None = None, **config) -> Table:
     """What a source reads."""
-    return read_table(DataSpec(source=source, path=None if path is None else str(path), **spec))
+    return read_table(DataConfig(source=source, path=None if path is None else str(path), **config))
 
 
-def refusal(source: str, path: Path | None = None, **spec) -> str:
+def refusal(source: str, path: Path | None = None, **config) -> str:
     """What a source says to the user in place of reading."""
     with pytest.raises(UserError) as caught:
-        read(source, path, **spec)
+        read(source, path, **config)
     return str(caught.value)
 
 

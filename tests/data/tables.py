@@ -1,9 +1,9 @@
 import numpy as np
-
-from pipeline.data import Dataset, Preprocessing, dataset_of
-from pipeline.data.table import Table
-from pipeline.spec import DataSpec
-from pipeline.spec.data import CategoriesSpec
+import pandas as pd
+from hypothesis import strategies as st
+from vae_study.config.data import CategoriesConfig, DataConfig
+from vae_study.data import Dataset, Preprocessing, build_dataset
+from vae_study.data.table import Table
 
 LABELS = np.arange(100) % 5
 
@@ -33,19 +33,47 @@ def with_categories(x_ND, *columns, **changes) -> Table:
     return table(x_ND, **codes | {"label_N": np.zeros(len(x_ND))} | changes)
 
 
-def data_spec(**spec) -> DataSpec:
+def data_config(**config) -> DataConfig:
     """Label 4 is anomalous."""
-    return DataSpec(**{"source": "digits", "anomaly_labels": (4,)} | spec)
+    return DataConfig(**{"source": "digits", "anomaly_labels": (4,)} | config)
 
 
-def prepared(source: Table, **spec) -> Dataset:
+def prepared(source: Table, **config) -> Dataset:
     """What becomes of a table that is already there."""
-    return dataset_of(source, data_spec(**spec))
+    return build_dataset(source, data_config(**config))
 
 
-def fit(source, rows_N=None, **spec) -> Preprocessing:
+def fit(source, rows_N=None, **config) -> Preprocessing:
     """What the training rows, by default all, say; with the settings of data.categories among the others."""
-    rare = {"categories": CategoriesSpec(encode=spec.pop("encode", "one_hot"), rare=spec.pop("rare", 0.0))}
+    rare = {"categories": CategoriesConfig(encode=config.pop("encode", "one_hot"), rare=config.pop("rare", 0.0))}
     return Preprocessing.fit(
-        source, np.arange(len(source.x_ND)) if rows_N is None else rows_N, data_spec(**spec, **rare)
+        source, np.arange(len(source.x_ND)) if rows_N is None else rows_N, data_config(**config, **rare)
+    )
+
+
+numbers = st.one_of(
+    st.integers(-(10**15), 10**15).map(float),
+    st.floats(-1e15, 1e15),
+    st.floats(0, 1).map(lambda x: 1e15 + x),
+    st.floats(-1e-3, 1e-3).map(lambda x: 48.1 + x),
+)
+texts = st.text("aBé ß中,;\"'\n", min_size=1, max_size=5).map(lambda text: f"x{text}")
+
+
+@st.composite
+def frames(draw, least=3, most=30):
+    """Numbers at large offsets, whole numbers and categories, with gaps: `least` to `most` rows."""
+    count = draw(st.integers(least, most))
+
+    def column(values, dtype):
+        return pd.Series(draw(st.lists(values, min_size=count, max_size=count)), dtype=dtype)
+
+    offset = draw(st.sampled_from([0, 2**31, 1_760_000_000_000, 10**15]))
+    return pd.DataFrame(
+        {
+            "real": column(st.none() | numbers, float),
+            "whole": column(st.integers(0, 100).map(lambda x: x + offset), np.int64),
+            "narrow": column(st.none() | st.floats(-100, 100, width=16), float),
+            "word": column(st.none() | texts, object),
+        }
     )

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
-
-from pipeline.data.anomalies import anomalies
-from pipeline.errors import UserError
+from vae_study.data.dataset import find_anomalies
+from vae_study.errors import UserError
 
 from .tables import table
 
@@ -26,50 +25,50 @@ def labelled(label_N, **changes):
     ],
 )
 def test_rows_with_the_labels_named_are_anomalous(label_N, chosen, found):
-    assert np.flatnonzero(anomalies(labelled(label_N), chosen)).tolist() == found
+    assert np.flatnonzero(find_anomalies(labelled(label_N), chosen)).tolist() == found
 
 
 @pytest.mark.parametrize("label_N", [[0, 1, 0, 0], ["0", "1", "0", "0"], [False, True, False, False], [0, 0, 0, 0]])
 def test_of_labels_0_and_1_in_a_file_1_is_anomalous(label_N):
-    found = anomalies(labelled(label_N, has_binary_labels=True), None)
+    found = find_anomalies(labelled(label_N, has_binary_labels=True), None)
     assert found.tolist() == [label in (1, "1") for label in label_N]
-    assert not anomalies(labelled(label_N), None).any()
+    assert not find_anomalies(labelled(label_N), None).any()
 
 
 def test_without_labels_all_rows_are_normal():
     source = table(X, label_N=None, labels=())
-    assert anomalies(source, None).tolist() == anomalies(source, ()).tolist() == [False] * 4
+    assert find_anomalies(source, None).tolist() == find_anomalies(source, ()).tolist() == [False] * 4
 
 
 @pytest.mark.parametrize(
     ("label_N", "chosen", "says"),
     [
-        ([0, 1, 2, 3], (7,), "came 7, which does not occur in cards.parquet; expected some of 0, 1, 2, 3"),
-        ([0, 1, 2, 4], ("4",), "came '4', .*expected some of 0, 1, 2, 4; did you mean 4?"),
-        ([0, 1, 2, 4], (True,), "came True, which does not occur"),
-        ([False, True, False, False], (1,), "came 1, which does not occur .*expected some of False, True"),
+        ([0, 1, 2, 3], (7,), "got 7, which does not occur in cards.parquet; expected some of 0, 1, 2, 3"),
+        ([0, 1, 2, 4], ("4",), "got '4', .*expected some of 0, 1, 2, 4; did you mean 4?"),
+        ([0, 1, 2, 4], (True,), "got True, which does not occur"),
+        ([False, True, False, False], (1,), "got 1, which does not occur .*expected some of False, True"),
         (["fraud", "fine"], ("frau",), ".*did you mean 'fraud'?"),
         ([1, 1, 1, 1], (1,), r"all 4 rows of cards\.parquet are anomalous"),
     ],
 )
 def test_labels_that_cannot_be_are_refused(label_N, chosen, says):
     with pytest.raises(UserError, match=rf"data\.anomaly_labels: {says}"):
-        anomalies(labelled(label_N), chosen)
+        find_anomalies(labelled(label_N), chosen)
 
 
 def test_labels_of_a_file_that_are_not_0_and_1_need_a_choice():
-    said = r"cards\.parquet: labels not 0/1 and no data\.anomaly_labels; came 0 \(1 rows\), 1 \(2 rows\), 2 \(1 rows\)$"
+    said = r"cards\.parquet: labels not 0/1 and no data\.anomaly_labels; got 0 \(1 rows\), 1 \(2 rows\), 2 \(1 rows\)$"
     with pytest.raises(UserError, match=said):
-        anomalies(labelled([0, 1, 2, 1], has_binary_labels=True), None)
+        find_anomalies(labelled([0, 1, 2, 1], has_binary_labels=True), None)
     with pytest.raises(UserError, match=r"9 \(1 rows\) and 30 more$"):
-        anomalies(labelled(np.arange(40), has_binary_labels=True), None)
+        find_anomalies(labelled(np.arange(40), has_binary_labels=True), None)
 
 
 def test_all_rows_anomalous_by_default_is_refused_with_their_number():
     with pytest.raises(UserError, match=r"all 4 rows of cards\.parquet are anomalous"):
-        anomalies(labelled([1, 1, 1, 1], has_binary_labels=True), None)
+        find_anomalies(labelled([1, 1, 1, 1], has_binary_labels=True), None)
 
 
 def test_anomaly_labels_without_labels_are_refused():
-    with pytest.raises(UserError, match=r"came 1, fraud, but a table has no labels"):
-        anomalies(table(X, label_N=None, labels=()), (1, "fraud"))
+    with pytest.raises(UserError, match=r"got 1, fraud, but a table has no labels"):
+        find_anomalies(table(X, label_N=None, labels=()), (1, "fraud"))

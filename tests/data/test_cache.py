@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import vae_study.data as data
+from vae_study.config.data import DataConfig
+from vae_study.data import SPLIT_NAMES, Dataset, build_dataset, prepare, read_table
+from vae_study.data.cache import FEATURES, INFO, ROWS, SECONDS_UNUSED, _open_entry
+from vae_study.errors import StudyError, UserError
 
-import pipeline.data as data
-from pipeline.data import SPLIT_NAMES, Dataset, dataset_of, prepare, read_table
-from pipeline.data.cache import FACTS, SECONDS_UNUSED, _opened
-from pipeline.errors import StudyError, UserError
-from pipeline.spec import DataSpec
+from tests.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def spec(tmp_path) -> DataSpec:
+def config(tmp_path) -> DataConfig:
     """A table with text, labels and gaps."""
     random = np.random.default_rng(0)
     columns = {
@@ -38,20 +39,20 @@ def spec(tmp_path) -> DataSpec:
     frame = pd.DataFrame(columns).assign(fraud=lambda frame: frame["fraud"].astype(int))
     frame.loc[::7, "amount"] = np.nan
     frame.to_parquet(tmp_path / "cards.parquet")
-    return DataSpec(source="parquet", path=str(tmp_path / "cards.parquet"), label="fraud", missing="median")
+    return DataConfig(source="parquet", path=str(tmp_path / "cards.parquet"), label="fraud", missing="median")
 
 
 def entries(cache) -> list[Path]:
     return [path for path in cache.iterdir() if path.is_dir()]
 
 
-def anew(spec, sha256=None) -> Dataset:
+def anew(config, sha256=None) -> Dataset:
     """As another process would have it."""
-    _opened.cache_clear()
-    return prepare(spec, sha256)
+    _open_entry.cache_clear()
+    return prepare(config, sha256)
 
 
-def unreadable(spec):
+def unreadable(config):
     raise AssertionError("the source was read")
 
 
@@ -65,57 +66,57 @@ def assert_same(one: Dataset, other: Dataset) -> None:
 
 
 @pytest.mark.parametrize("source", ["table", "digits", "no labels"])
-def test_what_is_mapped_is_what_was_prepared(spec, source):
+def test_what_is_mapped_is_what_was_prepared(config, source):
     if source == "digits":
-        spec = DataSpec(source="digits", anomaly_labels=(8,))
+        config = DataConfig(source="digits", anomaly_labels=(8,))
     if source == "no labels":
-        spec = spec.model_copy(update={"label": None})
-    assert_same(prepare(spec), dataset_of(read_table(spec), spec))
+        config = config.model_copy(update={"label": None})
+    assert_same(prepare(config), build_dataset(read_table(config), config))
 
 
-def test_a_worker_takes_what_the_node_has_without_reading_the_source(spec, monkeypatch):
-    first = prepare(spec)
+def test_a_worker_takes_what_the_node_has_without_reading_the_source(config, monkeypatch):
+    first = prepare(config)
     monkeypatch.setattr(data, "read_table", unreadable)
-    again = anew(spec, first.sha256)
+    again = anew(config, first.sha256)
     assert again is not first
     assert_same(again, first)
-    assert prepare(spec, first.sha256) is again
+    assert prepare(config, first.sha256) is again
 
 
-def test_a_worker_on_another_node_reads_the_source(spec, cache):
-    first = prepare(spec)
+def test_a_worker_on_another_node_reads_the_source(config, cache):
+    first = prepare(config)
     shutil.rmtree(cache)
-    assert_same(anew(spec, first.sha256), first)
+    assert_same(anew(config, first.sha256), first)
     assert len(entries(cache)) == 1
 
 
-def test_data_that_changed_since_the_study_began_are_refused(spec, cache):
-    sha256 = prepare(spec).sha256
+def test_data_that_changed_since_the_study_began_are_refused(config, cache):
+    sha256 = prepare(config).sha256
     shutil.rmtree(cache)
-    frame = pd.read_parquet(spec.path)
+    frame = pd.read_parquet(config.path)
     frame.loc[3, "amount"] = 7
-    frame.to_parquet(spec.path)
+    frame.to_parquet(config.path)
     with pytest.raises(StudyError, match=r"cards\.parquet: the data changed since the study began"):
-        anew(spec, sha256)
-    assert prepare(spec).sha256 != sha256
+        anew(config, sha256)
+    assert prepare(config).sha256 != sha256
 
 
-def test_the_driver_sees_a_change_though_the_old_content_is_at_hand(spec):
-    before = prepare(spec)
-    frame = pd.read_parquet(spec.path)
-    frame.iloc[:100].to_parquet(spec.path)
-    assert prepare(spec).sha256 != before.sha256
-    assert len(before.splits["train"].x_ND) > len(prepare(spec).splits["train"].x_ND)
+def test_the_driver_sees_a_change_though_the_old_content_is_at_hand(config):
+    before = prepare(config)
+    frame = pd.read_parquet(config.path)
+    frame.iloc[:100].to_parquet(config.path)
+    assert prepare(config).sha256 != before.sha256
+    assert len(before.splits["train"].x_ND) > len(prepare(config).splits["train"].x_ND)
 
 
-def test_every_way_to_prepare_has_its_own_entry(spec, cache):
-    specs = [spec, spec.model_copy(update={"scale": "standard"}), spec.model_copy(update={"label": None})]
-    assert len({len(prepare(one).feature_names) for one in specs}) == 2
+def test_every_way_to_prepare_has_its_own_entry(config, cache):
+    configs = [config, config.model_copy(update={"scale": "standard"}), config.model_copy(update={"label": None})]
+    assert len({len(prepare(one).feature_names) for one in configs}) == 2
     assert len(entries(cache)) == 3
 
 
-def break_entry(entry: Path, how: str) -> None:
-    train, facts = entry / "train.arrow", entry / FACTS
+def break_entry(entry: Path, how: str, suffix: str) -> None:
+    train, facts = entry / f"train{suffix}", entry / INFO
     match how:
         case "deleted file":
             train.unlink()
@@ -147,59 +148,60 @@ def break_entry(entry: Path, how: str) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("knows_sha256", [True, False])
-def test_a_break_entry_is_made_again(spec, cache, how, knows_sha256):
-    expected = dataset_of(read_table(spec), spec)
-    prepare(spec)
+@pytest.mark.parametrize("suffix", [FEATURES, ROWS])
+def test_a_break_entry_is_made_again(config, cache, how, knows_sha256, suffix):
+    expected = build_dataset(read_table(config), config)
+    prepare(config)
     (entry,) = entries(cache)
-    break_entry(entry, how)
-    assert_same(anew(spec, expected.sha256 if knows_sha256 else None), expected)
+    break_entry(entry, how, suffix)
+    assert_same(anew(config, expected.sha256 if knows_sha256 else None), expected)
     assert entries(cache) == [entry]
-    assert_same(anew(spec, expected.sha256), expected)
+    assert_same(anew(config, expected.sha256), expected)
 
 
-def test_an_entry_half_written_is_none(spec, cache, monkeypatch):
-    def full(path, split):
-        if path.name == "test.arrow":
+def test_an_entry_half_written_is_none(config, cache, monkeypatch):
+    def full(path, builder, name):
+        if name == "test":
             raise OSError(28, "No space left on device")
         path.write_bytes(b"half")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.data.cache.write_split", full)
+        patch.setattr("vae_study.data.cache.write_split", full)
         with pytest.raises(UserError, match=r"cannot keep prepared data here: No space left.*VAE_STUDY_CACHE"):
-            prepare(spec)
+            prepare(config)
     assert entries(cache) == []
-    prepare(spec)
+    prepare(config)
 
 
-def test_a_folder_that_cannot_be_is_named(spec, cache):
+def test_a_folder_that_cannot_be_is_named(config, cache):
     cache.write_text("no folder")
     with pytest.raises(UserError, match=r"cache: cannot keep prepared data here: .*VAE_STUDY_CACHE names another"):
-        prepare(spec)
+        prepare(config)
 
 
-def test_the_folder_is_by_default_the_users_own(spec, tmp_path, monkeypatch):
+def test_the_folder_is_by_default_the_users_own(config, tmp_path, monkeypatch):
     monkeypatch.delenv("VAE_STUDY_CACHE")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    prepare(spec)
+    prepare(config)
     own = tmp_path / f"vae-study-{os.getuid()}"
     (entry,) = entries(own / "data")
     assert {oct(path.stat().st_mode & 0o777) for path in (own, own / "data", entry)} == {"0o700"}
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     (tmp_path / "vae-study-12345").mkdir()
     with pytest.raises(UserError, match="vae-study-12345 belongs to another user"):
-        anew(spec)
+        anew(config)
 
 
-def test_what_was_not_used_for_a_week_goes_when_something_new_comes(spec, cache):
-    prepare(spec)
+def test_what_was_not_used_for_a_week_goes_when_something_new_comes(config, cache):
+    prepare(config)
     (old,) = entries(cache)
-    kept = prepare(spec.model_copy(update={"scale": "standard"}))
+    kept = prepare(config.model_copy(update={"scale": "standard"}))
     (cache / "crashed.new").mkdir()
     week_ago = time.time() - SECONDS_UNUSED - 60
     for path in (*cache.glob("*/*"), cache / "crashed.new"):
         os.utime(path, (week_ago, week_ago))
-    anew(spec.model_copy(update={"scale": "standard"}), kept.sha256)
-    prepare(spec.model_copy(update={"scale": "robust"}))
+    anew(config.model_copy(update={"scale": "standard"}), kept.sha256)
+    prepare(config.model_copy(update={"scale": "robust"}))
     assert not old.exists()
     assert not (cache / "crashed.new").exists()
     assert len(entries(cache)) == 2
@@ -216,19 +218,19 @@ def mapping_of(array: np.ndarray) -> list[str]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of mappings")
-def test_two_data_sets_of_one_entry_are_the_same_pages(spec, cache):
-    one, other = anew(spec), anew(spec)
+def test_two_data_sets_of_one_entry_are_the_same_pages(config, cache):
+    one, other = anew(config), anew(config)
     (entry,) = entries(cache)
     for name in SPLIT_NAMES:
         for key in ("x_ND", "row_N", "is_anomaly_N", "label_code_N"):
             first, second = getattr(one.splits[name], key), getattr(other.splits[name], key)
             assert first.ctypes.data != second.ctypes.data
             assert mapping_of(first) == mapping_of(second)
-            assert mapping_of(first)[-1] == str(entry / f"{name}.arrow")
+            assert mapping_of(first)[-1] == str(entry / f"{name}{FEATURES if key == 'x_ND' else ROWS}")
 
 
-def test_torch_takes_the_pages_as_they_are_and_writing_to_them_stays_private(spec):
-    x_ND = prepare(spec).splits["train"].x_ND
+def test_torch_takes_the_pages_as_they_are_and_writing_to_them_stays_private(config):
+    x_ND = prepare(config).splits["train"].x_ND
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tensor = torch.from_numpy(x_ND)
@@ -236,42 +238,43 @@ def test_torch_takes_the_pages_as_they_are_and_writing_to_them_stays_private(spe
     before = float(x_ND[0, 0])
     tensor[0, 0] = 77
     assert x_ND[0, 0] == 77
-    assert anew(spec).splits["train"].x_ND[0, 0] == before
+    assert anew(config).splits["train"].x_ND[0, 0] == before
 
 
 RACER = """
 import sys, time
 from pathlib import Path
-import pipeline.data as data
-from pipeline.spec import DataSpec
+import vae_study.data as data
+from vae_study.config.data import DataConfig
 
-folder, name, sha256, spec = Path(sys.argv[1]), sys.argv[2], sys.argv[3], DataSpec.model_validate_json(sys.argv[4])
+folder, name, sha256, config = Path(sys.argv[1]), sys.argv[2], sys.argv[3], DataConfig.model_validate_json(sys.argv[4])
 read = data.read_table
 
-def slowly(spec):
+def slowly(config):
     (folder / f"{name}.read").touch()
     time.sleep(0.5)
-    return read(spec)
+    return read(config)
 
 data.read_table = slowly
 (folder / f"{name}.ready").touch()
 while len(list(folder.glob("*.ready"))) < 2:
     time.sleep(0.005)
-found = data.prepare(spec, sha256)
+found = data.prepare(config, sha256)
 print(found.sha256, float(found.splits["train"].x_ND.sum()))
 """
 
 
-def test_of_two_processes_at_once_one_prepares_and_both_have_it(spec, cache, tmp_path):
-    expected = prepare(spec)
+@pytest.mark.processes
+def test_of_two_processes_at_once_one_prepares_and_both_have_it(config, cache, tmp_path):
+    expected = prepare(config)
     shutil.rmtree(cache)
     (folder := tmp_path / "race").mkdir()
     command = [sys.executable, "-c", RACER, str(folder)]
     racers = [
-        subprocess.Popen([*command, name, expected.sha256, spec.model_dump_json()], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([*command, name, expected.sha256, config.model_dump_json()], stdout=subprocess.PIPE, text=True)
         for name in ("one", "other")
     ]
-    said = {racer.communicate(timeout=60)[0] for racer in racers}
+    said = {racer.communicate(timeout=PATIENCE_SECONDS)[0] for racer in racers}
     assert said == {f"{expected.sha256} {float(expected.splits['train'].x_ND.sum())}\n"}
     assert len(list(folder.glob("*.read"))) == 1
     assert len(entries(cache)) == 1

@@ -14,7 +14,7 @@ def test_categories_come_by_how_common_they_are_and_rare_ones_share_a_bucket():
     assert fitted.transform(source)[:, 1:].sum(axis=0).tolist() == [50, 30, 10, 10]
     frame = fitted.inverse(fitted.transform(source))
     assert frame["category 0"].fillna("none").value_counts().to_dict() == {"b": 50, "a": 30, "none": 10, "(rare)": 10}
-    assert fitted.facts()["categories"] == {"category 0": ["b", "a", "(missing)", "(rare)"]}
+    assert fitted.summary()["categories"] == {"category 0": ["b", "a", "(missing)", "(rare)"]}
 
 
 def test_ordinal_gives_the_place_and_the_bucket_the_last_one():

@@ -3,11 +3,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from pipeline.data import SPLIT_NAMES, prepare, resolved
-from pipeline.data.fingerprint import fingerprint
-from pipeline.errors import UserError
-from pipeline.spec import DataSpec
+from vae_study.config.data import DataConfig
+from vae_study.data import SPLIT_NAMES, prepare, with_absolute_paths
+from vae_study.data.table import fingerprint
+from vae_study.errors import UserError
 
 from .tables import LABELS, prepared, table, with_categories
 
@@ -17,7 +16,7 @@ from .tables import LABELS, prepared, table, with_categories
     ("source", "label", "rows", "anomalies"), [("digits", 8, 1797, 174), ("breast_cancer", 0, 569, 212)]
 )
 def test_the_bundled_data_sets_are_ready_for_training(source, label, rows, anomalies, scale):
-    data = prepare(DataSpec(source=source, anomaly_labels=(label,), scale=scale))
+    data = prepare(DataConfig(source=source, anomaly_labels=(label,), scale=scale))
     splits = data.splits
     assert sum(len(split.row_N) for split in splits.values()) == rows
     assert [int(splits[name].is_anomaly_N.sum()) for name in SPLIT_NAMES] == [0, anomalies // 2, anomalies // 2]
@@ -100,13 +99,13 @@ def test_the_fingerprint_changes_with_the_content(part):
     assert fingerprint(replace(SOURCE, **CHANGES[part])) != fingerprint(SOURCE)
 
 
-def test_the_fingerprint_does_not_change_with_the_place_the_memory_or_the_spec():
+def test_the_fingerprint_does_not_change_with_the_place_the_memory_or_the_config():
     moved = replace(SOURCE, where="elsewhere", notes=("a note",), x_ND=np.asfortranarray(SOURCE.x_ND))
     assert fingerprint(moved) == fingerprint(SOURCE)
     assert prepared(SOURCE, scale="standard").sha256 == prepared(SOURCE).sha256 == fingerprint(SOURCE)
 
 
-def test_the_same_spec_gives_the_same_arrays():
+def test_the_same_config_gives_the_same_arrays():
     one, other = prepared(SOURCE), prepared(SOURCE)
     for name in SPLIT_NAMES:
         np.testing.assert_array_equal(one.splits[name].x_ND, other.splits[name].x_ND)
@@ -116,24 +115,24 @@ def test_the_same_spec_gives_the_same_arrays():
 def test_paths_are_made_absolute_and_those_with_a_scheme_stay(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert resolved(DataSpec(source="csv", path="a/../b.csv", label="y")).path == str(tmp_path / "b.csv")
-    assert resolved(DataSpec(source="csv", path="b.csv", label="y")).label == "y"
-    assert resolved(DataSpec(source="csv", path="~/b.csv")).path == str(tmp_path / "b.csv")
-    assert resolved(DataSpec(source="csv", path="s3://bucket/b.csv")).path == "s3://bucket/b.csv"
-    idx = resolved(DataSpec(source="idx", path="images", label="labels"))
+    assert with_absolute_paths(DataConfig(source="csv", path="a/../b.csv", label="y")).path == str(tmp_path / "b.csv")
+    assert with_absolute_paths(DataConfig(source="csv", path="b.csv", label="y")).label == "y"
+    assert with_absolute_paths(DataConfig(source="csv", path="~/b.csv")).path == str(tmp_path / "b.csv")
+    assert with_absolute_paths(DataConfig(source="csv", path="s3://bucket/b.csv")).path == "s3://bucket/b.csv"
+    idx = with_absolute_paths(DataConfig(source="idx", path="images", label="labels"))
     assert (idx.path, idx.label) == (str(tmp_path / "images"), str(tmp_path / "labels"))
-    assert resolved(DataSpec(source="digits")) == DataSpec(source="digits")
-    assert resolved(idx) == idx
+    assert with_absolute_paths(DataConfig(source="digits")) == DataConfig(source="digits")
+    assert with_absolute_paths(idx) == idx
 
 
 def test_what_cannot_be_prepared_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setenv("VAE_STUDY_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(UserError, match="came 11, which does not occur in digits"):
-        prepare(DataSpec(source="digits", anomaly_labels=(11,)))
+    with pytest.raises(UserError, match="got 11, which does not occur in digits"):
+        prepare(DataConfig(source="digits", anomaly_labels=(11,)))
     assert [path for path in tmp_path.rglob("*") if path.suffix != ".lock"] == [tmp_path / "cache"]
 
 
 def test_data_are_called_by_their_files_name(tmp_path):
     np.savez(tmp_path / "rows.npz", X=np.random.default_rng(0).normal(size=(50, 3)))
-    assert prepare(DataSpec(source="npz", path=str(tmp_path / "rows.npz"))).source == "rows.npz"
-    assert prepare(DataSpec(source="digits")).source == "digits"
+    assert prepare(DataConfig(source="npz", path=str(tmp_path / "rows.npz"))).source == "rows.npz"
+    assert prepare(DataConfig(source="digits")).source == "digits"

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-
-from pipeline.data import Preprocessing
-from pipeline.data.preprocessing.missing import ROWS_PER_CHUNK
-from pipeline.errors import UserError
+from vae_study.data import Preprocessing
+from vae_study.data.table import ROWS_PER_CHUNK
+from vae_study.errors import UserError
 
 from .tables import fit, prepared, table, with_categories
 
@@ -87,7 +86,7 @@ def test_the_pixels_of_an_image_share_one_scale_and_none_is_left_out():
 
 
 def test_a_sample_of_many_images_reaches_both_ends_of_the_range(monkeypatch):
-    monkeypatch.setattr("pipeline.data.preprocessing.pixels.LARGEST_SAMPLE", 10)
+    monkeypatch.setattr("vae_study.data.feature_columns.LARGEST_SAMPLE", 10)
     x_ND = np.random.default_rng(0).uniform(1, 2, (100, 4))
     x_ND[7, 3], x_ND[93, 0] = 0, 10
     scaled_ND = fit(table(x_ND, image_shape=(2, 2)), ALL).transform(table(x_ND, image_shape=(2, 2)))
@@ -102,7 +101,7 @@ def test_a_column_that_is_constant_in_train_is_left_out_and_said_to_be():
     assert fitted.notes == ("column 'feature 0' is left out: all training rows have 1",)
     frame = fitted.inverse(fitted.transform(table(x_ND), ALL[60:62]))
     assert frame["feature 0"].tolist() == [1, 1]
-    assert fitted.facts() == {"columns": ["feature 1"], "dropped": ["feature 0"], "missing": {}, "categories": {}}
+    assert fitted.summary() == {"columns": ["feature 1"], "dropped": ["feature 0"], "missing": {}, "categories": {}}
 
 
 def test_a_table_of_constant_columns_is_refused():
@@ -116,12 +115,12 @@ def test_the_median_stands_in_for_missing_values_and_a_feature_says_where():
     fitted = fit(source, ALL[:3], scale="none", missing="median")
     assert fitted.feature_names == ("feature 0", "feature 0 missing", "feature 1")
     assert fitted.transform(source).tolist() == [[1, 0, 0], [2, 1, 1], [3, 0, 2], [5, 0, 1]]
-    assert fitted.facts()["missing"] == {"feature 0": 1}
+    assert fitted.summary()["missing"] == {"feature 0": 1}
     assert fitted.notes == (
-        "training rows without 'feature 0', where feature 'feature 0 missing' is 1: 1; the median 2 stands in",
+        "training rows without 'feature 0', where feature 'feature 0 missing' is 1: 1; the median 2 is used instead",
     )
-    assert fitted.unfamiliar(source, ALL[3:4]) == (
-        "rows without 'feature 1', which every training row has: 1; the median 1 stands in",
+    assert fitted.notes_on_new_gaps(source, ALL[3:4]) == (
+        "rows without 'feature 1', which every training row has: 1; the median 1 is used instead",
     )
     np.testing.assert_array_equal(fitted.inverse(fitted.transform(source, ALL[1:2]))["feature 0"], [np.nan])
 
@@ -163,9 +162,9 @@ def test_a_new_table_may_have_its_columns_in_any_order_but_must_have_them():
     with pytest.raises(UserError, match=r"new\.csv: no column 'feature 0', no column 'feature 2'; expected every"):
         fitted.transform(short)
     text = with_categories(x_ND[:, :2], ["a"] * 100, category_names=("feature 2",))
-    with pytest.raises(UserError, match="column 'feature 2' came as categories, expected numbers"):
+    with pytest.raises(UserError, match="column 'feature 2' holds categories, expected numbers"):
         fitted.transform(text)
-    with pytest.raises(UserError, match="came no images, expected images of 1x3 pixels"):
+    with pytest.raises(UserError, match="got no images, expected images of 1x3 pixels"):
         fit(table(x_ND, image_shape=(1, 3))).transform(table(x_ND))
 
 

@@ -1,12 +1,12 @@
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-
-from pipeline.data.preprocessing.scales import LARGEST_RANKS, Ranks, fit_scale, scale_from
+from vae_study.data.scales import LARGEST_RANKS, Ranks, fit_scale, scale_from_plain
 
 KINDS = ["unit", "standard", "robust", "quantile", "none"]
 numbers = st.floats(-1e4, 1e4, width=32)
@@ -47,8 +47,8 @@ def test_train_values_come_back(train_N, kind):
 @given(columns, kinds, st.none() | st.floats(0.1, 10))
 def test_a_scale_survives_json_bit_for_bit(train_N, kind, clip):
     scale = fit_scale(kind, train_N, clip)
-    text = json.dumps(scale.plain(), allow_nan=False)
-    assert scale_from(json.loads(text)) == scale
+    text = json.dumps(asdict(scale), allow_nan=False)
+    assert scale_from_plain(json.loads(text)) == scale
 
 
 @given(numbers, kinds)

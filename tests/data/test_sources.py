@@ -1,17 +1,18 @@
 import sys
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from vae_study.config.data import BUNDLED_SOURCES, FILE_SOURCES, CategoriesConfig, SplitConfig
+from vae_study.data import sources as registry
+from vae_study.data.sources import sources
+from vae_study.data.table import Table
 
-from pipeline.data.sources import SOURCES
-from pipeline.data.table import Table
-from pipeline.spec.data import CategoriesSpec, SplitSpec
-
-from .files import function, labels, read, refusal, write_frame, write_idx, write_images
+from .files import function, labels, read, refusal, write_frame, write_idx
 
 GRAY, COLOUR = np.full((4, 6), 7, np.uint8), np.full((4, 6, 3), [1, 2, 3], np.uint8)
 
@@ -53,18 +54,28 @@ def test_the_real_sample_of_mnist_has_500_of_each_digit():
     assert np.bincount(table.label_N).tolist() == [500] * 10
 
 
-@pytest.mark.parametrize("source", sorted(SOURCES))
+def test_the_sources_are_those_that_a_study_file_may_name():
+    modules = [import_module(f"{registry.__name__}.{module.name}") for module in iter_modules(registry.__path__)]
+    defined = sorted(source.name for module in modules for source in getattr(module, "SOURCES", ()))
+    assert defined == sorted((*FILE_SOURCES, *BUNDLED_SOURCES, "python"))
+    assert {name: source.name for name, source in sources().items()} == {name: name for name in sources()}
+    for name in FILE_SOURCES:
+        assert sources()[name].paths
+        assert sources()[name].files
+
+
+@pytest.mark.parametrize("source", sorted(sources()))
 @pytest.mark.parametrize(
-    ("setting", "spec"),
+    ("setting", "config"),
     [
         ("path", {"path": Path("here")}),
         ("columns", {"columns": ("a",)}),
         ("label", {"label": "y"}),
-        ("categories", {"categories": CategoriesSpec(encode="ordinal")}),
-        ("split.column", {"split": SplitSpec(by="group", column="card")}),
+        ("categories", {"categories": CategoriesConfig(encode="ordinal")}),
+        ("split.column", {"split": SplitConfig(by="group", column="card")}),
     ],
 )
-def test_a_setting_is_used_or_refused(source, setting, spec, tmp_path):
+def test_a_setting_is_used_or_refused(source, setting, config, tmp_path):
     tables = {"columns", "label", "categories", "split.column"}
     used = {"parquet": tables | {"path"}, "csv": tables | {"path"}, "python": tables}
     used |= {"npz": {"path", "label"}, "idx": {"path", "label"}, "images": {"path"}}
@@ -72,8 +83,8 @@ def test_a_setting_is_used_or_refused(source, setting, spec, tmp_path):
         return
     needs_path = {"path": tmp_path} if source in ("npz", "idx", "images") else {}
     name = "python:os:getcwd" if source == "python" else source
-    message = refusal(name, **needs_path | spec)
-    assert message.startswith(f"data.{setting}: came ")
+    message = refusal(name, **needs_path | config)
+    assert message.startswith(f"data.{setting}: got ")
     assert message.endswith(f", which has no meaning for source {name}; leave it out")
 
 
@@ -82,7 +93,7 @@ def test_a_path_must_be_given_exist_and_be_of_the_right_kind(source, tmp_path):
     assert refusal(source).startswith("data.path: missing, expected a f")
     (tmp_path / "transactions.parquet").touch()
     message = refusal(source, tmp_path / "transactons.parquet")
-    assert message.startswith(f"data.path: came '{tmp_path / 'transactons.parquet'}', but there is no ")
+    assert message.startswith(f"data.path: got '{tmp_path / 'transactons.parquet'}', but there is no ")
     assert message.endswith("did you mean 'transactions.parquet'?")
     near = refusal(source, tmp_path.with_name(f"{tmp_path.name}s") / "x")
     assert f"there is no '{tmp_path.name}s'; did you mean '{tmp_path.name}'?" in near
@@ -120,23 +131,23 @@ def test_what_is_neither_file_nor_folder_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("arrays", "spec", "says"),
+    ("arrays", "config", "says"),
     [
         (
             {"X": np.ones((4, 2)), "y": np.ones(3)},
             {},
-            "array 'y': came shape (3,), expected (4,), a label for each row of 'X'",
+            "array 'y': got shape (3,), expected (4,), a label for each row of 'X'",
         ),
         ({"X": np.ones((4, 2))}, {"label": "Y"}, "no array (of data.label) 'Y'; expected one of X"),
-        ({"a": np.ones((4, 2)), "b": np.ones((4, 2))}, {}, "came the arrays 'a', 'b'; expected X, or one array of two"),
-        ({"X": np.array([["a"]])}, {}, "array 'X': came <U1, expected numbers"),
-        ({"X": np.ones(4)}, {}, "array 'X': came shape (4,), expected (N, D), (N, H, W) or (N, C, H, W)"),
+        ({"a": np.ones((4, 2)), "b": np.ones((4, 2))}, {}, "got the arrays 'a', 'b'; expected X, or one array of two"),
+        ({"X": np.array([["a"]])}, {}, "array 'X': got <U1, expected numbers"),
+        ({"X": np.ones(4)}, {}, "array 'X': got shape (4,), expected (N, D), (N, H, W) or (N, C, H, W)"),
         (
             {"X": np.ones((2, 4, 4, 4))},
             {},
-            "array 'X': came shape (2, 4, 4, 4), expected 1 or 3 channels, first or last",
+            "array 'X': got shape (2, 4, 4, 4), expected 1 or 3 channels, first or last",
         ),
-        ({"X": np.ones((0, 4))}, {}, "array 'X': came shape (0, 4), which holds nothing"),
+        ({"X": np.ones((0, 4))}, {}, "array 'X': got shape (0, 4), which holds nothing"),
         ({"X": np.array([[1, 2], [1, np.inf]])}, {}, "feature 'x1' of array 'X': 1 of 2 values is infinite"),
         (
             {"X": np.array([[1e300, 2], [1e39, 2]])},
@@ -147,9 +158,9 @@ def test_what_is_neither_file_nor_folder_is_refused():
         ({"X": np.ones((1, 1)), "y": np.array([{}])}, {}, "cannot be read as npz"),
     ],
 )
-def test_arrays_that_cannot_serve_are_refused(arrays, spec, says, tmp_path):
+def test_arrays_that_cannot_serve_are_refused(arrays, config, says, tmp_path):
     np.savez(tmp_path / "t.npz", **arrays)
-    message = refusal("npz", tmp_path / "t.npz", **spec)
+    message = refusal("npz", tmp_path / "t.npz", **config)
     assert message.startswith(f"{tmp_path / 't.npz'}: ")
     assert says in message
 
@@ -170,78 +181,11 @@ def test_labels_in_idx_must_be_labels_and_as_many_as_the_images(tmp_path):
     images = write_idx(tmp_path / "t-images-idx3-ubyte", np.ones((4, 2, 2), np.uint8))
     beside = write_idx(tmp_path / "t-labels-idx1-ubyte", np.ones(3, np.uint8))
     assert f"{beside}: 3 labels, expected 4, one for each row of {images}" in refusal("idx", images)
-    assert f"{images}: came idx3, expected labels (idx1)" in refusal("idx", images, label=str(images))
-    assert f"{beside}: came idx1, expected images (idx3) or rows (idx2)" in refusal("idx", beside)
+    assert f"{images}: got idx3, expected labels (idx1)" in refusal("idx", images, label=str(images))
+    assert f"{beside}: got idx1, expected images (idx3) or rows (idx2)" in refusal("idx", beside)
     missing = refusal("idx", images, label=str(tmp_path / "t-label-idx1-ubyte"))
-    assert missing.startswith("data.label: came ")
+    assert missing.startswith("data.label: got ")
     assert missing.endswith("did you mean 't-labels-idx1-ubyte'?")
-
-
-@pytest.mark.parametrize(
-    ("images", "says"),
-    [
-        (
-            {"a.png": GRAY, "b.png": GRAY, "c.png": GRAY[:2]},
-            "images of 2 sizes: 6x4 (2, such as '{0}/a.png'), 6x2 (1, such as '{0}/c.png')",
-        ),
-        ({"a.png": GRAY, "cats/b.png": GRAY}, "'a.png' lies beside sub-folders"),
-        ({"train/cats/a.png": GRAY}, "sub-folder 'train' holds the folder 'cats'"),
-        (
-            {"a.png": GRAY, "b.png": GRAY.astype(np.uint16)},
-            "images of 8 bits a value and of more, such as '{0}/a.png', '{0}/b.png'",
-        ),
-        ({}, "no image; expected files such as a.png, or one sub-folder a class"),
-    ],
-)
-def test_folders_of_images_that_cannot_serve_are_refused(images, says, tmp_path):
-    assert f"{tmp_path}: {says.format(tmp_path)}" in refusal("images", write_images(tmp_path, images))
-
-
-def test_a_class_without_an_image_or_with_a_film_is_refused(tmp_path):
-    write_images(tmp_path, {"cats/a.png": GRAY})
-    (tmp_path / "dogs").mkdir()
-    assert "sub-folder 'dogs' holds no image" in refusal("images", tmp_path)
-    frames = [Image.fromarray(GRAY), Image.fromarray(GRAY + 9)]
-    frames[0].save(tmp_path / "dogs" / "b.gif", save_all=True, append_images=frames[1:])
-    assert f"{tmp_path / 'dogs' / 'b.gif'}: 2 frames; expected a single image" in refusal("images", tmp_path)
-
-
-def test_gray_beside_colour_becomes_colour_and_what_is_dropped_is_noted(tmp_path):
-    clear = np.dstack([COLOUR, np.zeros((4, 6), np.uint8)])
-    write_images(tmp_path, {"a.png": GRAY, "b.png": COLOUR, "c.png": clear})
-    (tmp_path / "labels.txt").touch()
-    (tmp_path / ".hidden").touch()
-    table = read("images", tmp_path)
-    assert table.image_shape == (3, 4, 6)
-    assert [np.unique(row).tolist() for row in table.x_ND.reshape(9, -1)] == [
-        [7],
-        [7],
-        [7],
-        [1],
-        [2],
-        [3],
-        [1],
-        [2],
-        [3],
-    ]
-    notes = "; ".join(table.notes)
-    assert "what is no image was left out: 1 such as 'labels.txt'" in notes
-    assert "1 of 3 images are gray and were read as RGB" in notes
-    assert "the transparency of 1 of 3 images was dropped" in notes
-
-
-def test_gray_of_16_bits_keeps_its_values(tmp_path):
-    table = read("images", write_images(tmp_path, {"a.png": np.full((2, 2), 40_000, np.uint16)}))
-    assert table.x_ND.tolist() == [[40_000] * 4]
-
-
-@pytest.mark.filterwarnings("error")
-def test_a_palette_with_transparency_becomes_colour(tmp_path):
-    image = Image.fromarray(COLOUR).quantize(2)
-    image.save(tmp_path / "a.png", transparency=bytes([0, 128]))
-    table = read("images", tmp_path)
-    assert table.x_ND.reshape(3, -1).max(axis=1).tolist() == [1, 2, 3]
-    assert "transparency of 1 of 1" in table.notes[0]
 
 
 def _raises():
@@ -255,10 +199,14 @@ def _raises():
         (lambda: (1, 2, 3), "returned tuple, expected"),
         (lambda rows: rows, "needs arguments (missing a required argument: 'rows'); expected a function without any"),
         (_raises, "raised KeyError: 'no such customer'"),
+        (lambda: sys.exit(7), "raised SystemExit: 7"),
         (lambda: ([[1], [2, 3]], None), "array 'X': rows of different lengths"),
-        (lambda: (pd.DataFrame({"x": [1, 2]}), [1]), "array 'y': came shape (1,), expected (2,)"),
+        (lambda: (pd.DataFrame({"x": [1, 2]}), [1]), "array 'y': got shape (1,), expected (2,)"),
         (lambda: (np.ones((2, 2)), ["a", 1]), "column 'y': labels of mixed or unknown type"),
-        (lambda: Table(x_ND=np.ones((2, 2)), feature_names=("a", "b"), where=""), "a Table, expected x_ND of float32"),
+        (
+            lambda: Table(x_ND=np.ones((2, 2), int), feature_names=("a", "b"), where=""),
+            "a Table, expected x_ND of float32 or float64",
+        ),
         (
             lambda: Table(x_ND=np.ones((2, 2), np.float32), feature_names=("a",), where=""),
             "expected a name in feature_names for each column of x_ND",
@@ -302,8 +250,8 @@ def test_a_module_that_fails_says_how(tmp_path, monkeypatch):
 
 def test_settings_of_a_table_are_refused_where_a_function_returns_arrays():
     source = function(lambda: (np.ones((2, 2)), [0, 1]))
-    assert f"data.label: came 'y', which has no meaning for what {source} returned" in refusal(source, label="y")
+    assert f"data.label: got 'y', which has no meaning for what {source} returned" in refusal(source, label="y")
     frame = function(lambda: (pd.DataFrame({"x": [1, 2]}), [0, 1]))
-    assert f"data.label: came 'y', which has no meaning for a pair (X, y), which {frame} returned" in refusal(
+    assert f"data.label: got 'y', which has no meaning for a pair (X, y), which {frame} returned" in refusal(
         frame, label="y"
     )

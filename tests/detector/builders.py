@@ -6,18 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
-from pipeline.choosing import Pick
-from pipeline.choosing.comparison import Detector as Choice
-from pipeline.choosing.ensemble import voices
-from pipeline.data import Dataset, Table, dataset_of
-from pipeline.detector import Baseline, Detector, baseline_of, pack
-from pipeline.folders import Folder
-from pipeline.spec.schema import DataSpec, DiagnosticsSpec
-from pipeline.spec.trial import TrialSpec
-from pipeline.study.files import SCORER, WEIGHTS, read_scores, write_outcome
-from pipeline.vae.outcome import outcomes_of
-from pipeline.vae.population import Member, Population
+from vae_study.config.model import TrialConfig
+from vae_study.config.study import DataConfig, DiagnosticsConfig
+from vae_study.data import Dataset, Table, build_dataset
+from vae_study.detector.detector import Detector
+from vae_study.detector.export import pack
+from vae_study.selection.comparison import Baseline, Candidate, votes
+from vae_study.selection.ranking import Selection
+from vae_study.storage import Folder
+from vae_study.study.trial_files import SCORER, WEIGHTS, read_scores, write_outcome
+from vae_study.vae.model_batch import ModelBatch
+from vae_study.vae.outcome import outcomes_of
+from vae_study.vae.stacking import ModelSetup
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Study:
 
     data: Dataset
     place: Path
-    specs: Mapping[int, TrialSpec]
+    configs: Mapping[int, TrialConfig]
     baseline: Baseline
 
     def files(self, number: int) -> Mapping[str, Path]:
@@ -35,11 +35,11 @@ class Study:
     def scores(self, number: int) -> pd.DataFrame:
         return read_scores(Folder.at(self.place / str(number)))
 
-    def pack(self, choice: Choice, folder: Path) -> Path:
-        pack(folder, self.data, self.specs, choice, self.files, self.scores, self.baseline)
+    def pack(self, choice: Candidate, folder: Path) -> Path:
+        pack(folder, self.data, self.configs, choice, self.files, self.scores, 0.1, self.baseline)
         return folder
 
-    def packed(self, choice: Choice, folder: Path) -> Detector:
+    def packed(self, choice: Candidate, folder: Path) -> Detector:
         return Detector.load(self.pack(choice, folder))
 
     @property
@@ -49,33 +49,33 @@ class Study:
 
     @property
     def is_normal_validation_N(self) -> np.ndarray:
-        frame = self.scores(next(iter(self.specs)))
+        frame = self.scores(next(iter(self.configs)))
         return (frame["split"].eq("validation") & ~frame["anomaly"]).to_numpy()
 
 
-def study(data: Dataset, members: Sequence[Member], place: Path) -> Study:
+def study(data: Dataset, members: Sequence[ModelSetup], place: Path) -> Study:
     """Train each member alone for its few epochs, as a study's trials are."""
     for number, one in enumerate(members):
-        population = Population([one], data)
-        for _ in range(population.training.epochs):
-            population.train_epoch()
-        write_outcome(Folder.at(place / str(number)), outcomes_of(population, DiagnosticsSpec(iwae_draws=0))[0])
-    return Study(data, place, dict(enumerate(one.spec for one in members)), baseline_of(data))
+        model_batch = ModelBatch([one], data)
+        for _ in range(model_batch.training.epochs):
+            model_batch.train_epoch()
+        write_outcome(Folder.at(place / str(number)), outcomes_of(model_batch, DiagnosticsConfig(iwae_draws=0))[0])
+    return Study(data, place, dict(enumerate(one.config for one in members)), Baseline.of(data))
 
 
-def single(trial: int, score: str) -> Choice:
-    return Choice(name="val/elbo", needs_labels=False, picks=(Pick(trial, score, 0.0),))
+def single(trial: int, score: str) -> Candidate:
+    return Candidate(name="val/elbo", needs_labels=False, selections=(Selection(trial, score, 0.0),))
 
 
-def ensemble(*trials: int) -> Choice:
+def ensemble(*trials: int) -> Candidate:
     """As `ensemble_best` and `ensemble_frontier` are made up."""
-    return Choice(name="ensemble_best", needs_labels=False, picks=tuple(voices(trials)), with_baseline=True)
+    return Candidate(name="ensemble_best", needs_labels=False, selections=votes(trials), with_baseline=True)
 
 
-def labelled(*picks: tuple[int, str]) -> Choice:
+def labelled(*picks: tuple[int, str]) -> Candidate:
     """As `ensemble_labels` is made up."""
-    chosen = tuple(Pick(trial, score, 0.0) for trial, score in picks)
-    return Choice(name="ensemble_labels", needs_labels=True, picks=chosen)
+    chosen = tuple(Selection(trial, score, 0.0) for trial, score in picks)
+    return Candidate(name="ensemble_labels", needs_labels=True, selections=chosen)
 
 
 def table(rows: int = 400, seed: int = 0) -> Dataset:
@@ -85,7 +85,7 @@ def table(rows: int = 400, seed: int = 0) -> Dataset:
     x_ND[:, 1] = 2 * x_ND[:, 0] + 0.1 * x_ND[:, 1]
     x_ND[:, 3] = 4.0
     x_ND[random.random(rows) < 0.1, 2] = np.nan
-    return dataset_of(
+    return build_dataset(
         Table(
             x_ND=x_ND,
             feature_names=("a", "b", "c", "constant", "e"),
@@ -97,5 +97,5 @@ def table(rows: int = 400, seed: int = 0) -> Dataset:
             has_binary_labels=True,
             where="the table",
         ),
-        DataSpec(source="parquet", path="table.parquet", missing="median", scale="standard"),
+        DataConfig(source="parquet", path="table.parquet", missing="median", scale="standard"),
     )

@@ -1,43 +1,81 @@
 import numpy as np
 import pandas as pd
 import pytest
+from vae_study.anomaly.scores import ADDITIVE, Gaussian
+from vae_study.detector.pyfunc import _load_pyfunc
+from vae_study.errors import UserError
 
-from pipeline.detector.pyfunc import _load_pyfunc
-from pipeline.errors import UserError
 from tests.detector.builders import ensemble, single, study
-from tests.vae.builders import member
+from tests.vae.builders import model_setup
 
 COLUMNS = ["a", "b", "c", "e", "kind"]
 
 
-def test_what_the_columns_cost_adds_up_to_the_reconstruction_above_the_usual(small, tmp_path):
-    detector = small.packed(single(0, "elbo"), tmp_path / "packed")
+@pytest.mark.parametrize("score", ADDITIVE)
+@pytest.mark.parametrize("trial", [0, 2])
+def test_the_columns_add_up_to_a_score_that_is_a_sum(small, tmp_path, score, trial):
+    detector = small.packed(single(trial, score), tmp_path / "packed")
     scored = detector.score(small.held_out_ND, explain=True)
-    nats = scored.filter(like="nats/")
-    assert list(nats.columns) == [f"nats/{name}" for name in COLUMNS]
-    usual = detector.trials[0].usual_D.sum()
-    assert nats.sum(axis=1).to_numpy() == pytest.approx(scored["reconstruction"].to_numpy() - usual, rel=1e-4, abs=1e-4)
+    parts = scored.filter(like="part/")
+    assert list(parts.columns) == [f"part/{name}" for name in COLUMNS]
+    summands = {"elbo": ["usual", "kl"], "reconstruction": ["usual"], "reconstruction_probability": ["usual"]}
+    assert list(detector.summands) == summands.get(score, [])
+    total_N = parts.sum(axis=1) + scored[[*detector.summands]].sum(axis=1)
+    assert total_N.to_numpy() == pytest.approx(scored["score"].to_numpy(), rel=1e-5, abs=1e-4)
+    assert detector.explanation.startswith("the columns add up to the score: ")
+
+
+def test_a_usual_row_has_no_cost_above_the_usual(small, tmp_path):
+    detector = small.packed(single(0, "elbo"), tmp_path / "packed")
     train = detector.score(small.data.splits["train"].x_ND, explain=True)
-    assert train.filter(like="nats/").mean().to_numpy() == pytest.approx(np.zeros(len(COLUMNS)), abs=1e-4)
+    assert train.filter(like="part/").mean().to_numpy() == pytest.approx(np.zeros(len(COLUMNS)), abs=1e-4)
+    assert train["usual"].unique() == pytest.approx([train["reconstruction"].mean()], rel=1e-4)
 
 
-def test_the_columns_cost_an_ensemble_what_they_cost_its_trials_on_average(small, tmp_path):
-    x_ND = small.held_out_ND
-    whole = small.packed(ensemble(0, 1), tmp_path / "both").score(x_ND, explain=True).filter(like="nats/")
-    alone = [
-        small.packed(single(trial, "elbo"), tmp_path / str(trial)).score(x_ND, explain=True).filter(like="nats/")
-        for trial in (0, 1)
-    ]
-    assert whole.to_numpy() == pytest.approx((alone[0] + alone[1]).to_numpy() / 2)
+def test_the_parts_of_a_mahalanobis_distance_are_those_of_plain_loops():
+    random = np.random.default_rng(0)
+    x_ND = random.normal(size=(40, 4)) @ random.normal(size=(4, 4))
+    fitted = Gaussian.fit(x_ND)
+    for x_D, found_D in zip(x_ND, fitted.contributions(x_ND), strict=True):
+        centred_D = x_D - fitted.mean_D
+        for j in range(4):
+            expected = sum(centred_D[j] * fitted.precision_DD[j, i] * centred_D[i] for i in range(4))
+            assert found_D[j] == pytest.approx(expected)
+    assert fitted.contributions(x_ND).sum(axis=1) == pytest.approx(fitted.squared_distance(x_ND))
+
+
+LEFT_OUT = [single(0, "kl"), single(1, "latent_mahalanobis"), single(1, "latent_knn"), ensemble(0, 1)]
+
+
+@pytest.mark.parametrize("choice", LEFT_OUT)
+def test_other_scores_are_explained_by_the_training_mean_in_each_column(small, tmp_path, choice):
+    detector = small.packed(choice, tmp_path / "packed")
+    x_ND, train_ND = small.held_out_ND[:20], small.data.splits["train"].x_ND
+    scored = detector.score(x_ND, explain=True)
+    assert detector.summands is None
+    assert "do not add up to the score" in detector.explanation
+    assert [name for name in scored if name.startswith("part/")] == [f"part/{name}" for name in COLUMNS]
+    for name in COLUMNS:
+        features = [
+            place
+            for place, feature in enumerate(small.data.feature_names)
+            if feature == name or feature.startswith((f"{name}=", f"{name} "))
+        ]
+        assert features
+        for row, part in enumerate(scored[f"part/{name}"]):
+            other_1D = x_ND[row : row + 1].copy()
+            other_1D[0, features] = train_ND[:, features].astype(np.float64).mean(axis=0)
+            lower = detector.score(other_1D)["score"].iloc[0]
+            assert part == pytest.approx(scored["score"].iloc[row] - lower, rel=1e-5, abs=1e-5)
 
 
 def test_each_pixel_is_told_of_as_the_trials_own_explanation_has_it(digits, tmp_path):
-    trials = study(digits, [member(5)], tmp_path / "trials")
+    trials = study(digits, [model_setup(5)], tmp_path / "trials")
     with np.load(tmp_path / "trials" / "0" / "examples.npz") as arrays:
         places, expected_TD = arrays["top_place"], arrays["top_contributions"]
     detector = trials.packed(single(0, "elbo"), tmp_path / "packed")
-    found = detector.score(digits.splits["test"].x_ND[places], explain=True).filter(like="nats/")
-    assert list(found.columns) == [f"nats/{name}" for name in digits.feature_names]
+    found = detector.score(digits.splits["test"].x_ND[places], explain=True).filter(like="part/")
+    assert list(found.columns) == [f"part/{name}" for name in digits.feature_names]
     assert found.to_numpy() == pytest.approx(expected_TD, rel=1e-4, abs=1e-4)
 
 
@@ -56,7 +94,7 @@ def test_a_frame_in_any_order_with_other_columns_scores_as_its_features_do(small
     found = model.predict(frame)
     mixed = frame[["kind", "e", "b", "a", "c", "constant"]].assign(id=[object() for _ in frame.index], late=1)
     assert found.equals(model.predict(mixed, params={}))
-    assert list(found.columns[:4]) == ["score", "above_p90", "above_p95", "above_p99"]
+    assert list(found.columns[:4]) == ["score", "p_value", "above_p90", "above_p95"]
     raw = detector.preprocessing.inverse(small.held_out_ND)
     back = model.predict(raw)
     assert back["score"].to_numpy() == pytest.approx(detector.score(small.held_out_ND)["score"].to_numpy(), rel=1e-3)

@@ -10,19 +10,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from vae_study.detector.detector import Detector
+from vae_study.errors import UserError
+from vae_study.metrics import SCORES
 
-from pipeline.anomaly import SCORES
-from pipeline.detector import Detector
-from pipeline.errors import UserError
 from tests.detector.builders import ensemble, labelled, single
 
-WEIGHTS, SCORER, JSON, BASELINE = (
+WEIGHTS, SCORER, JSON, BASELINE, CALIBRATION = (
     "trial-0001/model.safetensors",
     "trial-0001/scorer.safetensors",
     "detector.json",
     "baseline.safetensors",
+    "calibration.safetensors",
 )
-ALL = (WEIGHTS, SCORER, JSON, BASELINE)
+ALL = (WEIGHTS, SCORER, JSON, BASELINE, CALIBRATION)
 
 
 class Bomb:
@@ -65,19 +66,19 @@ def test_the_folder_holds_what_the_trials_left_and_nothing_that_was_looked_up(sm
     assert (sound / SCORER).read_bytes() == small.files(1)["scorer.safetensors"].read_bytes()
     plain = json.loads((sound / JSON).read_text())
     assert list(plain["trials"]) == ["1"]
-    assert [(voice["trial"], voice["score"]) for voice in plain["voices"]] == [
+    assert [(vote["trial"], vote["score"]) for vote in plain["votes"]] == [
         (1, "elbo"),
         (1, "residual_mahalanobis"),
         (1, "latent_knn"),
     ]
-    assert plain["facts"]["sha256"] == small.data.sha256
+    assert plain["data"]["sha256"] == small.data.sha256
 
 
 @pytest.mark.parametrize("name", ["python_model.pkl", "trial-0001/code.py", "trial-0002/model.safetensors", ".hidden"])
 def test_a_file_that_belongs_to_no_detector_is_refused(folder, name):
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_bytes(pickle.dumps(Bomb()))
-    assert f"{folder / name}: came a file that belongs to no detector" in refusal(folder)
+    assert f"{folder / name}: got a file that belongs to no detector" in refusal(folder)
 
 
 def test_a_folder_that_belongs_to_no_detector_is_refused(folder):
@@ -93,18 +94,18 @@ def test_a_missing_file_is_named(folder, name):
     assert "missing" in message or "no detector.json is there" in message
 
 
-@pytest.mark.parametrize("name", [WEIGHTS, SCORER, BASELINE])
+@pytest.mark.parametrize("name", [WEIGHTS, SCORER, BASELINE, CALIBRATION])
 def test_other_formats_are_refused_by_their_names_and_never_opened(folder, name):
     with zipfile.ZipFile(folder / name, "w") as archive:
         archive.writestr("data.pkl", pickle.dumps(Bomb()))
-    assert f"{folder / name}: came a zip archive" in refusal(folder)
+    assert f"{folder / name}: got a zip archive" in refusal(folder)
     torch.save({"weight": torch.ones(2)}, folder / name)
-    assert "came a zip archive" in refusal(folder)
+    assert "got a zip archive" in refusal(folder)
     (folder / name).write_bytes(pickle.dumps(Bomb()))
-    assert "came a pickle" in refusal(folder)
+    assert "got a pickle" in refusal(folder)
     np.save(folder / "array.npy", np.ones(3))
     (folder / "array.npy").rename(folder / name)
-    assert "came a NumPy file" in refusal(folder)
+    assert "got a NumPy file" in refusal(folder)
 
 
 @given(data=st.data())
@@ -123,7 +124,7 @@ def test_a_torn_file_is_refused_wherever_it_ends(sound, tmp_path_factory, data):
 def test_spoiled_bytes_of_a_header_are_refused_or_change_no_name_or_shape(sound, tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("spoiled") / "copy"
     shutil.copytree(sound, folder)
-    name = data.draw(st.sampled_from((WEIGHTS, SCORER, BASELINE)))
+    name = data.draw(st.sampled_from((WEIGHTS, SCORER, BASELINE, CALIBRATION)))
     content = bytearray((folder / name).read_bytes())
     place = data.draw(st.integers(0, 7 + int.from_bytes(content[:8], "little")))
     content[place] ^= data.draw(st.integers(1, 255))
@@ -139,19 +140,19 @@ def test_spoiled_bytes_of_a_header_are_refused_or_change_no_name_or_shape(sound,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "came version 2, expected 1"),
-        ({"version": None}, "came version None"),
-        ({"is_combined": "yes"}, "is_combined: came 'yes'"),
-        ({"is_combined": False}, "is_combined: came false with several voices"),
-        ({"voices": []}, "voices"),
-        ({"voices": [{"trial": 1, "score": "best", "median": 0.0, "width": 1.0}]}, "voices\\[0\\].score: came 'best'"),
-        ({"voices": [{"trial": 1, "score": "elbo", "median": 0.0, "width": 0.0}]}, "width: came 0.0"),
-        ({"voices": [{"trial": 2, "score": "elbo", "median": 0.0, "width": 1.0}]}, "do not belong together"),
+        ({"version": 1}, "got version 1, expected 2"),
+        ({"version": None}, "got version None"),
+        ({"is_combined": "yes"}, "is_combined: got 'yes'"),
+        ({"is_combined": False}, "is_combined: got false with several votes"),
+        ({"votes": []}, "votes"),
+        ({"votes": [{"trial": 1, "score": "best", "median": 0.0, "width": 1.0}]}, "votes\\[0\\].score: got 'best'"),
+        ({"votes": [{"trial": 1, "score": "elbo", "median": 0.0, "width": 0.0}]}, "width: got 0.0"),
+        ({"votes": [{"trial": 2, "score": "elbo", "median": 0.0, "width": 1.0}]}, "do not match"),
         ({"thresholds": {"90": 1.0}}, "thresholds"),
         ({"thresholds": {"90": 1.0, "95": 1.0, "99": "x"}}, "thresholds"),
-        ({"facts": {}}, "facts: came what cannot be used"),
-        ({"trials": {}}, "do not belong together"),
-        ({"trials": {"1": {"model": {"family": "gan"}}}}, "family: came 'gan'"),
+        ({"data": {}}, "data: got what cannot be used"),
+        ({"trials": {}}, "do not match"),
+        ({"trials": {"1": {"model": {"family": "gan"}}}}, "family: got 'gan'"),
         ({"trials": {"../1": {}}}, "trials"),
         ({"loader": "python_model.pkl"}, "loader: unknown key"),
     ],
@@ -170,7 +171,7 @@ def test_what_is_no_description_is_refused(folder, content):
     assert JSON in refusal(folder)
 
 
-@pytest.mark.parametrize("name", [WEIGHTS, SCORER, BASELINE])
+@pytest.mark.parametrize("name", [WEIGHTS, SCORER, BASELINE, CALIBRATION])
 def test_tensors_of_another_model_are_refused_by_name(folder, name):
     tensors = load_file(folder / name)
     first = sorted(tensors)[0]
@@ -180,7 +181,8 @@ def test_tensors_of_another_model_are_refused_by_name(folder, name):
         {**tensors, first: tensors[first].half()},
         {**tensors, first: tensors[first][None]},
         {**tensors, first: tensors[first][:0]},
-        {**tensors, first: tensors[first][..., :-1].contiguous()},
+        # There may be any number of calibration scores.
+        *([] if name == CALIBRATION else [{**tensors, first: tensors[first][..., :-1].contiguous()}]),
     ]
     for other in others:
         save_file(other, folder / name)
@@ -192,18 +194,18 @@ def test_tensors_of_another_model_are_refused_by_name(folder, name):
 def test_a_place_without_a_detector_and_a_device_that_is_not_there_are_refused(sound, tmp_path):
     assert "no detector.json is there" in refusal(tmp_path / "nowhere")
     for device in ("cuda:99", "abacus"):
-        with pytest.raises(UserError, match=f"device: came '{device}'"):
+        with pytest.raises(UserError, match=f"device: got '{device}'"):
             Detector.load(sound, device)
 
 
-def test_a_trial_of_an_earlier_version_cannot_be_packed(small, tmp_path):
-    class Earlier(type(small)):
+def test_a_trial_without_a_file_that_scoring_needs_cannot_be_packed(small, tmp_path):
+    class Incomplete(type(small)):
         def files(self, number):
             return {name: path for name, path in super().files(number).items() if name != "scorer.safetensors"}
 
-    earlier = Earlier(small.data, small.place, small.specs, small.baseline)
+    incomplete = Incomplete(small.data, small.place, small.configs, small.baseline)
     with pytest.raises(UserError, match=r"trial-0001: has left no scorer.safetensors"):
-        earlier.pack(single(1, "elbo"), tmp_path / "packed")
+        incomplete.pack(single(1, "elbo"), tmp_path / "packed")
 
 
 def test_thresholds_and_scales_are_kept_to_the_last_bit(small, tmp_path):
@@ -212,7 +214,7 @@ def test_thresholds_and_scales_are_kept_to_the_last_bit(small, tmp_path):
         normal_M = small.scores(2)[score].to_numpy()[small.is_normal_validation_N]
         assert list(found.thresholds.values()) == np.percentile(normal_M, [90, 95, 99]).tolist()
         low, middle, high = np.quantile(normal_M, [0.25, 0.5, 0.75])
-        assert (found.voices[0].median, found.voices[0].width) == (middle, high - low)
+        assert (found.votes[0].median, found.votes[0].width) == (middle, high - low)
 
 
 def test_scores_that_are_all_alike_have_a_width_of_one(small, tmp_path):
@@ -222,7 +224,7 @@ def test_scores_that_are_all_alike_have_a_width_of_one(small, tmp_path):
         def scores(self, number):
             return frame
 
-    flat = Flat(small.data, small.place, small.specs, replace(small.baseline, scores=frame.assign(input_knn=2.0)))
+    flat = Flat(small.data, small.place, small.configs, replace(small.baseline, scores=frame.assign(input_knn=2.0)))
     found = flat.packed(replace(labelled((0, "kl"), (1, "kl")), with_baseline=True), tmp_path / "packed").description
-    assert {voice.width for voice in found.voices} == {1.0}
+    assert {vote.width for vote in found.votes} == {1.0}
     assert (found.baseline.median, found.baseline.width, found.baseline.share) == (2.0, 1.0, 0.25)

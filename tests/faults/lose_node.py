@@ -7,9 +7,9 @@ from pathlib import Path
 
 import ray
 from ray.cluster_utils import Cluster
+from vae_study.api import run_study
 
-from pipeline.api import run_study
-from tests.faults.runs import SMALL, SPEC, ended
+from tests.faults.runs import CONFIG, SMALL, ended
 
 
 def busy(node_id: str) -> bool:
@@ -20,7 +20,7 @@ def busy(node_id: str) -> bool:
 
 def main(home: Path) -> None:
     """Run, and lose the second node."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     ray.init(address=cluster.address, log_to_driver=False)
     cluster.wait_for_nodes()
@@ -33,7 +33,7 @@ def main(home: Path) -> None:
 
     threading.Thread(target=lose, daemon=True).start()
     # One after another, so that some are left on each node once two have ended.
-    run_study(SPEC, [*SMALL, f"trials={sys.argv[2]}", "resources.trials_per_device=1"], home=home)
+    run_study(CONFIG, [*SMALL, f"trials={sys.argv[2]}", "resources.trials_per_device=1"], home=home)
     ray.shutdown()
     cluster.shutdown()
 

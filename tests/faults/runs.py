@@ -1,11 +1,7 @@
 """A study in a process of its own, to be killed, and what must hold of it afterwards."""
 
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -15,13 +11,15 @@ import optuna
 import pandas as pd
 import psutil
 from mlflow import MlflowClient
+from vae_study.api import load_study
+from vae_study.search.study_store import STATE_NAMES
+from vae_study.tracking import schema
+from vae_study.tracking.store import find_children, require_parent
 
-from pipeline.api import load_study
-from pipeline.search.store import STATE_NAMES
-from pipeline.tracking import layout
-from pipeline.tracking.store import find_children, require_parent
+from tests.command import Command
+from tests.waiting import command_line
 
-SPEC = Path(__file__).parents[2] / "search_spaces" / "digits.yaml"
+CONFIG = Path(__file__).parents[2] / "search_spaces" / "digits.yaml"
 TRIALS = 12
 # About a second of training a trial; some are stopped early. What is not told otherwise are twelve of them.
 SMALL = [
@@ -35,11 +33,9 @@ SMALL = [
 ]
 # Each stage costs a driver new workers.
 CONFIRMED = "confirm={top: 1, seeds: 1}"
-# A machine may be busy with other work; who waits in vain waits that long.
-PATIENCE_SECONDS = 600.0
 
 
-class Driver:
+class Driver(Command):
     """`vae-study run` or `resume` as a process of its own."""
 
     def __init__(
@@ -49,7 +45,7 @@ class Driver:
         more: Sequence[str] = (),
         ray: str | None = None,
         settings: Sequence[str] = (),
-        program: Sequence[str] = ("-m", "pipeline"),
+        change: Callable[[], None] | None = None,
     ):
         """Start it.
 
@@ -57,61 +53,36 @@ class Driver:
             home: Made where it is not there.
             words: The command; by default `run`.
             more: Further words of it.
-            ray: The address of a Ray to join; by default it starts its own.
+            ray: The address of a Ray of this process's to join; by default it starts its own.
             settings: What a `run` sets beside SMALL.
-            program: What Python is to run.
+            change: As of any command.
         """
         # Not in HOME, whose disk may be full.
         self.home, self.output = home, home.with_name(f"{home.name}.txt")
         home.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, *program, *(words or ("run", str(SPEC)))]
+        command = [*(words or ("run", str(CONFIG)))]
         for setting in () if words else (*SMALL, *settings):
             command += ["--set", setting]
         command += [*more, "--home", str(home), "--no-report", *(["--ray-address", ray] if ray else [])]
-        environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS",)}
-        with self.output.open("ab") as output:
-            # Whoever runs the tests in the background of a shell has Ctrl-C ignored.
-            self.process = subprocess.Popen(
-                command, stdout=output, stderr=output, env=environment, cwd=home, preexec_fn=_heed_ctrl_c
-            )
-        self.tree = psutil.Process(self.process.pid)
-
-    def wait(self) -> int:
-        """Its exit code."""
-        return self.process.wait(PATIENCE_SECONDS)
+        super().__init__(command, home, self.output, change)
+        self.tree = psutil.Process(self.pid)
+        # A Ray of one's own is beneath one, with the workers.
+        self._above_workers = psutil.Process() if ray else self.tree
 
     def kill(self) -> None:
         """No grace: neither handlers nor clean-up run."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        self.send_signal(signal.SIGKILL)
+        self.wait()
 
     def workers(self) -> list[psutil.Process]:
         """The worker processes that are in a trial."""
-        found = [child for child in self.tree.children(recursive=True) if _title(child).startswith("ray::")]
-        return [child for child in found if "VaeWorker" in _title(child) or "Trainable" in _title(child)]
+        found = self._above_workers.children(recursive=True)
+        found = [child for child in found if command_line(child).startswith("ray::")]
+        return [child for child in found if "VaeWorker" in command_line(child) or "Trainable" in command_line(child)]
 
     def text(self) -> str:
         """What it has printed so far."""
         return self.output.read_text(errors="replace")
-
-
-def _heed_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for something that another process does."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
-        time.sleep(0.1)
 
 
 def ended(home: Path, states: Sequence[str] = ("COMPLETE", "PRUNED", "FAIL")) -> int:
@@ -137,11 +108,11 @@ def check_invariants(home: Path, trials: int) -> None:
     client = MlflowClient(f"sqlite:///{home}/mlflow.db")
     parent = require_parent(client, "digits")
     children = find_children(client, parent)
-    assert [int(run.data.tags[layout.TRIAL]) for run in children] == list(range(trials))
+    assert [int(run.data.tags[schema.TRIAL]) for run in children] == list(range(trials))
     assert parent.info.status == "FINISHED"
     for trial, run in zip(stored, children, strict=True):
         state = STATE_NAMES[trial.state]
-        assert run.data.tags[layout.STATE] == state
+        assert run.data.tags[schema.STATE] == state
         assert run.info.status == ("FAILED" if state == "failed" else "FINISHED")
         assert run.data.params.keys() == trial.params.keys()
     _check_histories(client, home, children)
@@ -152,15 +123,15 @@ def _check_histories(client: MlflowClient, home: Path, children: list) -> None:
     record = load_study("digits", home=home)
     epochs = record.history.groupby("trial")["epoch"].apply(list)
     for run in children:
-        number = int(run.data.tags[layout.TRIAL])
+        number = int(run.data.tags[schema.TRIAL])
         if number not in epochs:
-            assert run.data.tags[layout.STATE] == "failed"
+            assert run.data.tags[schema.STATE] == "failed"
             continue
         assert epochs[number] == list(range(1, len(epochs[number]) + 1))
         points = Counter(point.step for point in client.get_metric_history(run.info.run_id, "val/reconstruction"))
         assert points == Counter(epochs[number])
-        if run.data.tags[layout.STATE] == "finished":
-            assert len(epochs[number]) == record.spec["training"]["epochs"]
+        if run.data.tags[schema.STATE] == "finished":
+            assert len(epochs[number]) == record.config["training"]["epochs"]
 
 
 def check_equal(home: Path, undisturbed: Path) -> None:

@@ -34,20 +34,20 @@ def soak(home: Path, trials: int, every_seconds: float, seed: int) -> None:
     driver = Driver(home, settings=[*SETTINGS, f"trials={trials}"])
     while True:
         # A driver that is killed while it starts would never come to train anything.
-        while driver.process.poll() is None and not driver.workers():
+        while driver.poll() is None and not driver.workers():
             time.sleep(0.2)
         kill_at = time.monotonic() + every_seconds
-        while driver.process.poll() is None and time.monotonic() < kill_at:
+        while driver.poll() is None and time.monotonic() < kill_at:
             time.sleep(0.2)
-        if driver.process.poll() is None:
+        if driver.poll() is None:
             killed = kill_something(driver, chance)
             sys.stdout.write(f"{time.monotonic() - started:5.0f} s  {ended(home):3d} ended  killed {killed}\n")
             sys.stdout.flush()
-        if driver.process.poll() == 0:
+        if driver.poll() == 0:
             break
-        if driver.process.poll() is not None:
-            assert driver.process.returncode == -signal.SIGKILL, driver.text()
-            again = ("resume", "digits") if (home / "digits" / "spec.json").exists() else ()
+        if driver.poll() is not None:
+            assert driver.poll() == -signal.SIGKILL, driver.text()
+            again = ("resume", "digits") if (home / "digits" / "config.json").exists() else ()
             driver = Driver(home, *again, settings=[*SETTINGS, f"trials={trials}"])
     check_invariants(home, trials)
     sys.stdout.write(f"{time.monotonic() - started:5.0f} s  every invariant holds after {trials} trials\n")

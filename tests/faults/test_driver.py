@@ -5,10 +5,14 @@ import signal
 import time
 
 import psutil
+import pytest
 from mlflow import MlflowClient
+from vae_study.tracking.store import find_children, require_parent
 
-from pipeline.tracking.store import find_children, require_parent
-from tests.faults.runs import CONFIRMED, TRIALS, Driver, check_equal, check_invariants, ended, study_of, until
+from tests.faults.runs import CONFIRMED, TRIALS, Driver, check_equal, check_invariants, ended, study_of
+from tests.waiting import PATIENCE_SECONDS, until
+
+pytestmark = pytest.mark.processes
 
 ONE_BY_ONE = ("--concurrency", "1")
 RESUME = ("resume", "digits", *ONE_BY_ONE)
@@ -30,10 +34,10 @@ def test_a_study_whose_driver_is_killed_at_five_moments_ends_as_if_undisturbed(u
 def test_ctrl_c_saves_what_runs_and_says_how_to_go_on(undisturbed, ray_address, tmp_path):
     driver = Driver(tmp_path, more=ONE_BY_ONE, ray=ray_address, settings=["trials=4"])
     until(lambda: ended(tmp_path) >= 1, "a trial has ended")
-    driver.process.send_signal(signal.SIGINT)
+    driver.send_signal(signal.SIGINT)
     assert driver.wait() == 1
     assert "running trials are being saved" in driver.text()
-    assert "go on with: vae-study resume digits" in driver.text()
+    assert "continue with: vae-study resume digits" in driver.text()
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     statuses = {run.info.status for run in find_children(client, require_parent(client, "digits"))}
     assert "RUNNING" not in statuses
@@ -43,16 +47,16 @@ def test_ctrl_c_saves_what_runs_and_says_how_to_go_on(undisturbed, ray_address, 
     check_equal(tmp_path, undisturbed)
 
 
-def test_ctrl_c_twice_ends_at_once_and_resume_still_works(undisturbed, tmp_path):
+def test_ctrl_c_twice_ends_at_once_and_resume_still_works(undisturbed, ray_address, tmp_path):
     driver = Driver(tmp_path, more=ONE_BY_ONE, settings=["trials=3"])
     until(lambda: ended(tmp_path) >= 1, "a trial has ended")
-    driver.process.send_signal(signal.SIGINT)
+    driver.send_signal(signal.SIGINT)
     until(lambda: "Ctrl-C again" in driver.text(), "the first Ctrl-C is seen")
-    driver.process.send_signal(signal.SIGINT)
+    driver.send_signal(signal.SIGINT)
     assert driver.wait() == 1
-    assert "stopped at once; go on with: vae-study resume digits" in driver.text()
+    assert "stopped at once; continue with: vae-study resume digits" in driver.text()
     assert "Traceback" not in driver.text()
-    again = Driver(tmp_path, *RESUME)
+    again = Driver(tmp_path, *RESUME, ray=ray_address)
     assert again.wait() == 0, again.text()
     check_invariants(tmp_path, 3)
     check_equal(tmp_path, undisturbed)
@@ -64,12 +68,12 @@ def test_ctrl_c_while_ray_starts_ends_it_too(tmp_path):
     until((tmp_path / "mlflow.db").exists, "MLflow is opened")
     # Its children's own children notice within a minute that they are alone.
     processes = driver.tree.children()
-    driver.process.send_signal(signal.SIGINT)
+    driver.send_signal(signal.SIGINT)
     assert driver.wait() == 1
     has_begun = (tmp_path / "digits").exists()
     assert ("vae-study resume digits" if has_begun else "stopped at once; it had not begun") in driver.text()
     assert "Traceback" not in driver.text()
-    _, left = psutil.wait_procs(processes, timeout=20)
+    _, left = psutil.wait_procs(processes, timeout=PATIENCE_SECONDS)
     assert [process.cmdline() for process in left] == []
 
 
@@ -79,13 +83,13 @@ def test_a_second_driver_is_refused_until_the_first_is_dead(ray_address, tmp_pat
     until(lambda: ended(tmp_path) >= 1, "a trial has ended")
     second = Driver(tmp_path, *RESUME, ray=ray_address)
     assert second.wait() == 2
-    assert f"is being run by pid {first.process.pid} on host" in second.text()
-    assert first.process.poll() is None
+    assert f"is being run by pid {first.pid} on host" in second.text()
+    assert first.poll() is None
     first.kill()
     before = ended(tmp_path)
     third = Driver(tmp_path, *RESUME, ray=ray_address)
-    until(lambda: ended(tmp_path) > before or third.process.poll() is not None, "the third goes on")
-    third.process.send_signal(signal.SIGTERM)
+    until(lambda: ended(tmp_path) > before or third.poll() is not None, "the third goes on")
+    third.send_signal(signal.SIGTERM)
     assert third.wait() == 1, third.text()
     assert "running trials are being saved" in third.text()
     assert study_of(tmp_path).user_attrs["driver"] is None

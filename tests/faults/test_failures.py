@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from vae_study.api import load_study, run_study
+from vae_study.errors import StudyError
 
-from pipeline.api import load_study, run_study
-from pipeline.errors import StudyError
-from tests.faults.runs import SPEC, check_invariants, study_of
+from tests.faults.runs import CONFIG, check_invariants, study_of
 
 TOO_MUCH, IMPOSSIBLE = 2**40, 2**62
 QUICK = ["training.epochs=2", "confirm=null", "model.network.hidden=null", "sampler.kind=random"]
@@ -24,7 +24,7 @@ def mixed(ray_session, tmp_path_factory):
     home = tmp_path_factory.mktemp("mixed")
     rates = ["training.learning_rate=null", "search.training.learning_rate={choices: [0.001, 0.001, 1.0e+20]}"]
     first = "enqueue=[{network.hidden: [16], training.learning_rate: 0.001}]"
-    run_study(SPEC, [*QUICK, hidden(16, TOO_MUCH, IMPOSSIBLE), *rates, first, "trials=16"], home=home)
+    run_study(CONFIG, [*QUICK, hidden(16, TOO_MUCH, IMPOSSIBLE), *rates, first, "trials=16"], home=home)
     return home
 
 
@@ -61,17 +61,17 @@ def test_the_sampler_is_told_of_failures_as_failures(mixed):
 def test_three_first_trials_that_fail_alike_end_the_study_which_can_go_on(ray_session, tmp_path):
     first = [f"{{network.hidden: [{IMPOSSIBLE}], beta: {beta}}}" for beta in (1.0, 2.0, 3.0)]
     settings = [*QUICK, hidden(16, IMPOSSIBLE), "trials=6"]
-    with pytest.raises(StudyError, match=r"first 3 trials failed alike \(error\): RuntimeError: Storage size"):
-        run_study(SPEC, [*settings, f"enqueue=[{', '.join(first)}]"], home=tmp_path, concurrency=1)
+    with pytest.raises(StudyError, match=r"3 trials failed in the same way \(error\): RuntimeError: Storage size"):
+        run_study(CONFIG, [*settings, f"enqueue=[{', '.join(first)}]"], home=tmp_path, concurrency=1)
     assert study_of(tmp_path).trials[-1].number < 5
-    run_study(SPEC, settings, home=tmp_path, concurrency=1)
+    run_study(CONFIG, settings, home=tmp_path, concurrency=1)
     check_invariants(tmp_path, 6)
 
 
 def test_a_trial_that_did_not_fit_runs_once_more_with_nothing_beside_it(ray_session, tmp_path):
     """The searched widths cost so much memory that it shows in the order of the ends: those come last."""
     first = f"enqueue=[{{network.hidden: [{TOO_MUCH}]}}, {{network.hidden: [16]}}]"
-    run_study(SPEC, [*QUICK, hidden(16, TOO_MUCH), first, "trials=5"], home=tmp_path)
+    run_study(CONFIG, [*QUICK, hidden(16, TOO_MUCH), first, "trials=5"], home=tmp_path)
     trials = {trial.number: trial for trial in study_of(tmp_path).get_trials()}
     too_wide = [trial for trial in trials.values() if trial.user_attrs.get("failure") == "out_of_memory"]
     others = [trial for trial in trials.values() if trial not in too_wide]

@@ -6,18 +6,19 @@ import time
 import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
+from vae_study.api import pending_records
+from vae_study.cli import main
+from vae_study.tracking import schema, writer
+from vae_study.tracking.store import find_children, find_parent, open_client, require_parent
 
-from pipeline.api import waiting_records
-from pipeline.cli import main
-from pipeline.tracking import layout
-from pipeline.tracking.store import find_children, find_parent, open_client, require_parent
-from tests.faults.runs import CONFIRMED, TRIALS, Driver, ended, until
+from tests.faults.runs import CONFIRMED, TRIALS, Driver, ended
 from tests.tracking.servers import Proxy, Server
+from tests.waiting import until
+
+pytestmark = pytest.mark.processes
 
 SECONDS_AWAY = 20.0
 PAGE = b"<html>Internal server error</html>"
-# A driver whose patience with a server that stays away is short.
-IMPATIENT = "from pipeline.tracking import writer; writer.PATIENCE_SECONDS = 4; from pipeline.cli import main; main()"
 # The one metric that is measured by a clock.
 CLOCK = "time/epoch_seconds"
 
@@ -37,6 +38,8 @@ def server(started):
     earlier = find_parent(client, "digits")
     if earlier is not None:
         client.delete_run(earlier.info.run_id)
+    for model in client.search_registered_models():
+        client.delete_registered_model(model.name)
     return started
 
 
@@ -49,11 +52,11 @@ def told(client):
 
 
 def key_of(run):
-    return run.data.tags[layout.UID].partition("/")[2]
+    return run.data.tags[schema.UID].partition("/")[2]
 
 
 def state_of(run):
-    return {name: run.data.tags.get(name) for name in (layout.STATE, layout.FAILURE, layout.FEASIBLE, layout.TRIAL)}
+    return {name: run.data.tags.get(name) for name in (schema.STATE, schema.FAILURE, schema.FEASIBLE, schema.TRIAL)}
 
 
 def points(client, run):
@@ -66,19 +69,24 @@ def check_told(client, undisturbed, trials, confirmations=0):
     """The beginning of the undisturbed study is there, as long as this one was to be."""
     expected, there = told(MlflowClient(f"sqlite:///{undisturbed}/mlflow.db")), told(client)
     seeds = [key for key in there if "seed" in key]
-    assert there.keys() - seeds == {layout.trial_name(number) for number in range(trials)}
+    assert there.keys() - seeds == {schema.trial_name(number) for number in range(trials)}
     assert len(seeds) == confirmations
     for key, run in there.items():
         assert run == expected[key], key
     assert sum(len(history) for *_, metrics in there.values() for history in metrics.values()) > 1000
 
 
-def begun(home, uri, ray_address, *settings, program=("-m", "pipeline")):
+def be_impatient():
+    """Have a driver wait for a server that stays away for a short time only."""
+    writer.PATIENCE_SECONDS = 4
+
+
+def begun(home, uri, ray_address, *settings, change=None):
     """A study that has got as far as its second trial's end."""
     more = ("--concurrency", "1", "--tracking-uri", uri)
-    driver = Driver(home, more=more, ray=ray_address, settings=settings, program=program)
-    until(lambda: ended(home) >= 2 or driver.process.poll() is not None, "two trials have ended")
-    assert driver.process.poll() is None, driver.text()
+    driver = Driver(home, more=more, ray=ray_address, settings=settings, change=change)
+    until(lambda: ended(home) >= 2 or driver.poll() is not None, "two trials have ended")
+    assert driver.poll() is None, driver.text()
     return driver
 
 
@@ -86,11 +94,11 @@ def test_a_server_that_was_away_for_twenty_seconds_has_everything_once(undisturb
     home = tmp_path / "home"
     driver = begun(home, server.uri, ray_address, CONFIRMED)
     server.kill()
-    until(lambda: waiting_records("digits", home) > 0, "records wait")
+    until(lambda: pending_records("digits", home) > 0, "pending records")
     time.sleep(SECONDS_AWAY)
     server.start()
     assert driver.wait() == 0, driver.text()
-    assert waiting_records("digits", home) == 0
+    assert pending_records("digits", home) == 0
     check_told(open_client(server.uri), undisturbed, TRIALS, confirmations=1)
 
 
@@ -98,17 +106,17 @@ def test_what_a_server_that_never_comes_back_missed_is_brought_to_another_one_by
     undisturbed, ray_address, server, tmp_path
 ):
     home = tmp_path / "home"
-    driver = begun(home, server.uri, ray_address, "trials=6", program=("-c", IMPATIENT))
+    driver = begun(home, server.uri, ray_address, "trials=6", change=be_impatient)
     server.kill()
     assert driver.wait() == 1
     assert "the study is done, but MLflow" in driver.text()
     assert "vae-study sync digits" in driver.text()
-    assert waiting_records("digits", home) > 0
+    assert pending_records("digits", home) > 0
     assert ended(home) == 6
     other = f"sqlite:///{tmp_path}/other.db"
     done = CliRunner().invoke(main, ["sync", "digits", "--home", str(home), "--tracking-uri", other])
     assert done.exit_code == 0, done.output
-    assert waiting_records("digits", home) == 0
+    assert pending_records("digits", home) == 0
     check_told(open_client(other), undisturbed, 6)
 
 
@@ -123,7 +131,7 @@ def test_a_server_that_fails_at_every_other_request_has_everything_once(
         monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{wait}", "0")
 
     def fate(*_):
-        is_over = ended(home) == 6 and waiting_records("digits", home) == 0
+        is_over = ended(home) == 6 and pending_records("digits", home) == 0
         if not ended(home) or is_over or chance.random() < 0.5:
             return None
         failures.append(1)

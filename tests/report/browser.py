@@ -11,12 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.waiting import PATIENCE_SECONDS
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND", "--force-color-profile=srgb",
 )  # fmt: skip
-SECONDS = 30.0
 
 
 class Browser:
@@ -46,7 +47,7 @@ class Browser:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
             self.call("Browser.close", of_tab=False)
-            self.process.wait(SECONDS)
+            self.process.wait(PATIENCE_SECONDS)
         finally:
             self.process.kill()
         os.close(self.writer)
@@ -67,7 +68,7 @@ class Browser:
         message = {"id": self.number, "method": method, "params": parameters}
         message |= {"sessionId": self.session} if of_tab else {}
         os.write(self.writer, json.dumps(message).encode() + b"\0")
-        until = time.monotonic() + SECONDS
+        until = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < until:
             for answer in self._messages():
                 if answer.get("id") == self.number:
@@ -124,7 +125,7 @@ class Browser:
 
     def until(self, holds: Callable[[], bool], what: str) -> None:
         """Until something holds, which may depend on what the browser tells meanwhile."""
-        until = time.monotonic() + SECONDS
+        until = time.monotonic() + PATIENCE_SECONDS
         while not holds():
             assert time.monotonic() < until, f"{what}: {self.complaints}"
             time.sleep(0.03)

@@ -1,27 +1,40 @@
 """Studies that several tests look at, made once."""
 
+import pickle
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-from pipeline.report import write_report
-from pipeline.tracking.record import StudyRecord
+from vae_study.report import figure, write_report
+from vae_study.report.figure import Figure
+from vae_study.tracking.record import StudyRecord
 
 from .detectors import compared, in_units
 from .families import confirmed, looked_into
 from .studies import study, table_study
 
 
+@pytest.fixture(scope="session", autouse=True)
+def picture() -> Iterator[Callable[[Figure[Any], Any], bytes]]:
+    """The product's own way to draw; during the tests, figures of equal numbers are drawn once."""
+    draw, drawn = figure.picture, dict[tuple[str, bytes], bytes]()
+
+    def once(one: Figure[Any], numbers: Any) -> bytes:
+        key = one.name, pickle.dumps(numbers)
+        if key not in drawn:
+            drawn[key] = draw(one, numbers)
+        return drawn[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figure, "picture", once)
+        yield draw
+
+
 @pytest.fixture(scope="session")
 def digits() -> StudyRecord:
     """A study of images with labelled anomalies, further seeds, a look into the code and detectors compared."""
     return confirmed(compared(looked_into(study())))
-
-
-@pytest.fixture(scope="session")
-def earlier() -> StudyRecord:
-    """The same of a version that compared nothing and kept one score's AUROC only."""
-    return confirmed(looked_into(study()))
 
 
 @pytest.fixture(scope="session")

@@ -8,20 +8,20 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm
 from sklearn.datasets import load_breast_cancer, load_digits
-
-from pipeline.anomaly import BASELINE, SCORES, auroc, interval, operating_points
-from pipeline.choosing import choose
-from pipeline.choosing.comparison import ABOUT, compare, detectors
-from pipeline.data import Preprocessing
-from pipeline.data.table import Table
-from pipeline.report.tables.frontier import frontier
-from pipeline.spec import DataSpec
-from pipeline.tracking.record import ChampionRecord, StudyRecord
+from vae_study.anomaly.detection import auroc, interval, operating_points
+from vae_study.config.data import DataConfig
+from vae_study.data import Preprocessing
+from vae_study.data.table import Table
+from vae_study.metrics import BASELINE, SCORES
+from vae_study.report.frontier import frontier
+from vae_study.selection.comparison import ABOUT, candidates, compare
+from vae_study.selection.ranking import choose
+from vae_study.tracking.record import ChampionRecord, StudyRecord
 
 # How far apart each score puts anomalies and normals, in parts of how far the model could.
 GAIN = dict(zip(SCORES, (0.9, 1.0, 0.25, 1.0, 0.95, 1.3, -0.2, 1.15), strict=True))
 TOP = 10
-SPEC: dict[str, Any] = {"source": "breast_cancer", "missing": "median", "categories": {"rare": 0.0}}
+CONFIG: dict[str, Any] = {"source": "breast_cancer", "missing": "median", "categories": {"rare": 0.0}}
 Rows = NDArray[np.float32]
 
 
@@ -30,24 +30,24 @@ def compared(record: StudyRecord, score: str | None = None, by: str | None = Non
 
     Args:
         record: A study.
-        score: The anomaly score that the spec insists on.
+        score: The anomaly score that the config insists on.
         by: The champion's rule; by default as it was.
     """
     assert record.champion is not None
     rule = by or record.champion.rule
-    rows = record.champion.scores[ABOUT].reset_index(drop=True)
+    rows = record.champion.scores.filter(items=ABOUT).reset_index(drop=True)
     finished = record.trials[record.trials["state"] == "finished"]
     frames = {int(row["trial"]): scored(rows, row) for row in finished.to_dict("records")}
     trials = with_areas(record.trials, frames, score or "elbo")
-    spec = {**record.spec, "anomaly": {"score": score}, "champion": {"by": rule}}
+    config = {**record.config, "anomaly": {"score": score}, "champion": {"by": rule}}
     best = choose(trials, rule, score)
     assert best is not None
     members = frontier(replace(record, trials=trials))["trial"].tolist()
     raw = rows.assign(**{BASELINE: scored(rows, {"trial": 9999, "val/auroc": 0.86})["reconstruction"]})
-    choices, scores = compare(detectors(trials, members, "val/elbo", score, 5), frames.__getitem__, raw)
+    choices, scores = compare(candidates(trials, members, "val/elbo", score, 5), frames.__getitem__, raw, rule)
     champion = replace(record.champion, trial=best.trial, rule=rule, score=best.score, scores=frames[best.trial])
     return replace(
-        record, spec=spec, trials=trials, choices=choices, detectors=scores, champion=explained(champion, images_of)
+        record, config=config, trials=trials, choices=choices, detectors=scores, champion=explained(champion, images_of)
     )
 
 
@@ -114,11 +114,11 @@ def images_of(place_T: NDArray[np.int64]) -> tuple[Rows, Rows]:
     return images[place_T], images.mean(axis=0)
 
 
-def in_units(record: StudyRecord, **spec: Any) -> StudyRecord:
+def in_units(record: StudyRecord, **config: Any) -> StudyRecord:
     """A compared study of a table, whose record keeps the way back to the user's units."""
     assert record.champion is not None
     table = tumours()
-    fitted = Preprocessing.fit(table, np.arange(200, 400), DataSpec(**{**SPEC, **spec}))
+    fitted = Preprocessing.fit(table, np.arange(200, 400), DataConfig(**{**CONFIG, **config}))
     x_ND = fitted.transform(table)
     data = {
         **record.data,

@@ -4,8 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-
-from pipeline.tracking.record import StudyRecord
+from vae_study.tracking.record import StudyRecord
 
 ACTIVE_UNITS = {"metric": "val/active_units", "at_least": 4.0, "at_most": None}
 KL = {"metric": "val/kl", "at_least": None, "at_most": 25.0}
@@ -25,15 +24,15 @@ def eventful(record: StudyRecord, constraints: tuple[dict[str, Any], ...] = (ACT
         preemptions=np.where(record.trials["trial"].isin([3, 8]), record.trials["trial"] // 3, 0),
         reason=record.trials["failure"].map(REASONS),
     )
-    spec = {
-        **record.spec,
-        "training": {**record.spec["training"], "epochs": int(record.history.groupby("trial").size().max())},
+    config = {
+        **record.config,
+        "training": {**record.config["training"], "epochs": int(record.history.groupby("trial").size().max())},
         "early_stopping": {"kind": "pareto", "metric": None, "reduction_factor": 3, "min_epochs": 4},
         "constraints": [dict(constraint) for constraint in constraints],
         "enqueue": [{"beta": 1.0}, {"beta": 4.0}],
         "warm_start": "older <b>",
     }
-    return replace(record, trials=trials, spec=spec)
+    return replace(record, trials=trials, config=config)
 
 
 def keeps(row: dict[Any, Any], constraint: dict[str, Any]) -> bool:

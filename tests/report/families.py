@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from vae_study.selection.ranking import ranked
+from vae_study.tracking.record import ChampionRecord, StudyRecord
 
-from pipeline.choosing import ranked
-from pipeline.tracking.record import ChampionRecord, StudyRecord
-
-from .studies import SPEC, study
+from .studies import CONFIG, study
 
 RATES = ("train/kl", "val/kl", "val/elbo", "test/kl", "test/elbo", "test/iwae", "train/kl_weight")
 
@@ -21,7 +20,7 @@ def confirmed(record: StudyRecord, top: int = 4, seeds: int = 3) -> StudyRecord:
     finished = record.trials[record.trials["state"] == "finished"]
     best = finished.sort_values(rule, ascending=rule == "val/reconstruction").head(top)
     if record.champion.score is not None:
-        picks = ranked(finished, rule, record.spec["anomaly"]["score"])[:top]
+        picks = ranked(finished, rule, record.config["anomaly"]["score"])[:top]
         best = finished.set_index("trial", drop=False).loc[[pick.trial for pick in picks]]
     metrics = [name for name in best.columns if name.startswith(("val", "test")) and best[name].notna().all()]
     rows = [
@@ -29,16 +28,16 @@ def confirmed(record: StudyRecord, top: int = 4, seeds: int = 3) -> StudyRecord:
         for _, row in best.iterrows()
         for seed in range(1, seeds + 1)
     ]
-    spec = {**record.spec, "confirm": {"top": top, "seeds": seeds}}
-    return replace(record, spec=spec, confirmations=pd.DataFrame(rows))
+    config = {**record.config, "confirm": {"top": top, "seeds": seeds}}
+    return replace(record, config=config, confirmations=pd.DataFrame(rows))
 
 
 def looked_into(record: StudyRecord, labels: int = 9, dimensions: int = 8) -> StudyRecord:
     """With the arrays and metrics that describe the chosen model's code."""
     assert record.champion is not None
-    spec = {**record.spec, "diagnostics": {"latent_map": "pca", "probe_labels": 0.1}}
+    config = {**record.config, "diagnostics": {"latent_map": "pca", "probe_labels": 0.1}}
     trials = record.trials.assign(**{"test/probe_accuracy": 0.9132})
-    return replace(record, spec=spec, trials=trials, champion=_with_code(record.champion, labels, dimensions))
+    return replace(record, config=config, trials=trials, champion=_with_code(record.champion, labels, dimensions))
 
 
 def _with_code(champion: ChampionRecord, labels: int, dimensions: int) -> ChampionRecord:
@@ -71,9 +70,9 @@ def without_rate(
     record = looked_into(study(**options))
     assert record.champion is not None
     goals = [{"metric": metric, "direction": "minimize"} for metric in objectives]
-    spec = {**record.spec, "objectives": goals, "champion": {"by": "val/reconstruction"}}
-    search = {"latent_dim": SPEC["search"]["latent_dim"]}
-    spec |= {"model": {**SPEC["model"], "family": "autoencoder"}, "search": search}
+    config = {**record.config, "objectives": goals, "champion": {"by": "val/reconstruction"}}
+    search = {"latent_dim": CONFIG["search"]["latent_dim"]}
+    config |= {"model": {**CONFIG["model"], "family": "autoencoder"}, "search": search}
     trials, history = (
         frame.drop(columns=[*RATES, "beta"], errors="ignore") for frame in (record.trials, record.history)
     )
@@ -85,7 +84,7 @@ def without_rate(
         kl_per_dimension_R=np.zeros(0),
     )  # fmt: skip
     reference = dict(zip(objectives, (60.0, 12.0), strict=False))
-    record = replace(record, spec=spec, trials=trials, history=history, champion=champion, reference=reference)
+    record = replace(record, config=config, trials=trials, history=history, champion=champion, reference=reference)
     return confirmed(record)
 
 
@@ -98,8 +97,8 @@ def discrete(**options: Any) -> StudyRecord:
     trials = trials.assign(**{"val/elbo": -trials["val/reconstruction"] - trials["val/kl"]})
     trials = trials.assign(**{"test/perplexity": 37.2, "val/perplexity": 36.0, "val/collapsed": 0.0})
     champion = replace(record.champion, kl_per_dimension_R=np.full(8, np.log(64)))
-    spec = {**record.spec, "model": {**SPEC["model"], **family}}
-    return replace(record, spec=spec, trials=trials, champion=champion)
+    config = {**record.config, "model": {**CONFIG["model"], **family}}
+    return replace(record, config=config, trials=trials, champion=champion)
 
 
 def mixed_families(**options: Any) -> StudyRecord:
@@ -111,5 +110,5 @@ def mixed_families(**options: Any) -> StudyRecord:
     trials = record.trials.assign(
         family=family, **{"val/kl": kl, "val/elbo": -record.trials["val/reconstruction"] - kl}
     )
-    spec = {**record.spec, "search": {"family": {"choices": ["vae", "autoencoder"]}, **record.spec["search"]}}
-    return replace(record, spec=spec, trials=trials)
+    config = {**record.config, "search": {"family": {"choices": ["vae", "autoencoder"]}, **record.config["search"]}}
+    return replace(record, config=config, trials=trials)

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-
-from pipeline.anomaly import SCORES
-from pipeline.tracking.record import StudyRecord
+from vae_study.metrics import SCORES
+from vae_study.tracking.record import StudyRecord
 
 from .detectors import compared, in_units
 from .eventful import ACTIVE_UNITS, KL, eventful
 from .families import confirmed, discrete, looked_into, mixed_families, without_rate
-from .studies import SPEC, study, table_study
+from .studies import CONFIG, study, table_study
 
 NASTY = 'λ <script>alert(1)</script> | `x` "q" & $\\frac{1}$ 数'
 
@@ -47,10 +46,10 @@ def nasty() -> StudyRecord:
     champion = replace(champion, scores=champion.scores.rename(columns={"elbo": NASTY}), rule=NASTY)
     trials = record.trials.assign(**{"free_bits.kind": NASTY, "failure": NASTY, "state": "failed", NASTY: 1.0})
     trials.loc[:4, "state"] = "finished"
-    spec = {**SPEC, "study": NASTY, "search": {**SPEC["search"], NASTY: {"low": 1, "high": 2}}}
+    config = {**CONFIG, "study": NASTY, "search": {**CONFIG["search"], NASTY: {"low": 1, "high": 2}}}
     data = {**record.data, "source": NASTY, "image_shape": None, "feature_names": [NASTY] * 3}
     return replace(
-        record, name=NASTY, spec=spec, data=data, trials=trials, champion=champion, environment={NASTY: NASTY}
+        record, name=NASTY, config=config, data=data, trials=trials, champion=champion, environment={NASTY: NASTY}
     )
 
 
@@ -75,7 +74,7 @@ def bare() -> StudyRecord:
     none = np.empty((0, 0), np.float32)
     champion = replace(record.champion, scores=record.champion.scores.head(0), inputs_ND=none, reconstructions_ND=none,
                        input_is_anomaly_N=np.empty(0, bool), samples_MD=none)  # fmt: skip
-    return replace(record, champion=champion, spec={}, data={}, environment={}, reference={})
+    return replace(record, champion=champion, config={}, data={}, environment={}, reference={})
 
 
 def empty() -> StudyRecord:
@@ -218,8 +217,8 @@ def many() -> StudyRecord:
     place = np.arange(5000) * 0.6180339887 % 1
     steps = {"beta": 0.05 * 400**place, "val/kl": 20 * (1 - place), "val/reconstruction": 15 + 10 * place}
     trials = frames["trials"].assign(**steps, **{"val/elbo": -15 - 10 * place - 20 * (1 - place)})
-    spec = {**SPEC, "search": {name: SPEC["search"][name] for name in ("beta", "latent_dim")}}
-    return replace(record, spec=spec, trials=trials, history=frames["history"])
+    config = {**CONFIG, "search": {name: CONFIG["search"][name] for name in ("beta", "latent_dim")}}
+    return replace(record, config=config, trials=trials, history=frames["history"])
 
 
 def just_begun() -> StudyRecord:
@@ -230,7 +229,7 @@ def just_begun() -> StudyRecord:
 
 ODD: dict[str, tuple[Callable[[], StudyRecord], str]] = {
     "one trial": (lambda: study(trials=1, epochs=4), "1 of 1 finished trial is on the frontier"),
-    "none finished": (lambda: in_state("stopped"), "No trial is on the frontier yet"),
+    "none finished": (lambda: in_state("pruned"), "No trial is on the frontier yet"),
     "all failed": (lambda: in_state("failed", "diverged"), "10 of 10 trials failed"),
     "running": (lambda: in_state("running"), "10 trials still running"),
     "no labels": (lambda: study(trials=10, epochs=6, labels=False), "labelled anomalies are needed"),
@@ -240,12 +239,12 @@ ODD: dict[str, tuple[Callable[[], StudyRecord], str]] = {
     "mixed parameters": (mixed, "finished"),
     "constant": (constant, "finished"),
     "bare": (bare, "no reference point"),
-    "empty": (empty, "No trial has begun yet."),
+    "empty": (empty, "No trial has started yet."),
     "infinite": (infinite, "finished"),
-    "point code": (lambda: without_rate(trials=10, epochs=6), "of an autoencoder on digits"),
+    "deterministic code": (lambda: without_rate(trials=10, epochs=6), "of an autoencoder on digits"),
     "one objective and no labels": (
         lambda: without_rate(("val/reconstruction",), trials=10, epochs=6, labels=False),
-        "the chosen trial’s validation reconstruction is",
+        "the chosen trial’s mean validation reconstruction is",
     ),
     "discrete": (lambda: discrete(trials=10, epochs=6), "37.2 of 64 entries"),
     "families": (lambda: mixed_families(trials=10, epochs=6), "2 model families (a variational autoencoder and an"),
@@ -258,28 +257,31 @@ ODD: dict[str, tuple[Callable[[], StudyRecord], str]] = {
     "one further seed": (lambda: confirmed(study(trials=10, epochs=6), top=2, seeds=1), "Over 2 seeds"),
     "seeds without values": (lambda: lost_seeds(all_of_them=True), "trained once"),
     "seeds with a value lost": (lambda: lost_seeds(all_of_them=False), "Over 3 seeds"),
-    "no anomaly in test": (unlabelled_test, "it has no test AUROC: no labelled anomaly among the examples"),
+    "no anomaly in test": (unlabelled_test, "It has no test AUROC: no labelled anomaly among the examples"),
     "no labels, compared": (
         lambda: compared(study(trials=10, epochs=6, labels=False)),
-        "was chosen by validation ELBO, scored by negative",
+        "was chosen by validation ELBO. Its anomaly score is negative ELBO",
     ),
     "huge scores": (huge, "overflow (3.4e+38)"),
-    "huge images": (huge_images, "The rows of the table above"),
+    "huge images": (huge_images, "The rows of the table"),
     "one row": (one_row, "no labelled anomaly among the examples"),
     "strange labels": (strange_labels, "Values are in the units of the data"),
     "garbled": (garbled, "Values are as the network sees them, scaled"),
-    "point code, compared": (lambda: compared(without_rate(trials=10, epochs=6)), "scores with a KL in them are left"),
-    "none feasible": (infeasible, "No finished trial keeps the constraints (validation KL at most −1 nats), so every"),
+    "deterministic code, compared": (
+        lambda: compared(without_rate(trials=10, epochs=6)),
+        "the scores that contain a KL are left out",
+    ),
+    "none feasible": (infeasible, "No finished trial satisfies the constraints (validation KL at most −1 nats). Every"),
     "none feasible, one objective": (
         lambda: eventful(
             without_rate(("val/reconstruction",), trials=10, epochs=6), ({**ACTIVE_UNITS, "at_least": 99},)
         ),
-        "No finished trial keeps the constraints, so there is no hypervolume yet.",
+        "No finished trial satisfies the constraints, so there is no hypervolume yet.",
     ),
     "many reasons": (failing, "other reasons"),
     "interrupted": (interrupted, "4 trials waiting to be resumed"),
-    "5,000 trials": (many, "Of the searched parameters beta matters most"),
-    "just begun": (just_begun, "No trial has begun yet."),
+    "5,000 trials": (many, "Of the searched parameters, beta matters most"),
+    "just begun": (just_begun, "No trial has started yet."),
     "only normals": (lambda: one_class(False), "No anomaly is labelled in the test split."),
     "only anomalies": (lambda: one_class(True), "not known on the test split: no normal example."),
 }

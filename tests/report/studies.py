@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.datasets import load_breast_cancer, load_digits
+from vae_study.tracking.record import ChampionRecord, StudyRecord
 
-from pipeline.tracking.record import ChampionRecord, StudyRecord
-
-SPEC: dict[str, Any] = {
+CONFIG: dict[str, Any] = {
     "study": "digits",
     "data": {
         "source": "digits",
@@ -49,7 +48,7 @@ def study(trials: int = 64, epochs: int = 60, seed: int = 0, labels: bool = True
     champion = _champion(frame, random, labels)
     return StudyRecord(
         name="digits",
-        spec=SPEC,
+        config=CONFIG,
         data=_data("digits", 64, (8, 8), [f"pixel_{i}" for i in range(64)]),
         environment={"python": "3.11.7", "torch": "2.13.0", "vae-study": "0.1.0", "optuna": "5.0.0"},
         trials=frame,
@@ -100,7 +99,7 @@ def _data(source: str, features: int, shape: tuple[int, int] | None, names: list
 
 def _configuration(random: np.random.Generator, trial: int) -> dict[str, Any]:
     schedule = str(random.choice(["none", "linear", "cyclical"]))
-    state = "finished" if trial == 0 else str(random.choice(["finished", "stopped", "failed"], p=[0.74, 0.2, 0.06]))
+    state = "finished" if trial == 0 else str(random.choice(["finished", "pruned", "failed"], p=[0.74, 0.2, 0.06]))
     return {
         "trial": trial,
         "state": state,
@@ -115,7 +114,7 @@ def _configuration(random: np.random.Generator, trial: int) -> dict[str, Any]:
 
 
 def _history(random: np.random.Generator, row: dict[str, Any], epochs: int, labels: bool) -> pd.DataFrame:
-    length = {"finished": epochs, "stopped": max(1, epochs // 3), "failed": max(1, epochs // 10)}[row["state"]]
+    length = {"finished": epochs, "pruned": max(1, epochs // 3), "failed": max(1, epochs // 10)}[row["state"]]
     epoch = np.arange(length)
     kl_end = (5 + 30 * (1 - np.exp(-row["latent_dim"] / 8))) / (1 + row["beta"] ** 1.1) * random.uniform(0.75, 1.1)
     kl_end = 0.01 if kl_end < 1.6 else kl_end

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from vae_study.api import build_report
+from vae_study.report import build
+from vae_study.tracking import schema, uploader
+from vae_study.tracking.schema import CHAMPION_ALIAS, MODEL_NAME
+from vae_study.tracking.store import open_client, require_parent
+from vae_study.tracking.study import sync
 
-from pipeline.api import build_report
-from pipeline.report import cache
-from pipeline.tracking import layout, uploader
-from pipeline.tracking.models.names import CHAMPION, NAME
-from pipeline.tracking.store import open_client, require_parent
-from pipeline.tracking.sync import sync
 from tests.tracking import stored
 
 from .page import bytes_of, page_of
@@ -73,14 +73,14 @@ def promote(shelf: Shelf) -> None:
     parent = require_parent(shelf.client, shelf.record.name)
     name = shelf.record.name
     shelf.client.create_registered_model(name)
-    version = shelf.client.create_model_version(name, str(shelf.place), parent.info.run_id, {NAME: "trial-0003"})
-    shelf.client.set_registered_model_alias(name, CHAMPION, version.version)
+    version = shelf.client.create_model_version(name, str(shelf.place), parent.info.run_id, {MODEL_NAME: "trial-0003"})
+    shelf.client.set_registered_model_alias(name, CHAMPION_ALIAS, version.version)
 
 
 def choose_another(shelf: Shelf) -> None:
     """As a driver would of a later version, whose rule is another one, within the same millisecond."""
     parent = require_parent(shelf.client, shelf.record.name)
-    shelf.client.set_tag(parent.info.run_id, layout.CHAMPION_RULE, "val/elbo")
+    shelf.client.set_tag(parent.info.run_id, schema.CHAMPION_RULE, "val/elbo")
 
 
 def sync_after_a_dead_driver(shelf: Shelf) -> None:
@@ -113,7 +113,7 @@ def test_a_running_study_is_read_each_time_and_what_was_served_before_it_ran_is_
     assert not shelf.is_served()
     assert "4.32e+03" in page_of(shelf.folder).text
     assert not shelf.is_served()
-    assert not (shelf.folder / cache.MADE_FROM).exists()
+    assert not (shelf.folder / build.MADE_FROM).exists()
     writer.close()
 
 
@@ -124,10 +124,10 @@ def test_a_folder_that_somebody_changed_or_another_version_made_is_not_served(
         (shelf.folder / "report.html").unlink,
         (shelf.folder / "trials.parquet").unlink,
         lambda: (shelf.folder / "report.md").write_text("mine"),
-        lambda: (shelf.folder / cache.MADE_FROM).write_text("[]"),
-        lambda: (shelf.folder / cache.MADE_FROM).write_text("torn {"),
-        lambda: monkeypatch.setattr(cache, "version", lambda _: "9.9.9"),
-        lambda: monkeypatch.setattr(cache, "_code", lambda: "edited"),
+        lambda: (shelf.folder / build.MADE_FROM).write_text("[]"),
+        lambda: (shelf.folder / build.MADE_FROM).write_text("torn {"),
+        lambda: monkeypatch.setattr(build, "version", lambda _: "9.9.9"),
+        lambda: monkeypatch.setattr(build, "_code", lambda: "edited"),
     ]
     for change in changes:
         change()
@@ -144,11 +144,11 @@ def test_another_study_does_not_find_the_first_one_s_report_in_its_folder(shelf:
 
 def test_serving_imports_nothing_that_draws_computes_or_trains(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     # Somebody may edit the package while this runs.
-    monkeypatch.setattr(cache, "_code", lambda: "the same")
+    monkeypatch.setattr(build, "_code", lambda: "the same")
     assert not shelf.is_served()
     code = (
-        "import sys; from pipeline.report import cache; cache._code = lambda: 'the same'\n"
-        "from pipeline.cli import main; main(sys.argv[1:], standalone_mode=False)\n"
+        "import sys; from vae_study.report import build; build._code = lambda: 'the same'\n"
+        "from vae_study.cli import main; main(sys.argv[1:], standalone_mode=False)\n"
         "heavy = {'matplotlib', 'sklearn', 'jinja2', 'plotly', 'optuna', 'ray', 'torch'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
@@ -156,4 +156,4 @@ def test_serving_imports_nothing_that_draws_computes_or_trains(shelf: Shelf, mon
     words = ["report", name, "--tracking-uri", store, "--output", str(shelf.folder)]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [str(shelf.folder / "report.html"), "[]"]
-    assert f"nothing of {name} has changed" in done.stderr
+    assert f"the report of {name} is up to date" in done.stderr

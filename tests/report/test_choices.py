@@ -4,17 +4,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
-
-from pipeline.anomaly import SCORES
-from pipeline.choosing.comparison import ENSEMBLES
-from pipeline.report.grids_detection import choice_grid, score_grid
-from pipeline.report.prose_detection import comparison, score_matters
-from pipeline.report.tables import Interval, Missing, StudyTables, study_tables, tidy
-from pipeline.report.tables.choice import Choice, choices
-from pipeline.report.tables.contest import baseline_contest, label_contest
-from pipeline.report.tables.score_table import score_table
-from pipeline.tracking.record import StudyRecord
+from sklearn.metrics import average_precision_score, roc_auc_score
+from vae_study.metrics import ENSEMBLES, SCORES
+from vae_study.report.frames import Interval, Missing
+from vae_study.report.overview import comparison_note, score_note
+from vae_study.report.sections.choices import (
+    Choice,
+    choice_grid,
+    choices,
+    compare_baseline,
+    compare_labels,
+    drawable_choices,
+    score_grid,
+    score_table,
+)
+from vae_study.report.tables import StudyTables, tidy
+from vae_study.tracking.record import StudyRecord
 
 from .detectors import compared
 from .families import without_rate
@@ -26,25 +31,25 @@ RULES = ["val/auroc", "val/elbo", "val/reconstruction", "pseudo"]
 
 @pytest.fixture(scope="module")
 def tables(digits: StudyRecord) -> StudyTables:
-    return study_tables(digits)
+    return StudyTables(digits)
 
 
 def test_every_rule_every_ensemble_and_the_baseline_stand_side_by_side(
     digits: StudyRecord, tables: StudyTables
 ) -> None:
-    found = {choice.name: choice for choice in tables.choices}
+    found = {choice.name: choice for choice in tables.of(choices)}
     assert list(found) == [*RULES, *ENSEMBLES, "input_knn"]
-    assert [choice.name for choice in tables.choices if choice.chosen] == ["val/auroc"]
+    assert [choice.name for choice in tables.of(choices) if choice.chosen] == ["val/auroc"]
     assert [name for name, choice in found.items() if choice.needs_labels] == ["val/auroc", "ensemble_labels"]
     test = digits.detectors[digits.detectors["split"] == "test"]
     for name, choice in found.items():
         assert choice.test_auroc.value == pytest.approx(roc_auc_score(test["anomaly"], test[name]))
-    assert not isinstance(tables.side_by_side, Missing)
-    assert tables.side_by_side.choices == tables.choices
+    assert not isinstance(drawable_choices(tables), Missing)
+    assert drawable_choices(tables).choices == tables.of(choices)
 
 
 def test_the_chosen_row_says_what_the_rest_of_the_page_says(tables: StudyTables) -> None:
-    chosen = tables.choices[0]
+    chosen = tables.of(choices)[0]
     assert chosen.trials == (tables.summary.champion_trial,)
     assert chosen.scores == (tables.summary.champion_score,)
     assert chosen.test_auroc == tables.summary.test_auroc
@@ -52,96 +57,120 @@ def test_the_chosen_row_says_what_the_rest_of_the_page_says(tables: StudyTables)
 
 def test_rules_take_the_best_finished_trial(digits: StudyRecord, tables: StudyTables) -> None:
     finished = digits.trials[digits.trials["state"] == "finished"].set_index("trial")
-    trial_of = {choice.name: choice.trials[0] for choice in tables.choices if choice.kind == "rule"}
+    trial_of = {choice.name: choice.trials[0] for choice in tables.of(choices) if choice.kind == "rule"}
     assert trial_of["val/elbo"] == finished["val/elbo"].idxmax()
     assert trial_of["val/reconstruction"] == finished["val/reconstruction"].idxmin()
     assert trial_of["val/auroc"] == finished.filter(like="val_auroc/").max(axis=1).idxmax()
 
 
 def test_the_study_s_own_rule_comes_first_and_is_marked() -> None:
-    found = study_tables(compared(study(trials=10, epochs=6), by="pseudo"))
+    found = StudyTables(compared(study(trials=10, epochs=6), by="pseudo"))
     grid = choice_grid(found)
     assert grid.marked == grid.rows[0][0] == "pseudo-anomaly AUROC"
     assert [row[0] for row in grid.rows].count(grid.marked) == 1
-    assert " ".join(comparison(found)).startswith("With the labels of validation anomalies, by validation AUROC, ")
+    told = comparison_note(found.of(choices))
+    assert told.startswith("With the labels of validation anomalies, the rule validation AUROC would choose ")
 
 
-def test_an_earlier_study_has_its_two_rules_and_says_what_it_lacks(earlier: StudyRecord) -> None:
-    tables = study_tables(earlier)
-    finished = earlier.trials[earlier.trials["state"] == "finished"].set_index("trial")
-    assert [choice.name for choice in tables.choices] == ["val/auroc", "val/elbo"]
-    for choice in tables.choices:
+def test_a_study_that_has_compared_nothing_yet_has_two_rules_and_says_what_it_lacks() -> None:
+    record = replace(study(), champion=None)
+    tables, finished = StudyTables(record), record.trials[record.trials["state"] == "finished"].set_index("trial")
+    assert [choice.name for choice in tables.of(choices)] == ["val/auroc", "val/elbo"]
+    for choice in tables.of(choices):
         assert choice.trials == (finished[choice.name].idxmax(),)
         assert choice.test_auroc.value == finished.loc[choice.trials[0], "test/auroc"]
-    assert isinstance(tables.side_by_side, Missing)
-    assert "earlier version" in tables.side_by_side.why
-    assert isinstance(tables.score_table, Missing)
-    assert tables.baseline is None
-    assert " ".join(comparison(tables)).startswith("Without labels, by validation ELBO, the choice would have been")
+    drawable = drawable_choices(tables)
+    assert isinstance(drawable, Missing)
+    assert "baseline yet" in drawable.why
+    assert isinstance(tables.of(score_table), Missing)
+    assert compare_baseline(tables.of(choices)) is None
 
 
-def choice(name: str, auroc: tuple[float, float, float], chosen: bool = False, trial: int = 1) -> Choice:
-    value, low, high = auroc
+def choice(
+    name: str,
+    auroc: float,
+    precision: float = 0.5,
+    *,
+    chosen: bool = False,
+    trial: int = 1,
+    **ends: tuple[float, float],
+) -> Choice:
+    """A choice with its areas; `auroc_ends` and `precision_ends` of the paired difference to the chosen model."""
     kind = "baseline" if name == "input_knn" else "rule"
+    names = {"auroc_ends": ("auroc", "chosen"), "precision_ends": ("average_precision", "chosen")}
     return Choice(
         name=name, kind=kind, needs_labels=name == "val/auroc", trials=() if kind == "baseline" else (trial,),
         scores=() if kind == "baseline" else ("elbo",), val_auroc=0.9,
-        test_auroc=Interval(value=value, low=low, high=high), average_precision=0.5, chosen=chosen,
+        test_auroc=Interval(value=auroc, low=auroc - 0.05, high=auroc + 0.05), average_precision=precision,
+        chosen=chosen, differences={names[key]: Interval(0.0, low, high) for key, (low, high) in ends.items()},
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "told"),
+    ("auroc_ends", "precision_ends", "told"),
     [
-        (
-            (0.9, 0.85, 0.94),
-            (0.85, 0.8, 0.9),
-            "5.0 points lower: the chosen model did better, but the intervals overlap",
-        ),
-        ((0.9, 0.88, 0.92), (0.8, 0.75, 0.84), "10.0 points lower: the chosen model beats it"),
-        ((0.9, 0.88, 0.92), (0.91, 0.9, 0.93), "1.0 point higher: the chosen model does not beat it"),
-        ((0.8, 0.75, 0.84), (0.9, 0.88, 0.92), "10.0 points higher: the chosen model is worse than none"),
-        ((0.9, 0.88, 0.92), (0.9, 0.88, 0.92), "the same: the chosen model does not beat it"),
-        ((0.90049, 0.88, 0.92), (0.8996, 0.88, 0.92), "the same: the chosen model does not beat it"),
+        ((-0.08, -0.01), (-0.2, -0.1), "The chosen model is better in AUROC and average precision than the baseline."),
+        ((-0.02, 0.01), (0.1, 0.27), "The chosen model is worse in average precision than the baseline; in AUROC it is "
+                                     "a tie: these rows do not show a difference."),
+        ((-0.02, -0.01), (0.1, 0.27), "The chosen model is better in AUROC and worse in average precision than the "
+                                      "baseline."),
+        ((-0.02, 0.01), (-0.02, 0.01), "The chosen model and the baseline are a tie: these rows do not show a "
+                                       "difference in AUROC and average precision."),
     ],
-)
-def test_the_baseline_is_beaten_only_where_intervals_are_apart(
-    tables: StudyTables, ours: tuple[float, ...], theirs: tuple[float, ...], told: str
+)  # fmt: skip
+def test_the_chosen_model_is_called_better_or_worse_only_where_the_paired_interval_excludes_0(
+    auroc_ends: tuple[float, float], precision_ends: tuple[float, float], told: str
 ) -> None:
-    found = (choice("val/elbo", ours, chosen=True), choice("input_knn", theirs))  # type: ignore[arg-type]
-    sentence = " ".join(comparison(replace(tables, labels=None, baseline=baseline_contest(found))))
-    assert told in sentence
+    baseline = choice("input_knn", 0.85, 0.6, auroc_ends=auroc_ends, precision_ends=precision_ends)
+    sentence = comparison_note((choice("val/elbo", 0.9, chosen=True), baseline))
+    assert sentence.endswith(told)
+    low = f"{auroc_ends[0]:.3f}".replace("-", "−")
+    assert f"Its test AUROC is 0.850, 0.050 lower (paired 95 % interval {low} to " in sentence
+    assert "average precision is 0.600, 0.100 higher" in sentence
 
 
-def test_the_gap_is_what_a_reader_gets_by_subtracting(tables: StudyTables) -> None:
-    found = (choice("val/auroc", (0.91249, 0.9, 0.95), True), choice("val/elbo", (0.8805, 0.85, 0.92), trial=7))
-    contest = label_contest(found)
+def test_the_gap_is_what_a_reader_gets_by_subtracting() -> None:
+    found = (choice("val/auroc", 0.91249, chosen=True), choice("val/elbo", 0.8805, trial=7))
+    contest = compare_labels(found)
     assert contest is not None
-    assert contest.points == pytest.approx(-3.2)
-    told = " ".join(comparison(replace(tables, labels=contest, baseline=None)))
+    assert contest.areas[0].more == pytest.approx(-0.032)
+    told = comparison_note(found)
     assert told == (
-        "Without labels, by validation ELBO, the choice would have been trial 7: its test AUROC is 0.880, "
-        "3.2 points lower, and the intervals overlap."
+        "Without labels, the rule validation ELBO would choose trial 7. Its test AUROC is 0.880, 0.032 lower; "
+        "its average precision is 0.500, the same."
     )
-    same = label_contest((found[0], replace(found[1], trials=(1,))))
-    assert "would have been the same." in " ".join(comparison(replace(tables, labels=same, baseline=None)))
+    same = (found[0], replace(found[1], trials=(1,)))
+    assert comparison_note(same).endswith("would choose the same model.")
 
 
-def test_nothing_is_said_of_intervals_that_are_not_known(tables: StudyTables) -> None:
-    found = (choice("val/auroc", (0.9, np.nan, np.nan), True), choice("val/elbo", (0.8, 0.7, 0.9), trial=7))
-    told = " ".join(comparison(replace(tables, labels=label_contest(found), baseline=None)))
-    assert told.endswith("its test AUROC is 0.800, 10.0 points lower.")
-    bare = baseline_contest((found[0], choice("input_knn", (0.8, 0.7, 0.9))))
-    assert [*comparison(replace(tables, labels=None, baseline=bare))] == []
+def test_nothing_is_said_of_differences_that_are_not_known() -> None:
+    bare = (choice("val/auroc", 0.9, chosen=True), choice("input_knn", 0.8))
+    assert comparison_note(bare) == ""
 
 
-def test_without_labels_there_is_no_contest_and_no_number() -> None:
-    found = study_tables(compared(study(trials=10, epochs=6, labels=False)))
-    assert [*comparison(found)] == []
-    assert isinstance(found.side_by_side, Missing)
-    assert "no labelled anomaly" in found.side_by_side.why
-    assert "val/auroc" not in [choice.name for choice in found.choices]
-    assert all(row[4:] == ("–", "–", "–") for row in choice_grid(found).rows)
+def test_the_differences_are_those_of_the_stored_scores(digits: StudyRecord, tables: StudyTables) -> None:
+    test = digits.detectors[digits.detectors["split"] == "test"]
+    found = tables.of(choices)
+    assert [choice.chosen for choice in found].index(True) == 0
+    for choice in found:
+        for (area, reference), difference in choice.differences.items():
+            other = found[0].name if reference == "chosen" else "input_knn"
+            if area == "alarm_precision":
+                continue
+            slow = {"auroc": roc_auc_score, "average_precision": average_precision_score}[area]
+            value = slow(test["anomaly"], test[choice.name]) - slow(test["anomaly"], test[other])
+            assert difference.value == pytest.approx(value)
+            assert difference.low <= value <= difference.high
+
+
+def test_without_labels_there_is_no_comparison_and_no_number() -> None:
+    found = StudyTables(compared(study(trials=10, epochs=6, labels=False)))
+    assert comparison_note(found.of(choices)) == ""
+    drawable = drawable_choices(found)
+    assert isinstance(drawable, Missing)
+    assert "no labelled anomaly" in drawable.why
+    assert "val/auroc" not in [choice.name for choice in found.of(choices)]
+    assert all(set(row[4:]) == {"–"} for row in choice_grid(found).rows)
 
 
 def test_the_score_table_holds_every_score_and_the_means(digits: StudyRecord) -> None:
@@ -165,14 +194,14 @@ def test_the_score_table_holds_every_score_and_the_means(digits: StudyRecord) ->
 
 def test_the_score_grid_is_shaded_from_chance_to_perfection(tables: StudyTables) -> None:
     grid = score_grid(tables)
-    assert not isinstance(tables.score_table, Missing)
+    assert not isinstance(tables.of(score_table), Missing)
     assert grid.marked == "residual Mahalanobis distance"
     for cells, heat in zip(grid.rows, grid.heat, strict=True):
         told = np.array([float(cell) for cell in cells[1:]])
         assert np.array(heat) == pytest.approx(np.clip(2 * told - 1, 0, 1), abs=0.006)
-    words = " ".join(score_matters(tables.score_table))
+    words = score_note(tables)
     assert "(latent Mahalanobis distance)" in words
-    assert f"{tables.score_table.values['test'].max():.3f}" in words
+    assert f"{tables.of(score_table).values['test'].max():.3f}" in words
 
 
 def test_a_code_without_a_rate_has_no_score_with_a_kl() -> None:
@@ -183,7 +212,7 @@ def test_a_code_without_a_rate_has_no_score_with_a_kl() -> None:
 
 
 def test_without_labels_pseudo_anomalies_are_all_there_is() -> None:
-    found = study_tables(compared(study(trials=6, epochs=3, labels=False)))
+    found = StudyTables(compared(study(trials=6, epochs=3, labels=False)))
     grid = score_grid(found)
     assert len(grid.head) == 3
     assert all("pseudo-anomalies" in name for name in grid.head[1:])

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from pipeline.report.tables import Missing, tidy
-from pipeline.report.tables.codes import code_facts, latent_map, latent_use
-from pipeline.report.tables.examples import interpolations, traversals
-from pipeline.tracking.record import ChampionRecord, StudyRecord
+from vae_study.report.frames import Missing
+from vae_study.report.sections.code import code_facts, latent_map, latent_use
+from vae_study.report.sections.examples import interpolations, traversals
+from vae_study.report.tables import tidy
+from vae_study.tracking.record import ChampionRecord, StudyRecord
 
 from .families import discrete, looked_into, without_rate
 from .studies import study, table_study
@@ -118,7 +118,7 @@ def test_tables_have_no_walks() -> None:
         assert "not images" in table.why
 
 
-def test_facts_of_the_code_come_from_the_chosen_trial_and_the_spec() -> None:
+def test_facts_of_the_code_come_from_the_chosen_trial_and_the_config() -> None:
     found = code_facts(tidy(discrete(**SMALL)))
     assert (found.probe_accuracy, found.probe_share) == (0.9132, 0.1)
     assert (found.perplexity, found.codebook_size) == (37.2, 64)

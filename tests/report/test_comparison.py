@@ -1,6 +1,7 @@
 """Studies beside each other: numbers as in their own reports, nothing left unescaped, nothing unlike compared."""
 
 import copy
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-
-from pipeline.errors import UserError
-from pipeline.report import summary, write_comparison
-from pipeline.report.comparison import Comparison, compare
-from pipeline.report.comparison.differences import differences
-from pipeline.report.comparison.prose import cautions, overview
-from pipeline.report.tables import Missing
-from pipeline.report.tables.frames import tidy
-from pipeline.report.tables.frontier import frontier, objective_signs
-from pipeline.tracking.record import StudyRecord
+from vae_study.errors import UserError
+from vae_study.report import summary, write_comparison
+from vae_study.report.comparison import Comparison, compare, differences
+from vae_study.report.comparison_page import overview, warnings
+from vae_study.report.frames import Missing
+from vae_study.report.frontier import frontier, objective_signs
+from vae_study.report.tables import tidy
+from vae_study.tracking.record import StudyRecord
 
 from .detectors import compared
 from .odd import NASTY, ODD, odd
@@ -28,15 +27,15 @@ OBJECTIVES = ["val/reconstruction", "val/kl"]
 
 
 def changed(record: StudyRecord, **settings: Any) -> StudyRecord:
-    """The same study of a spec that says something else; None takes a key away."""
-    spec: dict[str, Any] = copy.deepcopy(dict(record.spec))
+    """The same study of a config that says something else; None takes a key away."""
+    config: dict[str, Any] = copy.deepcopy(dict(record.config))
     for key, value in settings.items():
         *path, last = key.split("__")
-        part = spec
+        part = config
         for name in path:
             part = part[name]
         part.pop(last, None) if value is None else part.update({last: value})
-    return replace(record, spec=spec)
+    return replace(record, config=config)
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +113,15 @@ def test_the_page_is_whole_loads_nothing_and_can_be_read_without_eyes(folder: Pa
         "report.html", "report.md", "studies.csv", "frontiers.parquet", "hypervolumes.parquet",
         *(f"figures/{name}.png" for name in ("frontiers", "hypervolume", "chosen")),
     }  # fmt: skip
-    assert not {"link", "script", "iframe", "object", "embed", "base"} & {tag for tag, _ in page.elements}
+    assert not {"link", "iframe", "object", "embed", "base"} & {tag for tag, _ in page.elements}
+    # Its own script sorts tables.
+    assert page.all("script") == [{}]
     assert all(str(image["src"]).startswith("data:image/png;base64,") and image["alt"] for image in page.all("img"))
     assert {head.get("scope") for head in page.all("th")} == {"col", "row"}
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
-    assert {str(a["href"])[1:] for a in page.all("a")} <= set(ids)
+    links = [str(a["href"]) for a in page.all("a")]
+    assert {link[1:] for link in links if not link.startswith("data:text/csv")} <= set(ids)
 
 
 def test_the_same_studies_give_the_same_bytes(folder: Path, three: list[StudyRecord], tmp_path: Path) -> None:
@@ -131,7 +133,7 @@ def test_names_of_any_kind_are_text_and_nothing_else(tmp_path: Path) -> None:
     other = changed(replace(nasty, name=f"{NASTY}2"), model={"family": NASTY})
     folder = write_comparison([nasty, other], tmp_path / "nasty").parent
     page = page_of(folder)
-    assert "script" not in {tag for tag, _ in page.elements}
+    assert page.all("script") == [{}]
     assert NASTY in page.text
     assert "<script>" not in (folder / "report.md").read_text(encoding="utf-8").split("```")[0]
 
@@ -140,12 +142,12 @@ def test_names_of_any_kind_are_text_and_nothing_else(tmp_path: Path) -> None:
 def test_an_odd_study_stands_beside_a_plain_one_or_is_refused(name: str) -> None:
     odd_one, plain = replace(odd(name), name="odd"), replace(study(trials=6, epochs=3), name="plain")
     plain = replace(plain, data={**plain.data, "sha256": odd_one.data.get("sha256")})
-    if objective_signs(odd_one.spec).keys() != set(OBJECTIVES):
+    if objective_signs(odd_one.config).keys() != set(OBJECTIVES):
         with pytest.raises(UserError, match="different objectives"):
             compare([odd_one, plain])
         return
     table = compare([odd_one, plain])
-    assert [*overview(table), *cautions(table)]
+    assert [*overview(table), *warnings(table)]
     assert [one.summary.frontier_size for one in table.studies] == [
         summary(record).frontier_size for record in (odd_one, plain)
     ]
@@ -160,32 +162,59 @@ def test_what_cannot_be_compared_is_refused_by_name(three: list[StudyRecord], tm
     with pytest.raises(UserError, match=r"'other' and 'small' have different objectives.*minimize val/kl.*maximize"):
         write_comparison([wide, other, one_goal], tmp_path / "refused")
     assert not (tmp_path / "refused").exists()
-    with pytest.raises(UserError, match="'wide' came twice"):
+    with pytest.raises(UserError, match="'wide' is given twice"):
         compare([wide, other, wide])
     with pytest.raises(UserError, match="two or more"):
         compare([wide])
 
 
 def test_the_table_of_differences_has_what_differs_and_nothing_else(table: Comparison) -> None:
-    found = {one.key: one.values for one in table.differences}
+    found = dict(table.differences)
     beta = "high 20.0, log true, low 0.05, type float"
     assert found == {"training.epochs": ("60", "60", "4"), "search.beta": (beta, beta, None),
                      "anomaly.score": ("null", "elbo", "elbo")}  # fmt: skip
 
 
 def test_a_number_and_its_text_differ_though_they_are_written_alike() -> None:
-    specs = {"a": {"search": {"x": {"choices": [1, 2]}}}, "b": {"search": {"x": {"choices": ["1", "2"]}}}}
-    (found,) = differences(specs)
-    assert found.key == "search.x"
+    configs = [{"search": {"x": {"choices": [1, 2]}}}, {"search": {"x": {"choices": ["1", "2"]}}}]
+    assert list(differences(configs)) == ["search.x"]
+
+
+def scored(record: StudyRecord, scores: pd.DataFrame, name: str) -> StudyRecord:
+    assert record.champion is not None
+    return replace(record, name=name, champion=replace(record.champion, scores=scores))
+
+
+def test_chosen_models_are_compared_in_pairs_on_the_same_rows_only(three: list[StudyRecord]) -> None:
+    wide = three[0]
+    assert wide.champion is not None
+    scores, score = wide.champion.scores, str(wide.champion.score)
+    noise_N = np.random.default_rng(0).normal(size=len(scores))
+    near = scored(wide, scores.assign(**{score: scores[score] + 1e-3 * noise_N}), "near")
+    far = scored(wide, scores.assign(**{score: noise_N}), "far")
+    told = " ".join(overview(compare([wide, near, far])))
+    assert re.search(r"minus that of near on the same rows is −?0\.00\d.*?: a tie, these rows do not show", told)
+    assert re.search(r"minus that of far on the same rows is 0\.[34]\d\d, .*? interval from 0.*?: better", told)
+    elsewhere = scored(wide, scores.assign(row=scores["row"] + 1), "elsewhere")
+    assert "The test rows of elsewhere are others" in " ".join(overview(compare([wide, elsewhere])))
+
+
+def test_hypervolumes_that_print_alike_are_not_ranked(three: list[StudyRecord]) -> None:
+    wide = three[0]
+    twice = " ".join(overview(compare([wide, replace(wide, name="again")])))
+    assert "wide and again have the same hypervolume" in twice
+    assert "largest" not in twice
+    none = [replace(wide, name=name, reference=dict.fromkeys(wide.reference, 0.0)) for name in ("one", "two")]
+    assert "The hypervolume of every study is 0: no trial is better" in " ".join(overview(compare(none)))
 
 
 def test_what_makes_numbers_unlike_is_said_first(three: list[StudyRecord]) -> None:
     wide, other, _ = three
-    said = " ".join(cautions(compare([wide, changed(other, data__split={"seed": 1}, model__likelihood="gaussian")])))
+    said = " ".join(warnings(compare([wide, changed(other, data__split={"seed": 1}, model__likelihood="gaussian")])))
     assert "data.split.seed" in said
     assert "differ in model.likelihood" in said
-    assert "nothing" not in " ".join(cautions(compare([wide, other])))
-    assert "likelihood" not in " ".join(cautions(compare([wide, other])))
+    assert "nothing" not in " ".join(warnings(compare([wide, other])))
+    assert "likelihood" not in " ".join(warnings(compare([wide, other])))
 
 
 def test_a_study_of_one_objective_has_a_hypervolume_and_no_plane(three: list[StudyRecord]) -> None:

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from pipeline.report.tables import Missing, tidy
-from pipeline.report.tables.confirmation import confirmation
-from pipeline.tracking.record import ChampionRecord, StudyRecord
+from vae_study.report.frames import Missing
+from vae_study.report.sections.trials import confirmation
+from vae_study.report.tables import tidy
+from vae_study.tracking.record import ChampionRecord, StudyRecord
 
 from .families import confirmed, without_rate
 from .studies import study
@@ -62,13 +62,6 @@ def test_the_chosen_trial_comes_first_and_the_rest_as_its_rule_ranks_them(digits
     assert by_trial[list(found.trials)].is_monotonic_decreasing
     assert list(found.spreads) == [f"test_auroc/{score}", "val/elbo"]
     assert found.dots["original"].sum() == len(found.trials)
-
-
-def test_an_earlier_study_is_told_by_the_auroc_that_it_has(earlier: StudyRecord) -> None:
-    found = confirmation(tidy(earlier))
-    assert not isinstance(found, Missing)
-    assert earlier.trials.set_index("trial")["val/auroc"][list(found.trials)].is_monotonic_decreasing
-    assert list(found.spreads) == ["test/auroc", "val/elbo"]
 
 
 def test_without_labels_and_rate_the_reconstruction_is_told() -> None:

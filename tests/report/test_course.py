@@ -12,18 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgba
-
-from pipeline.report import write_report
-from pipeline.report.figures.trade_off import draw_plane, draw_strip
-from pipeline.report.grids import trial_grid
-from pipeline.report.prose import overview
-from pipeline.report.tables import Missing, Plane, Strip, StudyTables, study_tables, tidy
-from pipeline.report.tables.constraints import constraints
-from pipeline.report.tables.failures import preemptions
-from pipeline.report.tables.frontier import frontier, hypervolume_history
-from pipeline.report.tables.plane import plane
-from pipeline.report.tables.stopping import early_stopping
-from pipeline.tracking.record import StudyRecord
+from vae_study.report import write_report
+from vae_study.report.frames import Missing
+from vae_study.report.frontier import frontier, hypervolume_history
+from vae_study.report.overview import overview
+from vae_study.report.plane import Plane, plane
+from vae_study.report.sections.choices import choices
+from vae_study.report.sections.outcomes import constraints, early_stopping, preemptions
+from vae_study.report.sections.trade_off import draw_plane
+from vae_study.report.sections.trials import trial_grid
+from vae_study.report.tables import StudyTables, tidy
+from vae_study.tracking.record import StudyRecord
 
 from .detectors import compared
 from .eventful import ACTIVE_UNITS, KL, eventful, keeps
@@ -33,7 +32,7 @@ from .studies import study
 from .test_failures import failed
 from .test_tables import METRICS, record_of, slow_frontier, slow_hypervolume
 
-STATES = ["finished", "stopped", "failed", "running", "waiting"]
+STATES = ["finished", "pruned", "failed", "running", "waiting"]
 SMALL = {"trials": 30, "epochs": 6}
 
 
@@ -44,7 +43,7 @@ def record() -> StudyRecord:
 
 @pytest.fixture(scope="module")
 def tables(record: StudyRecord) -> StudyTables:
-    return study_tables(record)
+    return StudyTables(record)
 
 
 @pytest.fixture(scope="module")
@@ -78,18 +77,18 @@ def test_stopped_and_infeasible_trials_neither_join_nor_move_the_frontier(rows: 
 
 
 def test_better_trials_that_were_stopped_or_are_infeasible_are_drawn_beside_the_frontier_s_line() -> None:
-    rows = [("finished", 3.0, 3.0), ("finished", 2.0, 5.0), ("stopped", 1.0, 1.0), ("finished", 0.5, 0.5)]
+    rows = [("finished", 3.0, 3.0), ("finished", 2.0, 5.0), ("pruned", 1.0, 1.0), ("finished", 0.5, 0.5)]
     table = plane(with_trials(record_of(rows), feasible=[True, True, True, False]))
     assert isinstance(table, Plane)
     (axes,) = draw_plane(table).axes
     legend = axes.get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["stopped", "constraint violated", "frontier"]
+    assert [text.get_text() for text in legend.get_texts()] == ["pruned", "constraint violated", "frontier"]
     drawn = {str(dots.get_label()): dots for dots in axes.collections}
-    assert np.asarray(drawn["stopped"].get_offsets()).tolist() == [[1.0, 1.0]]
+    assert np.asarray(drawn["pruned"].get_offsets()).tolist() == [[1.0, 1.0]]
     assert np.asarray(drawn["constraint violated"].get_offsets()).tolist() == [[0.5, 0.5]]
     assert not len(drawn["constraint violated"].get_facecolor())  # type: ignore[arg-type]
-    assert np.asarray(drawn["stopped"].get_edgecolor()).tolist() == [list(to_rgba("#c3c9d0"))]
+    assert np.asarray(drawn["pruned"].get_edgecolor()).tolist() == [list(to_rgba("#c3c9d0"))]
     line = next(line for line in axes.lines if line.get_label() == "frontier")
     assert np.asarray(line.get_xydata()).tolist() == [[2.0, 5.0], [3.0, 3.0]]
 
@@ -99,10 +98,11 @@ def test_along_one_objective_the_best_so_far_keeps_the_constraints() -> None:
     finished = made.trials[made.trials["state"] == "finished"]
     best = int(finished["val/reconstruction"].idxmin())
     table = plane(with_trials(made, feasible=made.trials["trial"] != best))
-    assert isinstance(table, Strip)
+    assert isinstance(table, Plane)
+    assert table.is_strip
     assert best not in set(table.best["x"])
     assert table.best["y"].iloc[-1] == finished["val/reconstruction"].drop(best).min()
-    assert "constraint violated" in [dots.get_label() for dots in draw_strip(table).axes[0].collections]
+    assert "constraint violated" in [dots.get_label() for dots in draw_plane(table).axes[0].collections]
 
 
 HISTORIES = st.lists(
@@ -122,52 +122,52 @@ def test_the_share_of_epochs_is_what_counting_them_one_by_one_gives(trials: Any,
         for epoch in [*range(1, trained + 1), *range(1, min(trained, twice) + 1)]
     ]
     made = record_of([(state, 1.0, 1.0) for state, *_ in trials])
-    spec = {**made.spec, "early_stopping": {"kind": "asha"}, "training": {"epochs": fixed} if fixed else {}}
-    made = replace(made, spec=spec, history=pd.DataFrame(rows, columns=["trial", "epoch"]))
+    config = {**made.config, "early_stopping": {"kind": "asha"}, "training": {"epochs": fixed} if fixed else {}}
+    made = replace(made, config=config, history=pd.DataFrame(rows, columns=["trial", "epoch"]))
     found = early_stopping(with_trials(made, **{"training.epochs": [budget for _, _, budget, _ in trials]}))
     assert found is not None
     counted = [
         (trained, budget or fixed)
         for state, trained, budget, _ in trials
-        if state in ("finished", "stopped") and trained and (budget or fixed)
+        if state in ("finished", "pruned") and trained and (budget or fixed)
     ]
     assert (found.trained, found.full) == (sum(t for t, _ in counted), sum(b for _, b in counted))
-    assert found.stopped == tuple(n for n, (state, *_) in enumerate(trials) if state == "stopped")
+    assert found.stopped == tuple(n for n, (state, *_) in enumerate(trials) if state == "pruned")
     assert found.trained_by_trial == {n: trained for n, (_, trained, _, _) in enumerate(trials) if trained}
     assert np.isnan(found.share) if not counted else 0 < found.share <= 1
 
 
 def test_the_summary_says_what_was_stopped_and_what_that_spared(record: StudyRecord, tables: StudyTables) -> None:
     states = Counter(record.trials["state"])
-    ended = record.trials["trial"][record.trials["state"].isin(["finished", "stopped"])]
+    ended = record.trials["trial"][record.trials["state"].isin(["finished", "pruned"])]
     trained, full = int(record.history["trial"].isin(ended).sum()), 6 * len(ended)
-    stopped = record.trials["trial"][record.trials["state"] == "stopped"]
+    stopped = record.trials["trial"][record.trials["state"] == "pruned"]
     paces = [record.history[record.history["trial"] == trial]["time/epoch_seconds"].mean() for trial in stopped]
-    assert states["stopped"] > 1
+    assert states["pruned"] > 1
     assert (
         "Early stopping by non-dominated sorting (reduction factor 3, not before epoch 4) ended "
-        f"{states['stopped']} of 30 trials ({100 * states['stopped'] / 30:.1f} %) after 2 epochs: the finished and the "
-        f"stopped trials together trained {100 * trained / full:.1f} % of the epochs of their full budgets "
-        f"({trained} of {full}) and spared about {4 * sum(paces):.1f} seconds."
+        f"{states['pruned']} of 30 trials ({100 * states['pruned'] / 30:.1f} %) after 2 epochs. The finished and the "
+        f"pruned trials together trained {100 * trained / full:.1f} % of their full budgets ({trained} of {full} "
+        f"epochs). This saved about {4 * sum(paces):.1f} seconds."
     ) in overview(tables)[1]
 
 
 @pytest.mark.parametrize(
     ("after", "told"),
     [
-        ([3, 3], " after 3 epochs:"),
-        ([9, 3, 3], ", 2 after 3 epochs and 1 after 9 epochs:"),
-        ([1, 2, 3, 4, 5], " after 1 to 5 epochs, half of them after 3 at most:"),
-        ([1, 2, 3, 4, 5, 5], " after 1 to 5 epochs, half of them after 3 at most:"),
-        ([0], ":"),
+        ([3, 3], " after 3 epochs."),
+        ([9, 3, 3], ", 2 after 3 epochs and 1 after 9 epochs."),
+        ([1, 2, 3, 4, 5], " after 1 to 5 epochs, half of them after 3 at most."),
+        ([1, 2, 3, 4, 5, 5], " after 1 to 5 epochs, half of them after 3 at most."),
+        ([0], "."),
     ],
 )
 def test_the_summary_says_when_trials_were_stopped(after: list[int], told: str) -> None:
     rows = [(trial, epoch) for trial, epochs in enumerate(after) for epoch in range(epochs)]
-    made = record_of([("stopped", 1.0, 1.0)] * len(after))
-    made = replace(made, spec={**made.spec, "early_stopping": {"kind": "asha"}, "training": {"epochs": 9}})
+    made = record_of([("pruned", 1.0, 1.0)] * len(after))
+    made = replace(made, config={**made.config, "early_stopping": {"kind": "asha"}, "training": {"epochs": 9}})
     made = replace(made, history=pd.DataFrame(rows, columns=["trial", "epoch"]))
-    assert f" (100.0 %){told}" in f"{overview(study_tables(made))[1][:-1]}:"
+    assert f" (100.0 %){told}" in overview(StudyTables(made))[1]
 
 
 @pytest.mark.parametrize(
@@ -181,24 +181,24 @@ def test_the_summary_says_when_trials_were_stopped(after: list[int], told: str) 
     ],
 )  # fmt: skip
 def test_the_rule_is_told_with_what_it_looks_at(record: StudyRecord, rule: dict[str, Any], told: str) -> None:
-    assert told in overview(study_tables(replace(record, spec={**record.spec, "early_stopping": rule})))[1]
+    assert told in overview(StudyTables(replace(record, config={**record.config, "early_stopping": rule})))[1]
 
 
 def test_a_study_that_could_stop_trials_and_did_not_says_so() -> None:
     made = eventful(study(**SMALL))
     kept = made.trials["state"] == "finished"
-    told = overview(study_tables(replace(made, trials=made.trials[kept])))[1]
-    assert "ended no trial: the finished trials trained 100.0 % of the epochs of their full budgets" in told
+    told = overview(StudyTables(replace(made, trials=made.trials[kept])))[1]
+    assert "ended no trial. The finished trials trained 100.0 % of their full budgets" in told
 
 
 def test_every_constraint_counts_who_violates_it(record: StudyRecord, tables: StudyTables) -> None:
     finished = record.trials[record.trials["state"] == "finished"].to_dict("records")
-    for bound, constraint in zip(tables.constraints.bounds, (ACTIVE_UNITS, KL), strict=True):
+    for bound, constraint in zip(tables.of(constraints).bounds, (ACTIVE_UNITS, KL), strict=True):
         assert bound.violating == tuple(row["trial"] for row in finished if not keeps(row, constraint))
     both = [row["trial"] for row in finished if not (keeps(row, ACTIVE_UNITS) and keeps(row, KL))]
-    assert tables.constraints.violating == tuple(both)
+    assert tables.of(constraints).violating == tuple(both)
     assert 0 < len(both) < len(finished)
-    units, kl = (len(bound.violating) for bound in tables.constraints.bounds)
+    units, kl = (len(bound.violating) for bound in tables.of(constraints).bounds)
     assert (
         f"{len(both)} of {len(finished)} finished trials violate a constraint and are not on the frontier: "
         f"validation active units at least 4 ({units} trials) and validation KL at most 25 nats ({kl} trial"
@@ -207,18 +207,18 @@ def test_every_constraint_counts_who_violates_it(record: StudyRecord, tables: St
 
 def test_a_trial_without_a_constraint_s_metric_violates_it() -> None:
     made = record_of([("finished", 1.0, 1.0), ("finished", 2.0, np.nan)])
-    made = replace(made, spec={**made.spec, "constraints": [{"metric": "val/kl", "at_least": 0.5}]})
+    made = replace(made, config={**made.config, "constraints": [{"metric": "val/kl", "at_least": 0.5}]})
     found = constraints(with_trials(made, feasible=[True, False]))
     assert found.bounds[0].violating == found.violating == (1,)
 
 
 def test_trials_that_keep_everything_are_told_in_a_sentence(record: StudyRecord) -> None:
     made = with_trials(record, feasible=True)
-    told = overview(study_tables(made))
+    told = overview(StudyTables(made))
     n = int((made.trials["state"] == "finished").sum())
     kept = "validation active units at least 4 and validation KL at most 25 nats"
-    assert f"All {n} finished trials keep the constraints: {kept}." in told[1]
-    assert "that keep" not in " ".join([told[0], *told[2:]])
+    assert f"All {n} finished trials satisfy the constraints: {kept}." in told[1]
+    assert "that satisf" not in " ".join([told[0], *told[2:]])
 
 
 def test_where_no_trial_keeps_the_constraints_one_is_chosen_and_the_report_warns(tmp_path: Path) -> None:
@@ -228,18 +228,18 @@ def test_where_no_trial_keeps_the_constraints_one_is_chosen_and_the_report_warns
     assert made.champion.trial == finished.filter(like="val_auroc/").max(axis=1).idxmax()
     folder = write_report(made, tmp_path / "report").parent
     text = page_of(folder).text
-    warning = f"so every choice here is made among all {len(finished)} finished trials."
-    assert "No finished trial keeps the constraints (validation KL at most −1 nats), " + warning in text
+    warning = f"Every choice in this report is therefore made among all {len(finished)} finished trials."
+    assert "No finished trial satisfies the constraints (validation KL at most −1 nats). " + warning in text
     assert warning in (folder / "report.md").read_text(encoding="utf-8")
-    assert "No trial is on the frontier, because none of the finished ones keeps the constraints." in text
+    assert "No trial is on the frontier, because no finished trial satisfies the constraints." in text
     assert pd.read_csv(folder / "frontier.csv").empty
 
 
 def test_rules_of_a_running_study_take_only_trials_that_keep_the_constraints() -> None:
     made = eventful(study(**SMALL))
-    found = study_tables(replace(made, champion=None))
+    found = StudyTables(replace(made, champion=None))
     kept = made.trials[made.trials["feasible"] & made.trials["state"].eq("finished")].set_index("trial")
-    assert {c.name: c.trials[0] for c in found.choices} == {
+    assert {c.name: c.trials[0] for c in found.of(choices)} == {
         rule: kept[rule].idxmax() for rule in ("val/auroc", "val/elbo")
     }
     assert found.summary.best_elbo_trial == kept["val/elbo"].idxmax()
@@ -253,33 +253,32 @@ def test_trials_that_lost_their_worker_are_counted_but_for_those_that_did_not_go
     found = preemptions(made)
     assert (found.trials, found.times) == ((0, 3), 3)
     assert (
-        "2 trials were interrupted by a lost worker, 3 times in all, and went on from their last checkpoint: "
-        "trials 3 and 8."
+        "2 trials lost their worker (3 times in total) and continued from the last checkpoint: trials 3 and 8."
     ) in overview(tables)[1]
 
 
 def test_the_summary_names_what_the_search_began_with(record: StudyRecord, tables: StudyTables) -> None:
     assert overview(tables)[1].startswith(
-        "2 configurations of the study file were to be tried first. "
+        "The study file gives 2 configurations to try first. "
         "The search was warm-started with the finished trials of the study older <b>."
     )
-    alone = replace(record, spec={**record.spec, "enqueue": [{"beta": 1}], "warm_start": None})
-    assert overview(study_tables(alone))[1].startswith("1 configuration of the study file was to be tried first. Early")
+    alone = replace(record, config={**record.config, "enqueue": [{"beta": 1}], "warm_start": None})
+    assert overview(StudyTables(alone))[1].startswith("The study file gives 1 configuration to try first. Early")
 
 
 def test_the_table_of_all_trials_says_how_far_each_came(record: StudyRecord, tables: StudyTables) -> None:
-    grid = trial_grid(tables, tables.trials)
+    grid = trial_grid(tables)
     assert grid.head[:5] == ("trial", "state", "epochs", "feasible", "preemptions")
     lengths = record.history.groupby("trial").size()
     for row, about in zip(grid.rows, record.trials.to_dict("records"), strict=True):
         assert row[2] == str(lengths[about["trial"]])
-        judged = about["state"] in ("finished", "stopped")
+        judged = about["state"] in ("finished", "pruned")
         assert row[3] == (("yes" if about["feasible"] else "no") if judged else "–")
         assert row[4] == str(about["preemptions"])
 
 
 def test_the_hypervolume_is_told_with_the_epochs_that_it_took(record: StudyRecord, tables: StudyTables) -> None:
-    table = tables.hypervolume
+    table = tables.of(hypervolume_history)
     assert not isinstance(table, Missing)
     assert table.epochs_N is not None
     expected = [int((record.history["trial"] <= trial).sum()) for trial in table.trial_N]
@@ -295,16 +294,16 @@ def quiet(made: StudyRecord) -> StudyRecord:
 
 
 @pytest.mark.parametrize("make", [lambda: study(**SMALL), lambda: without_rate(("val/reconstruction",), **SMALL)])
-def test_a_study_in_which_nothing_of_this_happened_reads_as_one_of_an_earlier_version(
+def test_a_study_in_which_nothing_of_this_happened_reads_as_one_that_knows_nothing_of_it(
     make: Callable[[], StudyRecord], tmp_path: Path
 ) -> None:
     plain, made = (write_report(r, tmp_path / n).parent for r, n in ((make(), "plain"), (quiet(make()), "quiet")))
     one, other = bytes_of(plain), bytes_of(made)
     tables_of_trials = {"trials.parquet", "frontier.csv"}
     assert {name for name in one if one[name] != other[name]} == tables_of_trials
-    spec = {"early_stopping": {"kind": "none"}, "constraints": [], "enqueue": [], "warm_start": None}
-    said = overview(study_tables(replace(make(), spec={**make().spec, **spec})))
-    assert said == overview(study_tables(make()))
+    config = {"early_stopping": {"kind": "none"}, "constraints": [], "enqueue": [], "warm_start": None}
+    said = overview(StudyTables(replace(make(), config={**make().config, **config})))
+    assert said == overview(StudyTables(make()))
 
 
 def test_what_was_measured_is_the_same_in_any_order_and_stored_with_the_report(

@@ -5,22 +5,23 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import false_discovery_control
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
-
-from pipeline.anomaly import SCORES
-from pipeline.report import summary
-from pipeline.report.cautions import cautions
-from pipeline.report.grids import Grid, frontier_grid, trial_grid
-from pipeline.report.grids_detection import measure_grid, threshold_grid
-from pipeline.report.prose_detection import drift
-from pipeline.report.tables import Missing, study_tables, tidy
-from pipeline.report.tables.detection import Scores, curves, scores
-from pipeline.report.tables.scored import auroc_metric, champion_auroc
-from pipeline.report.words import interval, number
-from pipeline.tracking.record import StudyRecord
+from vae_study.metrics import SCORES
+from vae_study.report import summary
+from vae_study.report.figure import Grid
+from vae_study.report.formatting import interval, number
+from vae_study.report.frames import Missing
+from vae_study.report.frontier import frontier
+from vae_study.report.overview import drift_note, warnings
+from vae_study.report.sections.detection import curves, measure_grid
+from vae_study.report.sections.thresholds import Scores, promise_grid, scores, threshold_grid
+from vae_study.report.sections.trials import frontier_grid, trial_grid
+from vae_study.report.tables import StudyTables, auroc_metric, champion_auroc, tidy
+from vae_study.tracking.record import StudyRecord
 
 from .detectors import compared
-from .studies import SPEC, study
+from .studies import study
 
 
 def rows_of(record: StudyRecord, score: str | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -55,22 +56,23 @@ def cell(grid: Grid, trial: int | None, column: str) -> str:
 
 
 def test_where_a_page_has_two_aurocs_each_is_named_by_its_score(digits: StudyRecord) -> None:
-    tables = study_tables(digits)
+    tables = StudyTables(digits)
     trial, told = tables.summary.champion_trial, interval(tables.summary.test_auroc)
     stored = digits.trials.set_index("trial").loc[trial, "test/auroc"]
-    every = trial_grid(tables, tables.trials)
+    every = trial_grid(tables)
     followed = cell(every, trial, "test AUROC of negative ELBO")
     assert followed.startswith(number(float(stored), 3))
     assert followed != told
     assert not {"test AUROC", "validation AUROC"} & set(every.head)
     assert measure_grid(tables).rows[0][1].replace("\N{NO-BREAK SPACE}", " ") == told
-    only = replace(tables, frontier=tables.trials[tables.trials["trial"] == trial])
+    only = StudyTables(tables.record)
+    only.once(lambda tables: tables.trials[tables.trials["trial"] == trial], key=frontier)
     assert cell(frontier_grid(only), trial, "test AUROC of residual Mahalanobis distance") == told
 
 
 def test_where_the_score_is_the_followed_one_every_trial_keeps_its_interval() -> None:
     record = compared(study(trials=12, epochs=4), score="latent_knn")
-    tables, metric = study_tables(record), "test AUROC of latent nearest neighbours"
+    tables, metric = StudyTables(record), "test AUROC of latent nearest neighbours"
     assert record.champion is not None
     assert record.champion.score == "latent_knn"
     assert auroc_metric(tables.record, "val") == "val_auroc/latent_knn"
@@ -78,24 +80,6 @@ def test_where_the_score_is_the_followed_one_every_trial_keeps_its_interval() ->
     assert all("[" in row[grid.head.index(metric)] for row in grid.rows)
     own = tables.trials.set_index("trial").loc[record.champion.trial]
     assert own["test/auroc_low"] == tables.summary.test_auroc.low
-
-
-def test_an_earlier_study_is_told_by_the_auroc_that_its_trial_stored(earlier: StudyRecord) -> None:
-    assert earlier.champion is not None
-    stored = earlier.trials.set_index("trial").loc[earlier.champion.trial]
-    assert champion_auroc(tidy(earlier)).value == stored["test/auroc"]
-    bare = replace(earlier, trials=earlier.trials.drop(columns=[c for c in earlier.trials if c.startswith("test/")]))
-    found = champion_auroc(tidy(bare))
-    assert found.value == pytest.approx(roc_auc_score(*rows_of(earlier, "elbo")))
-    assert found.low < found.value < found.high
-
-
-def test_an_earlier_study_is_scored_as_its_spec_says(earlier: StudyRecord) -> None:
-    table = scores(tidy(replace(earlier, spec={**SPEC, "anomaly": {"score": "squared_error"}})))
-    assert isinstance(table, Scores)
-    is_anomaly, score = rows_of(earlier, "squared_error")
-    assert table.score == "squared_error"
-    assert table.anomaly_N == pytest.approx(score[is_anomaly])
 
 
 def test_thresholds_are_percentiles_of_validation_s_normal_rows(digits: StudyRecord) -> None:
@@ -111,33 +95,53 @@ def test_thresholds_are_percentiles_of_validation_s_normal_rows(digits: StudyRec
     assert not table.thresholds["drifted"].any()
 
 
-def test_drift_is_told_in_words_beside_the_thresholds_and_among_the_cautions(digits: StudyRecord) -> None:
+def test_what_p_values_promise_stands_beside_what_happened_on_test(digits: StudyRecord) -> None:
     assert digits.champion is not None
-    assert not [*drift(study_tables(digits))]
+    frame, (is_anomaly, score) = digits.champion.scores, rows_of(digits)
+    normal = frame[(frame["split"] == "validation") & ~frame["anomaly"]][digits.champion.score].to_numpy()
+    p = np.array([(1 + (normal >= one).sum()) / (1 + len(normal)) for one in score])
+    grid = promise_grid(StudyTables(digits))
+    assert [row[0] for row in grid.rows] == [
+        *(f"p-value at most {level:g}" for level in (0.01, 0.05, 0.1)),
+        *(f"flag at a false discovery rate of {level:g}" for level in (0.05, 0.1, 0.2)),
+    ]
+    alarms = [p <= level for level in (0.01, 0.05, 0.1)]
+    alarms += [false_discovery_control(p) <= level for level in (0.05, 0.1, 0.2)]
+    for row, flagged, whole in zip(grid.rows, alarms, [~is_anomaly] * 3 + alarms[3:], strict=True):
+        false = (flagged & ~is_anomaly).sum()
+        assert (row[3], row[4]) == (f"{flagged.sum():,}", f"{false:,}")
+        kind = "normal" if row[0].startswith("p-value") else "flagged"
+        told = f"{number(100 * false / max(whole.sum(), 1), 1)} % of {kind} rows"
+        assert row[2] == (told if whole.any() else "–")
+
+
+def test_drift_is_told_in_words_beside_the_thresholds_and_among_the_warnings(digits: StudyRecord) -> None:
+    assert digits.champion is not None
+    assert drift_note(StudyTables(digits)) == ""
     frame = digits.champion.scores.copy()
     moved = frame["split"].eq("test")
     frame.loc[moved, digits.champion.score] *= 1.6
-    tables = study_tables(with_scores(digits, frame))
-    told = " ".join(drift(tables))
-    assert told.startswith("Thresholds meant to flag 10 %, 5 % and 1 % of normal rows flag ")
-    assert told.endswith("that is drift in the data, not the model.")
-    assert told in cautions(tables)
+    tables = StudyTables(with_scores(digits, frame))
+    told = drift_note(tables)
+    assert told.startswith("The thresholds for 10 %, 5 % and 1 % false alarms flag ")
+    assert told.endswith("The probable cause is that normal rows differ between the two splits (drift).")
+    assert told in warnings(tables)
     rates = threshold_grid(tables)
-    real = [row[rates.head.index("false alarms on test")] for row in rates.rows]
+    real = [row[rates.head.index("realised on test")] for row in rates.rows]
     assert all(rate.endswith(" % (drift)") and rate.removesuffix(" (drift)") in told for rate in real)
 
 
 def test_scores_that_tie_at_a_threshold_are_no_drift(digits: StudyRecord) -> None:
     assert digits.champion is not None
     constant = digits.champion.scores.assign(**{str(digits.champion.score): 2.0})
-    tables = study_tables(with_scores(digits, constant))
-    assert isinstance(tables.scores, Scores)
-    assert not tables.scores.thresholds["drifted"].any()
+    tables = StudyTables(with_scores(digits, constant))
+    assert isinstance(tables.of(scores), Scores)
+    assert not tables.of(scores).thresholds["drifted"].any()
     assert champion_auroc(tables.record).value == 0.5
 
 
 def test_without_anomalies_nothing_is_said_to_be_precise() -> None:
-    tables = study_tables(compared(study(trials=6, epochs=3, labels=False)))
+    tables = StudyTables(compared(study(trials=6, epochs=3, labels=False)))
     grid = threshold_grid(tables)
     assert {row[grid.head.index("precision")] for row in grid.rows} == {"–"}
 
@@ -152,7 +156,7 @@ def test_one_class_gives_a_reason_and_no_number(digits: StudyRecord, anomaly: bo
     missing = curves(tidy(record))
     assert isinstance(missing, Missing)
     assert why in missing.why
-    assert measure_grid(study_tables(record)).rows == ()
+    assert measure_grid(StudyTables(record)).rows == promise_grid(StudyTables(record)).rows == ()
 
 
 def test_scores_that_are_not_finite_are_left_out_and_counted(digits: StudyRecord) -> None:

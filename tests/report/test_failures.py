@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
-
-from pipeline.report import write_report
-from pipeline.report.grids import Grid, failure_grid
-from pipeline.report.tables import study_tables, tidy
-from pipeline.report.tables.failures import LONGEST_REASON, MOST_REASONS, failures, first_line
-from pipeline.tracking.record import StudyRecord
+from vae_study.report import write_report
+from vae_study.report.failures import LONGEST_REASON, MOST_REASONS, failures, first_line
+from vae_study.report.figure import Grid
+from vae_study.report.sections.outcomes import failure_grid
+from vae_study.report.tables import StudyTables, tidy
+from vae_study.tracking.record import StudyRecord
 
 from .eventful import eventful
 from .page import page_of
@@ -80,7 +80,7 @@ def test_reasons_are_escaped_in_both_pages_and_never_widen_them(tmp_path: Path) 
     trials.loc[[4, 5], "reason"] = nasty
     folder = write_report(replace(made, trials=trials), tmp_path / "report").parent
     page, markdown = page_of(folder), (folder / "report.md").read_text(encoding="utf-8")
-    assert [script.get("id") for script in page.all("script")] == ["live", "library", None]
+    assert [script.get("id") for script in page.all("script")] == ["figures", "library", None]
     assert nasty[0] in page.text
     assert "<script" not in markdown
     assert "&lt;script&gt;" in markdown
@@ -92,12 +92,11 @@ def test_reasons_are_escaped_in_both_pages_and_never_widen_them(tmp_path: Path) 
     assert len(row.replace("\\|", "").split("|")) == 7
 
 
-def test_the_table_of_failures_has_no_column_of_what_an_earlier_version_did_not_keep() -> None:
+def test_the_table_of_failures_has_no_column_of_what_is_not_known() -> None:
     made = study(trials=64, epochs=24)
-    small = study_tables(study(trials=4, epochs=2))
 
     def printed(record: StudyRecord) -> Grid:
-        return failure_grid(replace(small, failures=failures(tidy(record))))
+        return failure_grid(StudyTables(record))
 
     kinds = made.trials[made.trials["state"] == "failed"].groupby("failure")["trial"].apply(list)
     grid = printed(made)
@@ -115,4 +114,4 @@ def test_failures_tell_the_fewest_and_the_most_epochs_of_their_trials() -> None:
     history = pd.DataFrame({"trial": [0, 0, 1, 1, 1, 1], "epoch": [0, 1, 0, 1, 2, 2]})
     found = {failure.kind: failure.epochs for failure in failures(replace(made, history=history))}
     assert found == {"error": (0, 3), "diverged": (0, 0)}
-    assert [row[3] for row in failure_grid(study_tables(replace(made, history=history))).rows] == ["0 to 3", "0"]
+    assert [row[3] for row in failure_grid(StudyTables(replace(made, history=history))).rows] == ["0 to 3", "0"]

@@ -12,12 +12,20 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 from scipy.stats import t as students_t
 from sklearn.ensemble import RandomForestRegressor
+from vae_study.anomaly.detection import interval
+from vae_study.report.frames import Missing
+from vae_study.report.frontier import hypervolume_history, knee
+from vae_study.report.sections.code import collapse, warm_up
+from vae_study.report.sections.detection import curves
+from vae_study.report.sections.importances import DEPTH, LEAST_TRIALS, SEED, TREES, Importances, contour, importances
+from vae_study.report.sections.outcomes import early_stopping
+from vae_study.report.sections.progress import training_curves
+from vae_study.report.sections.search_space import parallel, slices
+from vae_study.report.sections.thresholds import scores
+from vae_study.report.sections.trials import confirmation
+from vae_study.report.tables import StudyTables
 
-from pipeline.anomaly import interval
-from pipeline.report.tables import Importances, Missing, StudyTables, study_tables
-from pipeline.report.tables.importances import DEPTH, LEAST_TRIALS, SEED, TREES
-
-from .golden import FOLDER, REFERENCE, SPEC, golden, make
+from .golden import CONFIG, FOLDER, REFERENCE, golden, make
 
 Row = dict[Any, Any]
 Floats = NDArray[np.float64]
@@ -26,7 +34,7 @@ OBJECTIVES = ("val/reconstruction", "val/kl")
 
 @pytest.fixture(scope="module")
 def tables() -> StudyTables:
-    return study_tables(golden())
+    return StudyTables(golden())
 
 
 def rows(name: str = "trials") -> list[Row]:
@@ -81,7 +89,7 @@ def test_the_frontier_is_what_comparing_all_pairs_leaves(tables: StudyTables) ->
 
 
 def test_the_hypervolume_is_the_share_of_random_points_that_the_frontier_dominates(tables: StudyTables) -> None:
-    table, random = tables.hypervolume, np.random.default_rng(0)
+    table, random = tables.of(hypervolume_history), np.random.default_rng(0)
     assert not isinstance(table, Missing)
     box = np.array([REFERENCE[metric] for metric in OBJECTIVES])
     points_D2 = random.uniform(0, box, (200_000, 2))
@@ -94,7 +102,7 @@ def test_the_hypervolume_is_the_share_of_random_points_that_the_frontier_dominat
 
 
 def test_the_hypervolume_grows_by_what_each_trial_adds_to_a_fine_sweep(tables: StudyTables) -> None:
-    table = tables.hypervolume
+    table = tables.of(hypervolume_history)
     assert not isinstance(table, Missing)
     assert table.trial_N.tolist() == numbers(*finished())
     so_far: list[tuple[float, float]] = []
@@ -108,7 +116,7 @@ def test_the_hypervolume_grows_by_what_each_trial_adds_to_a_fine_sweep(tables: S
 
 
 def test_the_epochs_under_the_hypervolume_are_counted_one_by_one(tables: StudyTables) -> None:
-    table, history = tables.hypervolume, rows("history")
+    table, history = tables.of(hypervolume_history), rows("history")
     assert not isinstance(table, Missing)
     assert table.epochs_N is not None
     expected = [sum(epoch["trial"] <= number for epoch in history) for number in table.trial_N]
@@ -116,7 +124,7 @@ def test_the_epochs_under_the_hypervolume_are_counted_one_by_one(tables: StudyTa
 
 
 def test_the_knee_is_the_farthest_from_the_line_through_the_ends_in_any_unit(tables: StudyTables) -> None:
-    assert not isinstance(tables.knee, Missing)
+    assert not isinstance(tables.of(knee), Missing)
     members = frontier()
     for scale in (1.0, 7.0):
         places = {row["trial"]: np.array([row["val/reconstruction"] * scale, row["val/kl"]]) for row in members}
@@ -124,9 +132,9 @@ def test_the_knee_is_the_farthest_from_the_line_through_the_ends_in_any_unit(tab
         normal = np.array([first[1] - last[1], last[0] - first[0]]) / np.linalg.norm(last - first)
         # The normal points away from the best corner.
         distances = {number: float(normal @ (first - place)) for number, place in places.items()}
-        assert tables.knee.trial == max(distances, key=distances.__getitem__)
-    (row,) = (row for row in members if row["trial"] == tables.knee.trial)
-    assert dict(tables.knee.metrics) == {metric: row[metric] for metric in OBJECTIVES}
+        assert tables.of(knee).trial == max(distances, key=distances.__getitem__)
+    (row,) = (row for row in members if row["trial"] == tables.of(knee).trial)
+    assert dict(tables.of(knee).metrics) == {metric: row[metric] for metric in OBJECTIVES}
 
 
 def scored_test_rows() -> tuple[list[float], list[float]]:
@@ -151,18 +159,18 @@ def mean_precision(normal: list[float], anomalous: list[float]) -> float:
 def test_auroc_is_the_share_of_pairs_in_the_right_order(tables: StudyTables) -> None:
     normal, anomalous = scored_test_rows()
     assert set(normal) & set(anomalous), "without ties this would be easy"
-    assert not isinstance(tables.curves, Missing)
+    assert not isinstance(tables.of(curves), Missing)
     assert tables.summary.test_auroc.value == pytest.approx(pairs(normal, anomalous))
-    assert tables.curves.average_precision.value == pytest.approx(mean_precision(normal, anomalous))
-    assert tables.curves.prevalence == pytest.approx(len(anomalous) / len(normal + anomalous))
+    assert tables.of(curves).average_precision.value == pytest.approx(mean_precision(normal, anomalous))
+    assert tables.of(curves).prevalence == pytest.approx(len(anomalous) / len(normal + anomalous))
 
 
 def test_the_curves_are_what_every_threshold_lets_through(tables: StudyTables) -> None:
     normal, anomalous = scored_test_rows()
-    assert not isinstance(tables.curves, Missing)
+    assert not isinstance(tables.of(curves), Missing)
     at = [math.inf, *sorted({*normal, *anomalous}, reverse=True)]
     rates = {tuple(sum(s >= t for s in scores) / len(scores) for scores in (normal, anomalous)) for t in at}
-    roc = tables.curves.roc[["false_positive_rate", "true_positive_rate"]].to_numpy()
+    roc = tables.of(curves).roc[["false_positive_rate", "true_positive_rate"]].to_numpy()
     assert all(min(abs(x - a) + abs(y - b) for a, b in rates) < 1e-12 for x, y in roc)
     area = float(np.trapezoid(roc[:, 1], roc[:, 0]))
     assert area == pytest.approx(pairs(normal, anomalous))
@@ -172,8 +180,8 @@ def test_the_curves_are_what_every_threshold_lets_through(tables: StudyTables) -
 def test_intervals_are_those_of_a_bootstrap_of_each_class_by_other_draws(tables: StudyTables, metric: str) -> None:
     normal, anomalous = scored_test_rows()
     area = {"auroc": pairs, "average_precision": mean_precision}[metric]
-    assert not isinstance(tables.curves, Missing)
-    told = tables.curves.auroc if metric == "auroc" else tables.curves.average_precision
+    assert not isinstance(tables.of(curves), Missing)
+    told = tables.of(curves).auroc if metric == "auroc" else tables.of(curves).average_precision
     random = np.random.default_rng(99)
     drawn = [logit(area(*(random.choice(s, len(s)).tolist() for s in (normal, anomalous)))) for _ in range(300)]
     centre = 2 * logit(area(normal, anomalous)) - statistics.fmean(drawn)
@@ -187,10 +195,10 @@ def test_intervals_are_those_of_a_bootstrap_of_each_class_by_other_draws(tables:
 
 
 def test_thresholds_flag_what_lies_above_them(tables: StudyTables) -> None:
-    assert not isinstance(tables.scores, Missing)
+    assert not isinstance(tables.of(scores), Missing)
     normal, anomalous = scored_test_rows()
     held_out = [r["elbo"] for r in rows("scores") if r["split"] == "validation" and not r["anomaly"]]
-    for row in tables.scores.thresholds.to_dict("records"):
+    for row in tables.of(scores).thresholds.to_dict("records"):
         threshold = np.percentile(held_out, row["percentile"])
         assert row["threshold"] == pytest.approx(threshold)
         false, true = (sum(s > row["threshold"] for s in scores) for scores in (normal, anomalous))
@@ -200,10 +208,10 @@ def test_thresholds_flag_what_lies_above_them(tables: StudyTables) -> None:
 
 
 def test_over_seeds_mean_and_deviation_are_those_of_statistics(tables: StudyTables) -> None:
-    assert not isinstance(tables.confirmation, Missing)
+    assert not isinstance(tables.of(confirmation), Missing)
     own = {row["trial"]: row for row in rows()}
     for metric in ("test/auroc", "val/elbo"):
-        for told in tables.confirmation.spreads[metric].to_dict("records"):
+        for told in tables.of(confirmation).spreads[metric].to_dict("records"):
             trial = told["trial"]
             values = [own[trial][metric], *(r[metric] for r in rows("confirmations") if r["trial"] == trial)]
             assert told["seeds"] == len(values) == 4
@@ -213,11 +221,11 @@ def test_over_seeds_mean_and_deviation_are_those_of_statistics(tables: StudyTabl
 
 
 def test_early_stopping_spared_what_the_stopped_trials_did_not_train(tables: StudyTables) -> None:
-    found, budget = tables.stopping, SPEC["training"]["epochs"]
+    found, budget = tables.of(early_stopping), CONFIG["training"]["epochs"]
     assert found is not None
     history = {n: [e for e in rows("history") if e["trial"] == n] for n in numbers(*rows())}
-    stopped = [row["trial"] for row in rows() if row["state"] == "stopped"]
-    ended = [row["trial"] for row in rows() if row["state"] in ("finished", "stopped")]
+    stopped = [row["trial"] for row in rows() if row["state"] == "pruned"]
+    ended = [row["trial"] for row in rows() if row["state"] in ("finished", "pruned")]
     assert (found.trained, found.full) == (sum(len(history[n]) for n in ended), budget * len(ended))
     lengths = [len(history[n]) for n in stopped]
     assert dict(found.stopped_after) == {length: lengths.count(length) for length in sorted(lengths)}
@@ -231,14 +239,14 @@ def test_collapsed_are_those_that_say_nothing_and_short_those_whose_weight_never
     tables: StudyTables,
 ) -> None:
     silent = [row for row in finished() if row["val/active_units"] < 1 or row["val/kl"] < 0.05]
-    assert list(tables.collapse.trials) == numbers(*silent)
-    assert tables.collapse.smallest_beta == min(row["beta"] for row in silent)
+    assert list(tables.of(collapse).trials) == numbers(*silent)
+    assert tables.of(collapse).smallest_beta == min(row["beta"] for row in silent)
     weights = {n: [e["train/kl_weight"] for e in rows("history") if e["trial"] == n] for n in numbers(*rows())}
     short = [n for n, weight in weights.items() if max(weight) < 0.99]
     by_state = {row["trial"]: row["state"] for row in rows()}
-    for state, told in (("finished", tables.warm_up.finished), ("stopped", tables.warm_up.stopped)):
+    for state, told in (("finished", tables.of(warm_up).finished), ("pruned", tables.of(warm_up).pruned)):
         assert list(told) == [n for n in short if by_state[n] == state] != []
-    assert set(tables.warm_up.frontier) == set(tables.warm_up.finished) & set(numbers(*frontier()))
+    assert set(tables.of(warm_up).frontier) == set(tables.of(warm_up).finished) & set(numbers(*frontier()))
 
 
 def bulk(values: list[float]) -> list[float]:
@@ -276,13 +284,13 @@ def slow_shares(trials: list[Row], numeric: list[str], choices: list[str], targe
     spaces: list[tuple[float, float]] = []
     places: dict[str, list[int]] = {}
     for name in numeric:
-        rule = SPEC["search"][name]
+        rule = CONFIG["search"][name]
         scale = math.log if rule.get("log") else float
         places[name] = [len(columns)]
         columns.append([scale(row[name]) for row in trials])
         spaces.append((scale(rule["low"]), scale(rule["high"])))
     for name in choices:
-        options = SPEC["search"][name]["choices"]
+        options = CONFIG["search"][name]["choices"]
         places[name] = [len(columns) + i for i in range(len(options))]
         columns += [[float(row[name] == option) for row in trials] for option in options]
         spaces += [(0.0, 1.0)] * len(options)
@@ -303,7 +311,7 @@ def clipped(target: str) -> list[Row]:
 
 @pytest.mark.parametrize("target", ["val/reconstruction", "val/auroc"])
 def test_importances_are_the_main_effects_of_the_forest_by_their_definition(tables: StudyTables, target: str) -> None:
-    found = tables.importances
+    found = tables.of(importances)
     assert isinstance(found, Importances)
     told = dict(zip(found.parameters, found.share_PT[:, found.targets.index(target)], strict=True))
     known = clipped(target)
@@ -316,23 +324,23 @@ def test_importances_are_the_main_effects_of_the_forest_by_their_definition(tabl
 
 
 def test_importances_are_in_order_and_count_the_trials_of_a_branch(tables: StudyTables) -> None:
-    found = tables.importances
+    found = tables.of(importances)
     assert isinstance(found, Importances)
     assert found.targets == (*OBJECTIVES, "val/auroc")
     means = [statistics.fmean(shares) for shares in found.share_PT.tolist()]
     assert means == sorted(means, reverse=True)
     counted = {
-        name: sum(row[name] is not None and row[name] == row[name] for row in finished()) for name in SPEC["search"]
+        name: sum(row[name] is not None and row[name] == row[name] for row in finished()) for name in CONFIG["search"]
     }
     assert dict(zip(found.parameters, found.trials_P.tolist(), strict=True)) == counted
 
 
 def test_parallel_coordinates_hold_each_finished_trial_s_own_values(tables: StudyTables) -> None:
-    table = tables.parallel
+    table = tables.of(parallel)
     assert not isinstance(table, Missing)
     assert table.trial_N.tolist() == numbers(*finished())
     assert [n for n, on in zip(table.trial_N, table.frontier_N, strict=True) if on] == numbers(*frontier())
-    assert [axis.name for axis in table.axes] == [*SPEC["search"], *OBJECTIVES, "val/auroc"]
+    assert [axis.name for axis in table.axes] == [*CONFIG["search"], *OBJECTIVES, "val/auroc"]
     assert [axis.is_log for axis in table.axes[:4]] == [True, True, False, False]
     for axis, values in zip(table.axes, table.values_NA.T, strict=True):
         raw = [row[axis.name] for row in finished()]
@@ -345,8 +353,10 @@ def test_parallel_coordinates_hold_each_finished_trial_s_own_values(tables: Stud
 
 
 def test_every_parameter_is_sliced_against_every_target(tables: StudyTables) -> None:
-    assert [(s.parameter, s.target) for s in tables.slices] == list(product(SPEC["search"], [*OBJECTIVES, "val/auroc"]))
-    for table in tables.slices:
+    assert [(s.parameter, s.target) for s in tables.of(slices)] == list(
+        product(CONFIG["search"], [*OBJECTIVES, "val/auroc"])
+    )
+    for table in tables.of(slices):
         both = [r for r in finished() if not pd.isna(r[table.parameter]) and is_known(r[table.target])]
         assert table.trial_N.tolist() == numbers(*both)
         assert table.y_N.tolist() == [row[table.target] for row in both]
@@ -355,9 +365,9 @@ def test_every_parameter_is_sliced_against_every_target(tables: StudyTables) -> 
 
 
 def test_the_contour_lies_within_the_values_of_its_trials_and_follows_them(tables: StudyTables) -> None:
-    table = tables.contour
+    table = contour(tables.record, tables.of(importances))
     assert not isinstance(table, Missing)
-    assert isinstance(tables.importances, Importances)
+    assert isinstance(tables.of(importances), Importances)
     assert (table.target, table.parameters, table.is_log) == ("val/elbo", ("beta", "latent_dim"), (True, True))
     assert table.mean_HG.shape == (len(table.y_H), len(table.x_G))
     assert (table.x_G[0], table.x_G[-1]) == pytest.approx((table.x_N.min(), table.x_N.max()))
@@ -370,14 +380,12 @@ def test_the_contour_lies_within_the_values_of_its_trials_and_follows_them(table
     assert np.corrcoef(near, table.value_N)[0, 1] > 0.9
 
 
-def test_the_course_is_the_history_on_a_grid(tables: StudyTables) -> None:
-    table = tables.course
+def test_the_curves_are_the_history(tables: StudyTables) -> None:
+    table = tables.of(training_curves)
     assert not isinstance(table, Missing)
     ends = sorted(frontier(), key=lambda row: row["val/reconstruction"])
-    assert (table.trial_T[0], table.trial_T[-1], len(table.trial_T)) == (ends[0]["trial"], ends[-1]["trial"], 12)
-    columns = {"kl_weight_TE": "train/kl_weight", "active_units_TE": "val/active_units",
-               "reconstruction_TE": "val/reconstruction", "kl_TE": "val/kl", "elbo_TE": "val/elbo"}  # fmt: skip
-    stored = {(row["trial"], row["epoch"]): row for row in rows("history")}
-    for field, metric in columns.items():
-        expected = [[stored[n, e][metric] for e in table.epoch_E.tolist()] for n in table.trial_T.tolist()]
-        assert getattr(table, field).tolist() == expected
+    assert (table.trials[0], table.trials[-1], len(table.trials)) == (ends[0]["trial"], ends[-1]["trial"], 7)
+    stored = (row for row in rows("history") if row["trial"] in table.trials)
+    drawn = sorted(stored, key=lambda row: (row["trial"], row["epoch"]))
+    for metric in ("trial", "epoch", "val/elbo", "val/active_units", "train/kl_weight"):
+        assert table.curves[metric].tolist() == [row[metric] for row in drawn]

@@ -10,17 +10,20 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from pipeline.report.grids import importance_grid
-from pipeline.report.prose import overview
-from pipeline.report.prose_mattered import mattered
-from pipeline.report.tables import Importances, Missing, study_tables, tidy
-from pipeline.report.tables.contour import contour
-from pipeline.report.tables.coordinates import coordinates
-from pipeline.report.tables.importances import LEAST_TRIALS, importances, near
-from pipeline.report.tables.parallel import parallel
-from pipeline.report.tables.slices import slices
-from pipeline.tracking.record import StudyRecord
+from vae_study.report.frames import Missing
+from vae_study.report.overview import importance_note, overview
+from vae_study.report.parameters import coordinates
+from vae_study.report.sections.importances import (
+    LEAST_TRIALS,
+    Importances,
+    contour,
+    importance_grid,
+    importances,
+    near,
+)
+from vae_study.report.sections.search_space import parallel, slices
+from vae_study.report.tables import StudyTables, tidy
+from vae_study.tracking.record import StudyRecord
 
 from .families import discrete, mixed_families, without_rate
 from .odd import NASTY
@@ -35,7 +38,7 @@ WORDS = {"choices": ["a", "b", "c"]}
 def searched(columns: dict[str, Any], search: dict[str, Any], y: Any, state: str = "finished") -> StudyRecord:
     """A study whose first objective is `y` and whose second is the same for all."""
     made = record_of([(state, float(value), 1.0) for value in y])
-    return tidy(replace(made, spec={**made.spec, "search": search}, trials=made.trials.assign(**columns)))
+    return tidy(replace(made, config={**made.config, "search": search}, trials=made.trials.assign(**columns)))
 
 
 def found(record: StudyRecord) -> dict[str, float]:
@@ -113,29 +116,27 @@ def test_too_few_trials_and_constant_values_are_said_to_say_nothing() -> None:
     record = searched({**columns, "few": few, "same": 0.5}, search, np.log(columns["one"]))
     shares = found(record)
     assert np.isnan([shares["few"], shares["same"]]).all()
-    told = " ".join(mattered(importances(record)))
-    assert f"Not to be said, with fewer than {LEAST_TRIALS} trials or always the same value: few and same." in told
+    told = importance_note(StudyTables(record))
+    assert f"Unknown, because there are fewer than {LEAST_TRIALS} trials or always the same value: few and same" in told
     assert "Less than 5.0 % of any target: " in told
     short = searched({k: v[:9] for k, v in columns.items()}, SEARCH, range(9))
     missing = importances(short)
     assert isinstance(missing, Missing)
-    assert "finished trials on; this study has 9." in missing.why
-    assert list(mattered(missing)) == []
+    assert "finished trials; this study has 9." in missing.why
+    assert importance_note(StudyTables(short)) == ""
     unsearched = importances(searched({}, {}, range(20)))
-    assert unsearched == Missing(
-        "The finished trials differ in no parameter of the search, so none can be said to matter."
-    )
+    assert unsearched == Missing("The finished trials differ in no searched parameter, so there are no importances.")
 
 
 def test_trials_that_did_not_finish_take_no_part() -> None:
     columns, _ = drawn(60)
     record = searched(columns, SEARCH, np.log(columns["one"]))
-    stopped = record.trials.assign(state="stopped", trial=record.trials["trial"] + 60, **{"val/reconstruction": 7.0})
+    stopped = record.trials.assign(state="pruned", trial=record.trials["trial"] + 60, **{"val/reconstruction": 7.0})
     both = tidy(replace(record, trials=pd.concat([record.trials, stopped])))
     assert found(both) == found(record)
 
 
-def test_choices_are_told_by_the_spec_s_words_whatever_the_store_made_of_them() -> None:
+def test_choices_are_told_by_the_config_s_words_whatever_the_store_made_of_them() -> None:
     search = {
         "wide": {"choices": [[256, 128], [64]]},
         "sure": {"choices": [True, False]},
@@ -150,7 +151,7 @@ def test_choices_are_told_by_the_spec_s_words_whatever_the_store_made_of_them() 
     }
     record = searched(columns, search, range(3))
     table = {coordinate.name: coordinate for coordinate in coordinates(record, record.trials)}
-    # A tuple as the spec's lists are frozen, and a list as it is read back.
+    # A tuple as the config's lists are frozen, and a list as it is read back.
     assert table["wide"].choices == ("[256, 128]", "[64]")
     assert table["wide"].value_N.tolist() == pytest.approx([1.0, 0.0, np.nan], nan_ok=True)
     assert (table["sure"].choices, table["sure"].value_N.tolist()) == (("True", "False"), [1.0, 0.0, 0.0])
@@ -176,12 +177,12 @@ def collapsed() -> StudyRecord:
 def nasty() -> StudyRecord:
     record = study(trials=30, epochs=2)
     trials = record.trials.assign(**{"free_bits.kind": NASTY, NASTY: np.arange(30) / 7})
-    spec = {**record.spec, "search": {**record.spec["search"], NASTY: {"low": 0, "high": 9}}}
-    return replace(record, trials=trials, spec=spec)
+    config = {**record.config, "search": {**record.config["search"], NASTY: {"low": 0, "high": 9}}}
+    return replace(record, trials=trials, config=config)
 
 
 def older() -> StudyRecord:
-    """The runs of an earlier version lack a metric that later ones have."""
+    """Some runs lack a metric that others have."""
     record = study(trials=30, epochs=2)
     late = record.trials["trial"] >= 8
     return replace(
@@ -209,7 +210,7 @@ ODD: dict[str, Callable[[], StudyRecord]] = {
     "a constant KL": lambda: discrete(trials=30, epochs=2),
     "all the same": lambda: replace(r := study(trials=30, epochs=2), trials=r.trials.assign(
         **{"beta": 1.0, "latent_dim": 4, "val/reconstruction": 3.0, "val/kl": 2.0})),
-    "no search": lambda: replace(study(trials=30, epochs=2), spec={}),
+    "no search": lambda: replace(study(trials=30, epochs=2), config={}),
 }  # fmt: skip
 
 
@@ -225,23 +226,23 @@ def test_odd_studies_have_tables_or_words_and_never_a_warning(name: str) -> None
     known = shares.share_PT[np.isfinite(shares.share_PT)]
     assert ((known >= 0) & (known <= 1 + 1e-9)).all()
     assert all(np.isfinite([*table.x_N, *table.y_N]).all() for table in slices(record))
-    said = " ".join(mattered(shares))
+    said = importance_note(StudyTables(record))
     assert "nan" not in said
     assert said
 
 
 def test_the_summary_and_the_grid_say_what_the_table_holds() -> None:
-    tables = study_tables(study(trials=30, epochs=3))
-    assert isinstance(tables.importances, Importances)
+    tables = StudyTables(study(trials=30, epochs=3))
+    assert isinstance(tables.of(importances), Importances)
     grid = importance_grid(tables)
     assert [row[0] for row in grid.rows][:1] == ["beta"]
     assert grid.head == ("parameter", "validation reconstruction", "validation KL", "validation AUROC", "trials")
-    shares = [f"{100 * share:.1f} %" for share in tables.importances.share_PT[0]]
-    assert grid.rows[0] == ("beta", *shares, str(tables.importances.trials_P[0]))
+    shares = [f"{100 * share:.1f} %" for share in tables.of(importances).share_PT[0]]
+    assert grid.rows[0] == ("beta", *shares, str(tables.of(importances).trials_P[0]))
     assert (
-        f"Of the searched parameters beta matters most: on its own it explains {shares[0]} of the variation of "
+        f"Of the searched parameters, beta matters most: alone it explains {shares[0]} of the variance of "
         f"validation reconstruction, {shares[1]} of that of validation KL and {shares[2]} of that of validation AUROC."
     ) in " ".join(overview(tables))
-    few = study_tables(study(trials=6, epochs=3))
+    few = StudyTables(study(trials=6, epochs=3))
     assert importance_grid(few).rows == ()
     assert "matters most" not in " ".join(overview(few))

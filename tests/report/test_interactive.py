@@ -1,4 +1,4 @@
-"""Live figures: valid for the library, in few bytes, of the same numbers as the tables, and with no secret in them."""
+"""Interactive figures: valid for the library, in few bytes, of the tables' numbers, and with no secret in them."""
 
 import html
 import json
@@ -11,12 +11,11 @@ import plotly.graph_objects as go
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from pipeline.report.interactive import live_figures, live_json
-from pipeline.report.interactive.drawn import MOST_LINES, MOST_POINTS, drawn_trials, runs_address
-from pipeline.report.interactive.live import brief, said
-from pipeline.report.tables import StudyTables, study_tables
-from pipeline.tracking.record import StudyRecord
+from vae_study.report.interactive import brief, runs_address, said
+from vae_study.report.page import figures_json, interactive_figures
+from vae_study.report.plane import MOST_LINES, MOST_POINTS, plane, sampled_trials
+from vae_study.report.tables import StudyTables
+from vae_study.tracking.record import StudyRecord
 
 from .eventful import eventful
 from .odd import NASTY, ODD, odd
@@ -33,7 +32,7 @@ def many() -> StudyTables:
     for i in range(20):
         part = made.trials.assign(trial=made.trials["trial"] + 200 * i)
         parts.append(part.assign(**{"val/kl": part["val/kl"] * random.uniform(1, 1.5, 200)}))
-    return study_tables(replace(made, trials=pd.concat(parts, ignore_index=True)))
+    return StudyTables(replace(made, trials=pd.concat(parts, ignore_index=True)))
 
 
 def as_drawn(value: Any) -> Any:
@@ -47,7 +46,7 @@ def as_drawn(value: Any) -> Any:
 
 def check(tables: StudyTables) -> None:
     """The library's own validators know every trace, every key and every value, in every view."""
-    for figure in live_figures(tables).values():
+    for figure in interactive_figures(tables).values():
         plain = json.loads(json.dumps(figure.plain(), allow_nan=False))
         go.Figure(as_drawn(plain["data"]), as_drawn(plain["layout"]))
         for view in plain.get("views", []):
@@ -60,28 +59,28 @@ def check(tables: StudyTables) -> None:
 @pytest.mark.parametrize("name", ["one trial", "discrete", "nasty names", "infinite", "one objective and no labels"])
 def test_the_library_takes_every_figure_of_odd_studies(name: str) -> None:
     assert name in ODD
-    check(study_tables(odd(name)))
+    check(StudyTables(odd(name)))
 
 
 def test_the_library_takes_every_figure(digits: StudyRecord) -> None:
-    check(study_tables(eventful(digits)))
+    check(StudyTables(eventful(digits)))
 
 
 def test_of_thousands_of_trials_the_frontier_and_an_even_share_are_drawn(many: StudyTables) -> None:
-    drawn, figures = drawn_trials(many), live_figures(many)
+    drawn, figures = sampled_trials(many), interactive_figures(many)
     numbers = set(drawn.trials["trial"])
     assert set(many.frontier["trial"]) | {many.summary.champion_trial} <= numbers
     assert len(drawn.few) <= MOST_LINES
     assert 500 < len(numbers) <= MOST_POINTS + MOST_LINES
     assert len(many.trials) == 4000
-    assert "trials are drawn live" in figures["plane"].note
-    assert len(live_json(many, figures).encode()) < 1_500_000
+    assert "trials are shown here" in figures["plane"].note
+    assert len(figures_json(many, figures).encode()) < 1_500_000
 
 
 def test_what_is_drawn_are_the_tables_numbers(digits: StudyRecord) -> None:
-    tables = study_tables(digits)
-    drawn, figure = drawn_trials(tables), live_figures(tables)["plane"]
-    points = tables.plane.points.set_index("trial")  # type: ignore[union-attr]
+    tables = StudyTables(digits)
+    drawn, figure = sampled_trials(tables), interactive_figures(tables)["plane"]
+    points = tables.of(plane).points.set_index("trial")  # type: ignore[union-attr]
     seen = set()
     for trace in figure.traces:
         for x, y, row in zip(trace["x"], trace["y"], trace.get("customdata", ()), strict=False):
@@ -92,7 +91,7 @@ def test_what_is_drawn_are_the_tables_numbers(digits: StudyRecord) -> None:
 
 
 def test_the_same_study_gives_the_same_text_and_names_cannot_leave_it() -> None:
-    texts = [live_json(tables, live_figures(tables)) for tables in map(study_tables, [odd("nasty names")] * 2)]
+    texts = [figures_json(tables, interactive_figures(tables)) for tables in map(StudyTables, [odd("nasty names")] * 2)]
     assert texts[0] == texts[1]
     assert "<" not in texts[0]
     told = json.dumps(json.loads(texts[0]), ensure_ascii=False)

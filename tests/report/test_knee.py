@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from pipeline.report.prose import overview
-from pipeline.report.tables import Knee, Missing, study_tables, tidy
-from pipeline.report.tables.knee import knee
+from vae_study.report.frames import Missing
+from vae_study.report.frontier import Knee, knee
+from vae_study.report.overview import overview
+from vae_study.report.tables import StudyTables, tidy
 
 from .test_tables import METRICS, record_of, slow_frontier
 
@@ -63,10 +63,10 @@ def test_without_a_bend_towards_the_best_corner_there_is_no_knee(points: list[tu
 
 def test_the_summary_names_the_knee_and_only_of_two_objectives() -> None:
     record = record_of([("finished", 0.0, 9.0), ("finished", 1.0, 1.5), ("finished", 9.0, 0.0)])
-    told = " ".join(overview(study_tables(record)))
+    told = " ".join(overview(StudyTables(record)))
     assert (
-        "Its knee, where it lies farthest from the line between these ends, is at validation reconstruction 1.00 nats "
-        "and validation KL 1.50 nats (trial 1)."
+        "Its knee is at validation reconstruction 1.00 nats and validation KL 1.50 nats (trial 1): the point farthest "
+        "from the line between these ends."
     ) in told
-    single = replace(record, spec={"objectives": [{"metric": METRICS[0], "direction": "minimize"}]})
-    assert "knee" not in " ".join(overview(study_tables(single)))
+    single = replace(record, config={"objectives": [{"metric": METRICS[0], "direction": "minimize"}]})
+    assert "knee" not in " ".join(overview(StudyTables(single)))

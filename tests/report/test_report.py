@@ -1,34 +1,45 @@
 """The written report: whole, the same each time, loading nothing, escaped, and clear about odd studies."""
 
+import csv
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 import pytest
-
-from pipeline.report import summary, write_report
-from pipeline.report.figures.examples import draw_reconstructions, draw_samples, draw_strips
-from pipeline.report.figures.style import png
-from pipeline.report.tables import Missing
-from pipeline.report.tables.examples import reconstructions, samples, traversals
-from pipeline.tracking.record import StudyRecord
+from vae_study.errors import UserError
+from vae_study.report import figure, summary, write_report
+from vae_study.report.figure import Figure
+from vae_study.report.frames import Missing
+from vae_study.report.sections.examples import (
+    draw_reconstructions,
+    draw_samples,
+    draw_strips,
+    reconstructions,
+    samples,
+    traversals,
+)
+from vae_study.report.style import png
+from vae_study.tracking.record import StudyRecord
 
 from .families import looked_into
 from .odd import odd
 from .page import bytes_of, page_of
-from .studies import SPEC, study
+from .studies import CONFIG, study
 
 PLAIN = {
-    "plane", "hypervolume", "auroc", "frontier_auroc", "side_by_side", "importances", "parallel", "slices", "contour",
-    "training", "course", "scores", "curves", "reconstructions", "samples",
+    "plane", "hypervolume", "frontier_auroc", "side_by_side", "importances", "parallel", "slices", "contour",
+    "training", "scores", "curves", "reconstructions", "samples",
 }  # fmt: skip
 OF_CODE = {"latent_map", "latent_use", "traversals", "interpolations"}
-FIGURES = PLAIN | OF_CODE | {"confirmation", "top"}
+FIGURES = PLAIN | OF_CODE | {"confirmation", "highest_rows"}
 
 
 def test_everything_promised_is_written(report: Path, digits: StudyRecord) -> None:
@@ -46,7 +57,14 @@ def test_everything_promised_is_written(report: Path, digits: StudyRecord) -> No
     assert len(frontier) == summary(digits).frontier_size
 
 
-def test_the_same_record_gives_the_same_bytes(report: Path, digits: StudyRecord, tmp_path: Path) -> None:
+def test_the_same_record_gives_the_same_bytes(
+    report: Path,
+    digits: StudyRecord,
+    picture: Callable[[Figure[Any], Any], bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(figure, "picture", picture)
     again = write_report(digits, tmp_path / "elsewhere").parent
     assert bytes_of(again) == bytes_of(report)
 
@@ -67,9 +85,17 @@ def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     folder = write_report(record, tmp_path / "report").parent
     before = bytes_of(folder)
     with pytest.raises(TypeError):
-        write_report(replace(record, spec={**SPEC, "study": {("a", "tuple"): 1}}), folder)
+        write_report(replace(record, config={**CONFIG, "study": {("a", "tuple"): 1}}), folder)
     assert bytes_of(folder) == before
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_a_report_s_folder_that_cannot_be_one_is_refused(digits: StudyRecord, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "report", Path("/dev/null")):
+        with pytest.raises(UserError, match=r"cannot be written to .*; expected a folder for the report"):
+            write_report(digits, folder)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_the_page_loads_nothing(report: Path) -> None:
@@ -80,7 +106,7 @@ def test_the_page_loads_nothing(report: Path) -> None:
     assert len(sources) == len(FIGURES)
     assert all(source is not None and source.startswith("data:image/png;base64,") for source in sources)
     assert not {"link", "iframe", "object", "embed", "base"} & {tag for tag, _ in page.elements}
-    assert [script.get("id") for script in page.all("script")] == ["live", "library", None]
+    assert [script.get("id") for script in page.all("script")] == ["figures", "library", None]
     style = (report / "report.html").read_text(encoding="utf-8").split("<style>")[1].split("</style>")[0]
     assert "url(" not in style
     assert "@import" not in style
@@ -92,7 +118,12 @@ def test_the_page_is_readable_without_eyes_and_links_lead_somewhere(report: Path
     assert {head.get("scope") for head in page.all("th")} == {"col", "row"}
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
-    targets = [str(a["href"])[1:] for a in page.all("a")] + [str(a["aria-labelledby"]) for a in page.all("section")]
+    links = [str(a["href"]) for a in page.all("a")]
+    tables = [unquote(link) for link in links if link.startswith("data:text/csv;charset=utf-8,")]
+    assert len(tables) == len(page.all("table"))
+    assert all(len({len(row) for row in csv.reader(table.split(",", 1)[1].splitlines())}) == 1 for table in tables)
+    targets = [link[1:] for link in links if link.startswith("#")]
+    targets += [str(a["aria-labelledby"]) for a in page.all("section")]
     assert set(targets) <= set(ids)
 
 
@@ -126,7 +157,7 @@ def test_a_table_s_rows_are_drawn_and_its_samples_are_not(table: StudyRecord, tm
     assert {path.stem for path in (folder / "figures").iterdir()} == PLAIN - {"samples"}
     text = page_of(folder).text
     assert "rows of a table and not images" in text
-    assert all(note in text.split("How to get it again")[1] for note in table.data["notes"])
+    assert all(note in text.rsplit("Reproduce", 1)[1] for note in table.data["notes"])
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8), (8, 8, 1), (3, 4, 4), (4, 4, 3)])
@@ -145,6 +176,6 @@ def test_images_of_any_layout_are_drawn(shape: tuple[int, ...]) -> None:
 
 
 def test_the_report_imports_no_engine() -> None:
-    code = "import sys, pipeline.report; print(sorted({'ray', 'torch', 'mlflow', 'optuna'} & set(sys.modules)))"
+    code = "import sys, vae_study.report; print(sorted({'ray', 'torch', 'mlflow', 'optuna'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -8,22 +8,22 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from pipeline.report import summary
-from pipeline.report.tables import Missing, study_tables, tidy
-from pipeline.report.tables.choice import choices
-from pipeline.report.tables.doubts import collapse, edges
-from pipeline.report.tables.frontier import frontier, hypervolume_history
-from pipeline.report.tables.plane import Strip, plane
-from pipeline.report.tables.slices import auroc_slice
-from pipeline.report.tables.training import training_curves
-from pipeline.search.pareto import hypervolume
-from pipeline.tracking.record import StudyRecord
+from vae_study.report import summary
+from vae_study.report.frames import Missing
+from vae_study.report.frontier import frontier, hypervolume_history
+from vae_study.report.plane import plane
+from vae_study.report.sections.choices import choices
+from vae_study.report.sections.code import collapse, edges
+from vae_study.report.sections.progress import training_curves
+from vae_study.report.sections.search_space import by_target
+from vae_study.report.tables import StudyTables, tidy
+from vae_study.selection.ranking import hypervolume
+from vae_study.tracking.record import StudyRecord
 
 from .studies import study
 
 METRICS = ("val/reconstruction", "val/kl")
-STATES = st.sampled_from(["finished", "finished", "stopped", "failed", "running"])
+STATES = st.sampled_from(["finished", "finished", "pruned", "failed", "running"])
 VALUES = st.sampled_from([float("nan"), 0.0, 1.0, 2.0, 3.5, 4.0, 7.25, float("inf")])
 ROWS = st.lists(st.tuples(STATES, VALUES, VALUES), min_size=1, max_size=14)
 
@@ -35,7 +35,7 @@ def record_of(
     objectives = [{"metric": m, "direction": d} for m, d in zip(METRICS, directions, strict=True)]
     return StudyRecord(
         name="small",
-        spec={"objectives": objectives},
+        config={"objectives": objectives},
         data={},
         environment={},
         trials=trials,
@@ -102,13 +102,13 @@ def test_hypervolume_agrees_with_monte_carlo(digits: StudyRecord) -> None:
 
 
 def test_a_stopped_trial_is_never_on_the_frontier_however_good() -> None:
-    rows = [("finished", 2.0, 2.0), ("stopped", 0.0, 0.0), ("running", 0.0, 0.0), ("failed", 0.0, 0.0)]
+    rows = [("finished", 2.0, 2.0), ("pruned", 0.0, 0.0), ("running", 0.0, 0.0), ("failed", 0.0, 0.0)]
     assert list(frontier(tidy(record_of(rows)))["trial"]) == [0]
 
 
 def test_plane_draws_no_failed_trial_but_counts_it(digits: StudyRecord) -> None:
     table = plane(tidy(digits))
-    assert not isinstance(table, Missing | Strip)
+    assert not isinstance(table, Missing)
     assert "failed" not in set(table.points["state"])
     assert table.off_plane == {"failed": int((digits.trials["state"] == "failed").sum())}
     assert table.points["champion"].sum() == 1
@@ -117,7 +117,7 @@ def test_plane_draws_no_failed_trial_but_counts_it(digits: StudyRecord) -> None:
 def test_one_far_trial_does_not_squeeze_the_plane() -> None:
     rows = [("finished", 10.0 + i, 20.0 - i) for i in range(9)] + [("finished", 1e6, 1e6)]
     table = plane(tidy(record_of(rows)))
-    assert not isinstance(table, Missing | Strip)
+    assert not isinstance(table, Missing)
     assert table.x[1] < 30
     assert table.y[1] < 30
 
@@ -140,35 +140,39 @@ def test_summary_counts_and_finds_the_best(digits: StudyRecord) -> None:
     )
 
 
-def test_auroc_slice_holds_finished_trials_and_medians(digits: StudyRecord) -> None:
-    table = auroc_slice(tidy(digits), "latent_dim")
-    assert not isinstance(table, Missing)
-    finished = digits.trials[digits.trials["state"] == "finished"]
-    assert table.log
+def test_slices_are_of_the_chosen_score_s_auroc_first_and_mark_the_chosen_trial(digits: StudyRecord) -> None:
+    found = by_target(StudyTables(digits))
+    assert not isinstance(found, Missing)
     assert digits.champion is not None
-    assert table.metric == f"val_auroc/{digits.champion.score}" != "val_auroc/elbo"
-    areas = finished[table.metric]
-    assert table.points["auroc"].tolist() == areas.tolist()
-    assert table.points.loc[table.points["champion"], "auroc"].tolist() == [areas.max()]
-    assert table.trend["value"].is_monotonic_increasing
-    assert table.trend["auroc"].between(areas.min(), areas.max()).all()
+    metric = f"val_auroc/{digits.champion.score}"
+    assert next(iter(found)) == metric != "val_auroc/elbo"
+    finished = digits.trials[digits.trials["state"] == "finished"].set_index("trial")
+    table = next(one for one in found[metric] if one.parameter == "latent_dim")
+    assert table.is_log
+    assert dict(zip(table.trial_N, table.y_N, strict=True)) == finished[metric].to_dict()
+    assert table.trial_N[table.chosen_N].tolist() == [digits.champion.trial]
 
 
-def test_training_curves_keep_both_ends_and_the_champion(digits: StudyRecord) -> None:
+def test_training_curves_keep_both_ends_and_the_chosen_trial_even_if_it_is_dominated(digits: StudyRecord) -> None:
     members = frontier(tidy(digits))["trial"].tolist()
-    for chosen in members:
+    finished = digits.trials.loc[digits.trials["state"] == "finished", "trial"].tolist()
+    reconstruction = digits.trials.set_index("trial")["val/reconstruction"]
+    assert set(members) < set(finished)
+    for chosen in finished:
         assert digits.champion is not None
         record = tidy(replace(digits, champion=replace(digits.champion, trial=chosen)))
         table = training_curves(record, most=5)
         assert not isinstance(table, Missing)
         assert chosen in table.trials
-        assert {members[0], members[-1]} <= set(table.trials)
+        assert table.is_dominated == (chosen not in members)
+        ends = {table.trials[0], table.trials[-1]}
+        assert ends == {members[0], members[-1]} or (table.is_dominated and chosen in ends)
         assert len(table.trials) <= 5
-        assert list(table.trials) == sorted(table.trials, key=members.index)
+        assert list(table.trials) == sorted(table.trials, key=reconstruction.get)
 
 
 def test_collapse_needs_no_active_unit_or_almost_no_kl() -> None:
-    record = record_of([("finished", 1.0, 0.04), ("finished", 1.0, 9.0), ("finished", 1.0, 9.0), ("stopped", 1.0, 0.0)])
+    record = record_of([("finished", 1.0, 0.04), ("finished", 1.0, 9.0), ("finished", 1.0, 9.0), ("pruned", 1.0, 0.0)])
     record.trials["val/active_units"] = [3.0, 0.0, 2.0, 0.0]
     record.trials["beta"] = [5.0, 4.0, 1.0, 2.0]
     found = collapse(tidy(record))
@@ -183,7 +187,9 @@ def test_collapse_needs_no_active_unit_or_almost_no_kl() -> None:
 def test_edges_are_five_percent_of_the_range_in_its_own_scale(value: float, log: bool, end: str | None) -> None:
     record = record_of([("finished", 1.0, 1.0)])
     record.trials["val/elbo"], record.trials["beta"] = -2.0, value
-    record = replace(record, spec={**record.spec, "search": {"objective.beta": {"low": 0.1, "high": 10, "log": log}}})
+    record = replace(
+        record, config={**record.config, "search": {"objective.beta": {"low": 0.1, "high": 10, "log": log}}}
+    )
     tidied = tidy(record)
     assert [edge.end for edge in edges(tidied, choices(tidied))] == ([end] if end else [])
 
@@ -195,7 +201,7 @@ def test_tables_do_not_depend_on_the_order_of_rows_and_columns() -> None:
         trials=record.trials.sample(frac=1, random_state=1)[list(reversed(record.trials.columns))],
         history=record.history.sample(frac=1, random_state=2)[list(reversed(record.history.columns))],
     )
-    one, other = study_tables(record), study_tables(shuffled)
+    one, other = StudyTables(record), StudyTables(shuffled)
     pd.testing.assert_frame_equal(one.trials, other.trials)
     pd.testing.assert_frame_equal(one.record.history, other.record.history)
     assert one.summary == other.summary
@@ -209,9 +215,11 @@ def test_hypervolume_of_one_or_three_objectives_is_that_of_all_so_far(objectives
     values = np.array(data.draw(st.lists(row, min_size=1, max_size=12)))
     names = ["val/a", "val/b", "val/c"][:objectives]
     small = record_of([("finished", 0.0, 0.0)] * len(values))
-    spec = {"objectives": [{"metric": name, "direction": "minimize"} for name in names]}
+    config = {"objectives": [{"metric": name, "direction": "minimize"} for name in names]}
     trials = small.trials.assign(**dict(zip(names, values.T, strict=True)))
-    history = hypervolume_history(tidy(replace(small, spec=spec, trials=trials, reference=dict.fromkeys(names, 8.0))))
+    history = hypervolume_history(
+        tidy(replace(small, config=config, trials=trials, reference=dict.fromkeys(names, 8.0)))
+    )
     assert not isinstance(history, Missing)
     expected = [hypervolume(values[: size + 1], [8.0] * objectives) for size in range(len(values))]
     assert history.hypervolume_N == pytest.approx(expected)

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
-from pipeline.report.names import hypervolume_unit
-from pipeline.report.tables import Missing, tidy
-from pipeline.report.tables.choice import choices
-from pipeline.report.tables.detection import scores
-from pipeline.report.tables.doubts import collapse
-from pipeline.report.tables.plane import Plane, Strip, plane, plane_metrics
-from pipeline.report.tables.training import training_curves
+from vae_study.report.formatting import hypervolume_unit
+from vae_study.report.frames import Missing
+from vae_study.report.plane import Plane, plane, plane_metrics
+from vae_study.report.sections.choices import choices
+from vae_study.report.sections.code import collapse
+from vae_study.report.sections.progress import training_curves
+from vae_study.report.sections.thresholds import scores
+from vae_study.report.tables import tidy
 
 from .families import mixed_families, without_rate
 from .studies import study
@@ -42,13 +42,14 @@ def test_the_plane_is_that_of_the_objectives_there_are() -> None:
 def test_one_objective_is_a_strip_with_the_best_so_far() -> None:
     record = without_rate(("val/squared_error",), **SMALL)
     table = plane(tidy(record))
-    assert isinstance(table, Strip)
+    assert isinstance(table, Plane)
+    assert table.is_strip
     finished = record.trials[record.trials["state"] == "finished"].sort_values("trial")
     values = finished["val/squared_error"].tolist()
     assert table.best["y"].tolist() == [min(values[: i + 1]) for i in range(len(values))]
     goal = [{"metric": "val/squared_error", "direction": "maximize"}]
-    other = plane(tidy(replace(record, spec={**record.spec, "objectives": goal})))
-    assert isinstance(other, Strip)
+    other = plane(tidy(replace(record, config={**record.config, "objectives": goal})))
+    assert isinstance(other, Plane)
     assert other.best["y"].tolist() == [max(values[: i + 1]) for i in range(len(values))]
 
 
@@ -65,14 +66,14 @@ def test_one_objective_is_a_strip_with_the_best_so_far() -> None:
 def test_which_metrics_make_the_plane(objectives: tuple[str, ...], rate: bool, metrics: tuple[str, ...]) -> None:
     record = study(**SMALL) if rate else mixed_families(**SMALL)
     goals = [{"metric": metric, "direction": "minimize"} for metric in objectives]
-    assert plane_metrics(tidy(replace(record, spec={**record.spec, "objectives": goals}))) == metrics
+    assert plane_metrics(tidy(replace(record, config={**record.config, "objectives": goals}))) == metrics
 
 
 def test_curves_and_scores_of_a_point_code_know_no_kl() -> None:
     record = tidy(without_rate(**SMALL))
     curves, scored = training_curves(record), scores(record)
     assert not isinstance(curves, Missing)
-    assert curves.terms == ("val/reconstruction", "val/squared_error")
+    assert curves.terms == ("val/reconstruction", "val/squared_error", "val/active_units")
     assert not isinstance(scored, Missing)
     assert scored.score == "reconstruction"
     assert [choice.name for choice in choices(record)] == ["val/reconstruction", "val/auroc"]

@@ -1,9 +1,8 @@
 from pathlib import Path
 
 import pytest
-
-from pipeline.search.store import StudyStore
-from pipeline.spec import load_spec
+from vae_study.config.loading import load_config
+from vae_study.search.study_store import StudyStore
 
 DIGITS = Path(__file__).parents[2] / "search_spaces" / "digits.yaml"
 GOOD = {"val/reconstruction": 30.0, "val/kl": 5.0}
@@ -15,6 +14,6 @@ def open_store(tmp_path):
     """Opens the study of a SQLite file, as each new driver does."""
 
     def open_it(*settings, name="a", file="study.db"):
-        return StudyStore(load_spec(DIGITS, [*LISTS, *settings]), name, f"sqlite:///{tmp_path / file}")
+        return StudyStore(load_config(DIGITS, [*LISTS, *settings]), name, f"sqlite:///{tmp_path / file}")
 
     return open_it

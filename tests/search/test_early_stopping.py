@@ -5,29 +5,28 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-
-from pipeline.search.early_stopping import RULES, among_best_fronts, due, goes_on, place_by_spread, rungs
-from pipeline.spec.stopping import EarlyStoppingSpec
-from pipeline.spec.trial import KlAnnealing
-from pipeline.vae.schedules import SCHEDULES, kl_weights
+from vae_study.config.model import KlAnnealing
+from vae_study.config.study import EarlyStoppingConfig
+from vae_study.search.early_stopping import RULES, among_best_fronts, due, goes_on, place_by_spread, rungs
+from vae_study.vae.objective import SCHEDULES, kl_weights
 
 kinds = st.sampled_from(["pareto", "asha", "median"])
-stopping_specs = st.builds(
-    EarlyStoppingSpec, kind=kinds, reduction_factor=st.integers(2, 5), min_epochs=st.none() | st.integers(1, 50)
+stopping_configs = st.builds(
+    EarlyStoppingConfig, kind=kinds, reduction_factor=st.integers(2, 5), min_epochs=st.none() | st.integers(1, 50)
 )
 
 
-@given(stopping_specs, st.integers(1, 500))
-def test_rungs_rise_from_the_first_and_stay_below_the_budget(spec, epochs):
-    found = rungs(spec, epochs)
+@given(stopping_configs, st.integers(1, 500))
+def test_rungs_rise_from_the_first_and_stay_below_the_budget(config, epochs):
+    found = rungs(config, epochs)
     assert list(found) == sorted(set(found))
     assert all(1 <= rung < epochs for rung in found)
-    if spec.min_epochs is not None:
-        assert found[:1] == ((spec.min_epochs,) if spec.min_epochs < epochs else ())
-    if spec.kind != "median":
-        assert all(later == rung * spec.reduction_factor for rung, later in itertools.pairwise(found))
-        assert not found or found[-1] * spec.reduction_factor >= epochs
-    assert rungs(spec.model_copy(update={"kind": "none"}), epochs) == ()
+    if config.min_epochs is not None:
+        assert found[:1] == ((config.min_epochs,) if config.min_epochs < epochs else ())
+    if config.kind != "median":
+        assert all(later == rung * config.reduction_factor for rung, later in itertools.pairwise(found))
+        assert not found or found[-1] * config.reduction_factor >= epochs
+    assert rungs(config.model_copy(update={"kind": "none"}), epochs) == ()
 
 
 @pytest.mark.parametrize(
@@ -41,7 +40,7 @@ def test_rungs_rise_from_the_first_and_stay_below_the_budget(spec, epochs):
     ],
 )
 def test_rungs_of_usual_budgets(kind, epochs, expected):
-    assert rungs(EarlyStoppingSpec(kind=kind), epochs) == expected
+    assert rungs(EarlyStoppingConfig(kind=kind), epochs) == expected
 
 
 schedules = st.builds(
@@ -62,23 +61,23 @@ def weights_by_epoch(annealing, epochs, steps_per_epoch):
     return weights_ES, (sums_E / np.float32(steps_per_epoch)).astype(float)
 
 
-def judged(steps, mean_E):
-    """Epoch by epoch, the rung that a trial is judged at."""
+def due_rungs(steps, mean_E):
+    """Epoch by epoch, the rung at which a trial is compared."""
     history = [(epoch + 1, float(mean)) for epoch, mean in enumerate(mean_E)]
     found = {epoch: due(steps, reversed(history[:epoch])) for epoch in range(1, len(history) + 1)}
     return {epoch: rung for epoch, rung in found.items() if rung is not None}
 
 
-@given(stopping_specs, schedules, st.integers(1, 60), st.integers(1, 12))
-def test_a_trial_is_judged_once_a_rung_and_only_in_epochs_of_full_weight(spec, annealing, epochs, steps_per_epoch):
+@given(stopping_configs, schedules, st.integers(1, 60), st.integers(1, 12))
+def test_a_trial_is_judged_once_a_rung_and_only_in_epochs_of_full_weight(config, annealing, epochs, steps_per_epoch):
     weights_ES, mean_E = weights_by_epoch(annealing, epochs, steps_per_epoch)
     is_full_E = (weights_ES > 1 - 1e-6).all(axis=1)
     expected, waiting = {}, None
     for epoch in range(1, epochs + 1):
-        waiting = epoch if epoch in rungs(spec, epochs) else waiting
+        waiting = epoch if epoch in rungs(config, epochs) else waiting
         if is_full_E[epoch - 1] and waiting is not None:
             expected[epoch], waiting = waiting, None
-    assert judged(rungs(spec, epochs), mean_E) == expected
+    assert due_rungs(rungs(config, epochs), mean_E) == expected
     assert len(set(expected.values())) == len(expected)
 
 
@@ -90,7 +89,7 @@ def test_one_step_of_the_warm_up_is_enough_to_put_a_judgement_off(steps_per_epoc
     annealing = KlAnnealing(schedule=schedule, warmup=end, cycles=1, ramp=end)
     weights_ES, mean_E = weights_by_epoch(annealing, 10, steps_per_epoch)
     assert weights_ES[5, place] < 1
-    assert judged((5,), mean_E) == {7: 5}
+    assert due_rungs((5,), mean_E) == {7: 5}
 
 
 @pytest.mark.parametrize(
@@ -107,7 +106,7 @@ def test_one_step_of_the_warm_up_is_enough_to_put_a_judgement_off(steps_per_epoc
     ],
 )
 def test_a_rung_inside_the_warm_up_is_judged_late_unless_the_next_comes_first(steps, weights, expected):
-    assert judged(steps, weights) == expected
+    assert due_rungs(steps, weights) == expected
 
 
 def dominates(one, other):
@@ -227,7 +226,7 @@ def test_values_at_the_edge_of_float64_are_judged_too(values_NM):
 
 
 def test_every_kind_of_early_stopping_has_its_rule():
-    assert {"none", *RULES} == set(EarlyStoppingSpec.model_fields["kind"].annotation.__args__)
+    assert {"none", *RULES} == set(EarlyStoppingConfig.model_fields["kind"].annotation.__args__)
 
 
 def test_a_long_trial_is_not_read_through_after_each_of_its_epochs():

@@ -2,9 +2,8 @@ import math
 
 import pytest
 from optuna.trial import TrialState
-
-from pipeline.errors import UserError
-from pipeline.spec.constraints import LARGEST_VIOLATION
+from vae_study.config.study import LARGEST_VIOLATION
+from vae_study.errors import UserError
 
 from .conftest import GOOD
 
@@ -25,9 +24,9 @@ def test_a_stopped_trial_is_pruned_without_values_and_keeps_its_last_metrics(ope
     assert trials[0].constraints == {"val/kl at_most": 1.0, "val/active_units at_least": -1.0}
     assert set(trials[1].constraints.values()) == set(trials[2].constraints.values()) == {LARGEST_VIOLATION}
     assert [trial.user_attrs["metrics"] for trial in trials] == [GOOD | {"val/active_units": 3}, {}, {}]
-    assert store.counts() == {"stopped": 3}
+    assert store.counts() == {"pruned": 3}
     assert store.finished_values() == []
-    assert open_store(BOUNDS, *filter(None, [objectives])).counts() == {"stopped": 3}
+    assert open_store(BOUNDS, *filter(None, [objectives])).counts() == {"pruned": 3}
 
 
 def test_a_finished_trial_keeps_how_far_it_is_beyond_each_bound(open_store):
@@ -35,7 +34,7 @@ def test_a_finished_trial_keeps_how_far_it_is_beyond_each_bound(open_store):
     metrics = GOOD | {"val/active_units": 2}
     store.finish(store.ask().number, metrics)
     assert trial_of(store, 0).constraints == {"val/kl at_most": 1.0, "val/active_units at_least": 0.0}
-    assert not store.spec.is_feasible(metrics)
+    assert not store.config.is_feasible(metrics)
     assert store.finished_values() == [[30.0, 5.0]]
 
 

@@ -12,7 +12,7 @@ def attributes(store, number):
     return store.study.get_trials(deepcopy=False)[number].user_attrs
 
 
-def test_what_the_spec_names_is_tried_first_and_completed_by_the_sampler(open_store):
+def test_what_the_config_names_is_tried_first_and_completed_by_the_sampler(open_store):
     store = open_store(TRIES)
     first, second, third = (store.ask() for _ in range(3))
     assert (first.parameters["beta"], first.parameters["network.hidden"]) == (1.0, (128,))
@@ -21,7 +21,7 @@ def test_what_the_spec_names_is_tried_first_and_completed_by_the_sampler(open_st
     assert second.parameters["beta"] != first.parameters["beta"]
     assert [first.number, second.number, third.number] == [0, 1, 2]
     for proposal in (first, second, third):
-        assert store.spec.trial(proposal.parameters)
+        assert store.config.trial(proposal.parameters)
         assert store.parameters(proposal.number) == proposal.parameters
 
 
@@ -74,7 +74,7 @@ def test_asking_at_random_is_noted_and_needs_no_sampler(open_store, kind):
     store = open_store(f"sampler.kind={kind}")
     sampled, at_random = store.ask(), store.ask(at_random=True)
     assert at_random.number == 1
-    assert store.spec.trial(at_random.parameters)
+    assert store.config.trial(at_random.parameters)
     assert ["sampler" in attributes(store, number) for number in (0, 1)] == [False, True]
     assert attributes(store, 1)["sampler"] == "random"
     assert store.ask(at_random=True).parameters != at_random.parameters
@@ -107,7 +107,7 @@ def test_threads_that_ask_at_once_get_different_trials_while_others_end(open_sto
     assert store.counts() == {"finished": 17, "running": 3}
     for proposal in proposals:
         assert store.parameters(proposal.number) == proposal.parameters
-        assert store.spec.trial(proposal.parameters)
+        assert store.config.trial(proposal.parameters)
     assert [("sampler" in attributes(store, proposal.number)) for proposal in proposals] == [True] * 6 + [False] * 3
 
 

@@ -8,10 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
-
-from pipeline.search import history
-from pipeline.search.history import MEMORIES, History, best
-from pipeline.search.sampler import TrialSampler, first_generation
+from vae_study.search import sampler as history
+from vae_study.search.sampler import MEMORIES, History, TrialSampler, best, first_generation
 
 from .test_samplers import try_some
 

@@ -2,11 +2,9 @@ import numpy as np
 import pytest
 from optuna.samplers import RandomSampler
 from optuna.trial import create_trial
-
-from pipeline.search import space
-from pipeline.search.sampler import SAMPLERS, first_generation
-from pipeline.search.space import distribution
-from pipeline.spec import Choices
+from vae_study.config.search_space import Choices
+from vae_study.search import sampler
+from vae_study.search.sampler import SAMPLERS, distribution, first_generation
 
 # The samplers with a model begin to use it after 10 finished trials; the Gaussian process takes about a second then.
 FEW = 12
@@ -44,13 +42,13 @@ def test_every_configuration_keeps_to_its_branches_and_ranges(open_store, kind):
         active |= {"free_bits.nats"} if bits != "none" else set()
         assert set(values) == active
         for name, value in values.items():
-            parameter = store.spec.search[name]
+            parameter = store.config.search[name]
             if isinstance(parameter, Choices):
                 assert value in parameter.choices
             else:
                 assert parameter.low <= value <= parameter.high
                 assert type(value) is (int if parameter.type == "int" else float)
-        store.spec.trial(values)
+        store.config.trial(values)
     assert schedules == {"none", "linear", "sigmoid", "cyclical"}
     assert {proposal.parameters["latent_dim"] for proposal in proposals} == {2, 3, 4}
 
@@ -85,7 +83,7 @@ def test_a_driver_that_dies_between_two_parameters_changes_none(open_store, monk
     for store in (whole, cut):
         try_some(store, earlier)
     undisturbed = whole.ask()
-    drawn = space._suggest_one
+    drawn = sampler._suggest_one
     for last in undisturbed.parameters:
 
         def dying(trial, name, parameter, last=last):
@@ -95,7 +93,7 @@ def test_a_driver_that_dies_between_two_parameters_changes_none(open_store, monk
             return value
 
         with monkeypatch.context() as patched:
-            patched.setattr(space, "_suggest_one", dying)
+            patched.setattr(sampler, "_suggest_one", dying)
             with pytest.raises(Death):
                 cut.ask()
         cut = open_store(f"sampler.kind={kind}", file="cut.db")
@@ -111,29 +109,29 @@ def test_failed_and_stopped_trials_disturb_no_sampler(open_store, kind):
         proposal = store.ask()
         store.stop(proposal.number, measured(proposal.parameters))
         store.stop(store.ask().number, {})
-    assert all(store.spec.trial(proposal.parameters) for proposal in try_some(store, FEW))
-    assert store.counts() == {"finished": FEW, "stopped": 2 * (FEW // 2), "failed": FEW // 2}
+    assert all(store.config.trial(proposal.parameters) for proposal in try_some(store, FEW))
+    assert store.counts() == {"finished": FEW, "pruned": 2 * (FEW // 2), "failed": FEW // 2}
 
 
 @KINDS
 def test_a_study_with_one_objective_works_with_every_sampler(open_store, kind):
     store = open_store(f"sampler.kind={kind}", "objectives=[{metric: val/kl, direction: minimize}]")
-    assert all(store.spec.trial(proposal.parameters) for proposal in try_some(store, FEW))
+    assert all(store.config.trial(proposal.parameters) for proposal in try_some(store, FEW))
 
 
 def add_first_generation(store, count, measure):
     """Finished trials, drawn at random but told without being asked for, which takes less time."""
     random = RandomSampler(seed=0)
     for _ in range(count):
-        ranges = {name: distribution(parameter) for name, parameter in store.spec.search.items()}
+        ranges = {name: distribution(parameter) for name, parameter in store.config.search.items()}
         values = {name: random.sample_independent(store.study, None, name, one) for name, one in ranges.items()}
         metrics = measure(values)
         trial = create_trial(
             params=values,
             distributions=ranges,
-            values=[metrics[objective.metric] for objective in store.spec.objectives],
-            constraints={one.name: one.violation(metrics) for one in store.spec.constraints},
-            system_attrs=first_generation(store.spec.sampler.kind),
+            values=[metrics[objective.metric] for objective in store.config.objectives],
+            constraints={one.name: one.violation(metrics) for one in store.config.constraints},
+            system_attrs=first_generation(store.config.sampler.kind),
         )
         store.study.add_trial(trial)
 

@@ -2,8 +2,7 @@ import math
 
 import pytest
 from optuna.trial import TrialState
-
-from pipeline.errors import UserError
+from vae_study.errors import UserError
 
 from .conftest import GOOD
 
@@ -33,7 +32,7 @@ def test_each_trial_ends_as_what_became_of_it(open_store):
     assert store.finished_values() == [[30.0, 5.0]]
 
 
-def test_objectives_are_kept_in_the_specs_order_and_directions(open_store):
+def test_objectives_are_kept_in_the_configs_order_and_directions(open_store):
     objectives = "objectives=[{metric: val/auroc, direction: maximize}, {metric: val/kl, direction: minimize}]"
     store = open_store(objectives)
     for auroc, kl in [(0.9, 5.0), (0.8, 6.0), (0.7, 1.0)]:
@@ -90,19 +89,19 @@ def test_lists_among_the_choices_survive_the_store(open_store):
     again = [store.ask() for _ in range(6)]
     assert again == asked
     assert all(isinstance(proposal.parameters["network.hidden"], tuple) for proposal in again)
-    assert store.spec.trial(again[0].parameters).model.network.hidden == asked[0].parameters["network.hidden"]
+    assert store.config.trial(again[0].parameters).model.network.hidden == asked[0].parameters["network.hidden"]
 
 
 @pytest.mark.parametrize(
     "setting", ["search.beta.high=30", "training.epochs=3", "objectives=[{metric: val/kl, direction: minimize}]"]
 )
-def test_another_spec_under_the_same_name_is_refused_and_changes_nothing(open_store, setting):
+def test_another_config_under_the_same_name_is_refused_and_changes_nothing(open_store, setting):
     before = open_store()
     before.ask()
-    with pytest.raises(UserError, match="'a' exists already, with another spec"):
+    with pytest.raises(UserError, match="'a' exists already, with another config"):
         open_store(setting)
     assert len(open_store().study.get_trials(states=[TrialState.RUNNING])) == 1
-    assert open_store(setting, name="b").remaining() == before.spec.trials
+    assert open_store(setting, name="b").remaining() == before.config.trials
 
 
 def test_the_same_study_may_go_on_with_a_larger_budget(open_store):

@@ -3,10 +3,9 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.samplers import NSGAIISampler
 from optuna.trial import TrialState, create_trial
-
-from pipeline.errors import UserError
-from pipeline.search.sampler import SAMPLERS
-from pipeline.spec import load_spec
+from vae_study.config.loading import load_config
+from vae_study.errors import UserError
+from vae_study.search.sampler import SAMPLERS
 
 from .conftest import DIGITS, GOOD
 from .test_samplers import add_first_generation, measured
@@ -52,7 +51,7 @@ def test_finished_trials_are_known_and_counted_nowhere(learn, old):
     assert (store.remaining(), store.counts(), store.finished_values(), store.failures()) == (3, {}, [], [])
     numbers = [store.ask().number for _ in range(3)]
     assert numbers == store.first_numbers(9) == [4, 5, 6]
-    assert store.judge(4, 2, {"val/reconstruction": 1e6, "val/kl": 1e6}, is_late=False)
+    assert store.should_continue(4, 2, {"val/reconstruction": 1e6, "val/kl": 1e6}, is_late=False)
     assert store.parameters(5)
     store.finish(4, GOOD)
     store.fail(5, "error", "why")
@@ -155,8 +154,11 @@ def test_a_sampler_starts_from_what_the_earlier_study_found(learn, open_store, k
     [
         (lambda old: None, None),
         (lambda old: old.study.set_user_attr("data_sha256", "other"), "'old' is about other data"),
-        (lambda old: old.study.set_user_attr("data_sha256", None), "does not say which data .* vae-study resume old"),
-        (lambda old: old.study.set_user_attr("objectives", None), "does not say what its objectives are"),
+        (lambda old: old.study.set_user_attr("data_sha256", None), "'old' is about other data"),
+        (
+            lambda old: old.study.set_user_attr("objectives", None),
+            "'old' has no objectives, expected val",
+        ),
     ],
 )
 def test_an_earlier_study_must_be_on_the_same_data(learn, old, change, says):
@@ -187,13 +189,13 @@ def test_a_study_that_is_not_there_is_said_to_be_missing_and_is_not_made(open_st
     store = open_store()
     store.remember_data("data")
     for file, name in [("old.db", "older"), ("none.db", "old"), ("none/none.db", "old")]:
-        with pytest.raises(UserError, match=f"^warm_start: came '{name}', expected a study that is there"):
+        with pytest.raises(UserError, match=f"^warm_start: got '{name}', expected a study that is there"):
             store.learn_from(f"sqlite:///{tmp_path / file}", name)
     assert not (tmp_path / "none.db").exists()
 
 
 def test_a_study_cannot_learn_from_itself(old, tmp_path):
-    with pytest.raises(UserError, match=r"^warm_start: came 'old', which is this study itself"):
+    with pytest.raises(UserError, match=r"^warm_start: got 'old', which is this study itself"):
         old.learn_from(f"sqlite:///{tmp_path / 'old.db'}", "old")
 
 
@@ -203,5 +205,5 @@ def test_genetic_samplers_still_keep_generations_under_the_name_that_is_borrowed
     assert NSGAIISampler._get_generation_key() in store.study.get_trials()[0].system_attrs
 
 
-def test_the_name_of_the_earlier_study_is_in_the_spec():
-    assert load_spec(DIGITS, ["warm_start=old"]).warm_start == "old"
+def test_the_name_of_the_earlier_study_is_in_the_config():
+    assert load_config(DIGITS, ["warm_start=old"]).warm_start == "old"

@@ -2,11 +2,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from vae_study.api import run_study
+from vae_study.tracking.record import StudyRecord
 
-from pipeline.api import run_study
-from pipeline.tracking.record import StudyRecord
-
-SPEC = Path(__file__).parents[2] / "search_spaces" / "digits.yaml"
+CONFIG = Path(__file__).parents[2] / "search_spaces" / "digits.yaml"
 SHORT = ["training.epochs=4", "model.network.hidden=[32, 16]", "confirm=null"]
 
 
@@ -24,4 +23,4 @@ def study(ray_session, tmp_path_factory) -> Study:
     home = tmp_path_factory.mktemp("home")
     rates = "search.training.learning_rate={choices: [0.001, 1.0e+20]}"
     overrides = [*SHORT, "trials=10", "sampler.seed=1", "training.learning_rate=null", rates]
-    return Study(run_study(SPEC, overrides, home=home), home)
+    return Study(run_study(CONFIG, overrides, home=home), home)

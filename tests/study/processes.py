@@ -7,15 +7,14 @@ from dataclasses import replace
 from itertools import count
 
 import torch
+from vae_study.config.study import DataConfig
+from vae_study.data import Dataset, prepare
+from vae_study.storage import Folder
+from vae_study.study.trial_files import Checkpoints, Snapshot
+from vae_study.tracking.record import EpochRecord
+from vae_study.vae.model_batch import ModelBatch
 
-from pipeline.data import Dataset, prepare
-from pipeline.folders import Folder
-from pipeline.spec.schema import DataSpec
-from pipeline.study.checkpoints import Checkpoints, Snapshot
-from pipeline.tracking.record import EpochRecord
-from pipeline.vae.population import Population
-from pipeline.vae.snapshot import member_state, restore_member
-from tests.vae.builders import member
+from tests.vae.builders import model_setup
 
 EPOCHS = 6
 
@@ -37,7 +36,7 @@ def save_without_end(place: str, numbers: int) -> None:
 
 def small_digits() -> Dataset:
     """Some rows of each split of the digits."""
-    digits = prepare(DataSpec(source="digits", anomaly_labels=(8,)))
+    digits = prepare(DataConfig(source="digits", anomaly_labels=(8,)))
     names = ("x_ND", "is_anomaly_N", "row_N", "label_code_N")
     cut = {key: {name: getattr(split, name)[:90] for name in names} for key, split in digits.splits.items()}
     return replace(digits, splits={key: replace(split, **cut[key]) for key, split in digits.splits.items()})
@@ -55,13 +54,13 @@ def train_a_trial(place: str, dies_after: int | None) -> None:
 def trained(checkpoints: Checkpoints) -> Iterator[list[EpochRecord]]:
     """The history after each epoch, from the latest checkpoint on."""
     values = {"training__learning_rate_schedule": "cosine", "network__batch_norm": True, "family": "denoising"}
-    population = Population([member(3, training__epochs=EPOCHS, **values)], small_digits())
+    model_batch = ModelBatch([model_setup(3, training__epochs=EPOCHS, **values)], small_digits())
     latest = checkpoints.latest()
     history = list(latest.history) if latest else []
     if latest:
-        restore_member(population, 0, latest.state)
-    while population.epoch < EPOCHS:
-        metrics = {name: one for name, one in population.train_epoch()[0].items() if not name.startswith("time/")}
-        history.append(EpochRecord(epoch=population.epoch, timestamp_ms=population.epoch, metrics=metrics))
-        checkpoints.save(Snapshot(epoch=population.epoch, state=member_state(population, 0), history=history))
+        model_batch.restore(0, latest.state)
+    while model_batch.epoch < EPOCHS:
+        metrics = {name: one for name, one in model_batch.train_epoch()[0].items() if not name.startswith("time/")}
+        history.append(EpochRecord(epoch=model_batch.epoch, timestamp_ms=model_batch.epoch, metrics=metrics))
+        checkpoints.save(Snapshot(epoch=model_batch.epoch, state=model_batch.state(0), history=history))
         yield history

@@ -14,22 +14,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
+from vae_study.storage import Folder
+from vae_study.study.trial_files import Checkpoints, CheckpointTimer, Snapshot
+from vae_study.tracking.record import EpochRecord
 
-from pipeline.folders import Folder
-from pipeline.study.checkpoints import Checkpoints, Pace, Snapshot
-from pipeline.tracking.record import EpochRecord
-from tests.object_store import served_bucket
+from tests.object_store import KINDS
 from tests.small_disk import small_disk
 from tests.study.processes import EPOCHS, numbered, save_without_end, train_a_trial
+from tests.waiting import PATIENCE_SECONDS, until
 
-KINDS = ("local", "object store")
 FEW = 100
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory):
-    with served_bucket(tmp_path_factory.mktemp("s3") / "log") as uri:
-        yield uri
 
 
 @pytest.fixture(params=KINDS)
@@ -149,7 +143,7 @@ def test_a_bad_one_is_warned_of_by_name_and_where_all_are_bad_there_is_none(fold
             latest = Checkpoints(folder).latest()
         assert (latest and latest.epoch) == left
         assert name in caplog.text
-        assert "torn or corrupt" in caplog.text
+        assert "truncated or corrupt" in caplog.text
 
 
 def test_training_again_past_a_bad_one_keeps_two_good_ones(folder):
@@ -213,13 +207,14 @@ def test_a_kill_at_any_moment_leaves_a_good_checkpoint_and_no_half_one(processes
     """`numbers` makes a file of 2 MB, so that most of the time goes into writing it."""
     chance, numbers = random.Random(0), 500_000
     folder = Folder.at(tmp_path if kind == "local" else bucket) / uuid.uuid4().hex
-    reached = half_written = 0
-    for _ in range(kills):
+    reached = half_written = count = 0
+    # On a busy machine the kills may all come between two files: it goes on until one met a file half written.
+    while count < kills or (folder.local and not half_written):
+        count += 1
+        assert count < 30 * kills, "no kill got while a file was being written"
         writer = processes.Process(target=save_without_end, args=(str(folder), numbers))
         writer.start()
-        deadline = time.monotonic() + 60
-        while not any(_epochs(folder, above=reached)) and time.monotonic() < deadline:
-            time.sleep(0.001)
+        until(lambda above=reached: _epochs(folder, above), "another checkpoint is there", pause_seconds=0.001)
         time.sleep(chance.uniform(0, 0.05))
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
@@ -232,7 +227,6 @@ def test_a_kill_at_any_moment_leaves_a_good_checkpoint_and_no_half_one(processes
     Checkpoints(folder).save(numbered(reached + 1, numbers))
     assert len(folder.names()) == 2
     if folder.local:
-        assert half_written, "no kill came while a file was being written"
         assert sorted(os.listdir(folder.local)) == folder.names()
 
 
@@ -253,7 +247,7 @@ def test_a_trial_killed_twice_ends_with_the_history_and_weights_of_an_undisturbe
         for dies_after in deaths:
             worker = processes.Process(target=train_a_trial, args=(str(folder / place), dies_after))
             worker.start()
-            worker.join(120)
+            worker.join(PATIENCE_SECONDS)
             assert worker.exitcode == (0 if dies_after is None else -signal.SIGKILL)
     undisturbed, killed = (Checkpoints(folder / place).latest() for place in ("undisturbed", "killed"))
     assert undisturbed.epoch == EPOCHS == len(undisturbed.history)
@@ -276,14 +270,14 @@ class Clock:
 def test_a_checkpoint_is_due_once_training_took_every_seconds_and_twenty_times_the_last_ones_cost(every, epochs):
     """`epochs`: how long each takes, what a checkpoint after it would cost, and whether that one fails."""
     clock = Clock()
-    pace, trained, cost = Pace(every, clock), 0.0, 0.0
+    pace, trained, cost = CheckpointTimer(every, clock), 0.0, 0.0
     for seconds, price, fails in epochs:
         clock.now += seconds
         trained += seconds
         wanted = max(every, 20 * cost)
         assert pace.is_due() == (trained >= wanted) or trained == pytest.approx(wanted)
         if pace.is_due():
-            with pytest.raises(OSError, match="full") if fails else nullcontext(), pace.paying():
+            with pytest.raises(OSError, match="full") if fails else nullcontext(), pace.saving():
                 clock.now += price
                 if fails:
                     raise OSError("full")
@@ -292,9 +286,9 @@ def test_a_checkpoint_is_due_once_training_took_every_seconds_and_twenty_times_t
 
 def test_with_no_seconds_between_them_a_checkpoint_is_due_at_every_epoch():
     clock = Clock()
-    pace = Pace(0, clock)
+    pace = CheckpointTimer(0, clock)
     for _ in range(3):
         assert pace.is_due()
-        with pace.paying():
+        with pace.saving():
             clock.now += 1000
         assert pace.is_due()

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
+from vae_study.api import run_study
+from vae_study.config.data import DataConfig
+from vae_study.data import Preprocessing, prepare, read_table
+from vae_study.errors import UserError
 
-from pipeline.api import run_study
-from pipeline.data import Preprocessing, prepare, read_table
-from pipeline.errors import UserError
-from pipeline.spec import DataSpec
 from tests.study.conftest import SHORT
 
 
@@ -33,7 +33,7 @@ def test_the_champion_is_the_pair_of_trial_and_score_that_validation_prefers(stu
 
 
 def test_the_baseline_is_the_mean_distance_to_five_training_rows(study):
-    data = prepare(DataSpec(source="digits", anomaly_labels=(8,)))
+    data = prepare(DataConfig(source="digits", anomaly_labels=(8,)))
     train, test = data.splits["train"].x_ND.astype(float), data.splits["test"].x_ND.astype(float)
     width = np.where(train.std(axis=0) > 0, train.std(axis=0), 1)
     expected = NearestNeighbors(n_neighbors=5).fit(train / width).kneighbors(test / width)[0].mean(axis=1)
@@ -53,7 +53,7 @@ def test_the_most_anomalous_rows_come_with_what_each_feature_cost(study):
 
 def test_the_way_back_to_the_users_units_is_kept(study):
     fitted = Preprocessing.from_plain(study.record.data["preprocessing"])
-    data, table = prepare(DataSpec(source="digits", anomaly_labels=(8,))), read_table(DataSpec(source="digits"))
+    data, table = prepare(DataConfig(source="digits", anomaly_labels=(8,))), read_table(DataConfig(source="digits"))
     split = data.splits["test"]
     assert fitted.inverse(split.x_ND).to_numpy() == pytest.approx(table.x_ND[split.row_N], abs=1e-4)
 
@@ -65,13 +65,13 @@ def test_a_study_stays_with_its_data_wherever_they_lie_and_prepares_them_once(ra
     x_ND, y_N = random.normal(size=(300, 5)), np.arange(300) % 10 == 0
     path, other = tmp_path / "rows.npz", tmp_path / "moved.npz"
     np.savez(path, X=x_ND, y=y_N)
-    spec = {"study": "own", "data": {"source": "npz", "path": str(path), "scale": "standard"}, "trials": 1}
+    config = {"study": "own", "data": {"source": "npz", "path": str(path), "scale": "standard"}, "trials": 1}
     overrides = [*SHORT, "training.batch_size=16"]
-    run_study(spec, overrides, home=tmp_path)
+    run_study(config, overrides, home=tmp_path)
     assert len(list(cache.iterdir())) - len(list(cache.glob("*.lock"))) == 1
     os.rename(path, other)
-    moved = run_study(spec, [*overrides, f"data.path={other}", "trials=2"], home=tmp_path)
+    moved = run_study(config, [*overrides, f"data.path={other}", "trials=2"], home=tmp_path)
     assert len(moved.trials) == 2
     np.savez(other, X=x_ND + 1, y=y_N)
     with pytest.raises(UserError, match="exists already, on other data"):
-        run_study(spec, [*overrides, f"data.path={other}", "trials=3"], home=tmp_path)
+        run_study(config, [*overrides, f"data.path={other}", "trials=3"], home=tmp_path)

@@ -7,9 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
-from pipeline.study.local_ray import _times
-from pipeline.study.memory import CONTEXT_BYTES, memory_share
+from vae_study.study.session import _times
+from vae_study.study.worker import CONTEXT_BYTES, memory_share
 
 GIB = 2**30
 
@@ -38,11 +37,11 @@ def test_parts_of_a_gpu_are_counted_as_ray_does(whole, part, times):
 PROGRAM = """
 import torch
 
-from pipeline.spec.schema import ResourcesSpec
-from pipeline.study.memory import cap_memory
-from pipeline.study.trial import is_out_of_memory
+from vae_study.config.study import ResourcesConfig
+from vae_study.study.worker import cap_memory
+from vae_study.study.trial_run import is_out_of_memory
 
-cap_memory(ResourcesSpec(gpu=0.25), is_alone={is_alone})
+cap_memory(ResourcesConfig(gpu=0.25), is_exclusive={is_exclusive})
 total = torch.cuda.get_device_properties(0).total_memory
 try:
     held = torch.empty(int({share} * total), dtype=torch.uint8, device="cuda")
@@ -54,9 +53,9 @@ except Exception as error:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU with half its memory free")
 @pytest.mark.parametrize(
-    ("share", "is_alone", "outcome"), [(0.2, False, "held"), (0.26, False, "out of memory"), (0.4, True, "held")]
+    ("share", "is_exclusive", "outcome"), [(0.2, False, "held"), (0.26, False, "out of memory"), (0.4, True, "held")]
 )
-def test_what_goes_beyond_a_workers_share_is_out_of_memory_and_alone_it_has_the_whole_gpu(share, is_alone, outcome):
-    program = PROGRAM.format(share=share, is_alone=is_alone)
+def test_what_goes_beyond_a_workers_share_is_out_of_memory_and_alone_it_has_the_whole_gpu(share, is_exclusive, outcome):
+    program = PROGRAM.format(share=share, is_exclusive=is_exclusive)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == outcome

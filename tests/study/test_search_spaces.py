@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from pipeline.api import check_study, run_study
-from pipeline.spec import load_spec
+from vae_study.api import check_study, run_study
+from vae_study.config.loading import load_config
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 FILES = sorted(path.name for path in FOLDER.glob("*.yaml"))
@@ -25,9 +24,9 @@ def transactions(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("file", FILES)
 def test_a_shipped_study_runs(file, ray_session, transactions, tmp_path):
-    spec = load_spec(FOLDER / file)
-    overrides = [*BRIEF, *(["search.training.epochs=null"] if "training.epochs" in spec.search else [])]
-    if spec.data.source == "parquet":
+    config = load_config(FOLDER / file)
+    overrides = [*BRIEF, *(["search.training.epochs=null"] if "training.epochs" in config.search else [])]
+    if config.data.source == "parquet":
         overrides.append(f"data.path={transactions}")
     record = run_study(FOLDER / file, overrides, home=tmp_path)
     assert record.trials["state"].tolist() == ["finished"]

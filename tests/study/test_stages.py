@@ -1,10 +1,10 @@
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from vae_study.api import build_report, load_study, run_study
+from vae_study.errors import UserError
 
-from pipeline.api import build_report, load_study, run_study
-from pipeline.errors import UserError
-from tests.study.conftest import SHORT, SPEC
+from tests.study.conftest import CONFIG, SHORT
 
 CONFIRM = ["confirm.top=2", "confirm.seeds=2"]
 
@@ -12,7 +12,7 @@ CONFIRM = ["confirm.top=2", "confirm.seeds=2"]
 @pytest.fixture(scope="module")
 def confirmed(ray_session, tmp_path_factory):
     home = tmp_path_factory.mktemp("confirmed")
-    return run_study(SPEC, [*SHORT, "trials=4", *CONFIRM], home=home), home
+    return run_study(CONFIG, [*SHORT, "trials=4", *CONFIRM], home=home, concurrency=1), home
 
 
 def test_the_best_by_the_rule_are_trained_again_with_further_seeds(confirmed):
@@ -30,7 +30,7 @@ def test_the_best_by_the_rule_are_trained_again_with_further_seeds(confirmed):
 def test_a_confirmation_is_no_trial_and_is_done_once(confirmed):
     record, home = confirmed
     assert record.trials["trial"].tolist() == [0, 1, 2, 3]
-    again = run_study(SPEC, [*SHORT, "trials=4", *CONFIRM], home=home)
+    again = run_study(CONFIG, [*SHORT, "trials=4", *CONFIRM], home=home)
     pd.testing.assert_frame_equal(again.confirmations, record.confirmations)
     query = f"tags.mlflow.parentRunId = '{record.run_id}'"
     runs = MlflowClient(record.tracking_uri).search_runs([record.experiment_id], query)
@@ -40,7 +40,8 @@ def test_a_confirmation_is_no_trial_and_is_done_once(confirmed):
 
 def test_more_can_be_confirmed_later(confirmed):
     record, home = confirmed
-    more = run_study(SPEC, [*SHORT, "trials=4", "confirm.top=2", "confirm.seeds=3"], home=home).confirmations
+    settings = [*SHORT, "trials=4", "confirm.top=2", "confirm.seeds=3"]
+    more = run_study(CONFIG, settings, home=home, concurrency=1).confirmations
     assert len(more) == 6
     merged = more.merge(record.confirmations, on=["trial", "seed"], suffixes=("", " before"))
     assert (merged["val/elbo"] == merged["val/elbo before"]).all()
@@ -53,7 +54,8 @@ POINTS = "objectives=[" + ", ".join(f"{{metric: {metric}, direction: minimize}}"
 
 
 def test_families_with_and_without_a_rate_can_be_searched_together(ray_session, tmp_path):
-    record = run_study(SPEC, [*SHORT, *FAMILIES, POINTS, "trials=8", "sampler.kind=random"], home=tmp_path)
+    settings = [*SHORT, *FAMILIES, POINTS, "trials=8", "sampler.kind=random"]
+    record = run_study(CONFIG, settings, home=tmp_path, concurrency=1)
     trials = record.trials
     assert (trials["state"] == "finished").all()
     assert trials["family"].nunique() > 2
@@ -62,13 +64,13 @@ def test_families_with_and_without_a_rate_can_be_searched_together(ray_session, 
 
 
 def test_a_family_without_a_rate_cannot_be_ranked_by_it(tmp_path):
-    with pytest.raises(UserError, match=r"objectives\[1\]\.metric: came 'val/kl', which a point code"):
-        run_study(SPEC, [*SHORT, *FAMILIES], home=tmp_path)
+    with pytest.raises(UserError, match=r"objectives\[1\]\.metric: got 'val/kl', which a deterministic code"):
+        run_study(CONFIG, [*SHORT, *FAMILIES], home=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_study_of_a_table_without_labels_chooses_by_what_there_is(ray_session, tmp_path):
-    spec = {
+    config = {
         "study": "table",
         "data": {"source": "breast_cancer", "scale": "standard"},
         "model": {"family": "autoencoder", "network": {"hidden": [16]}},
@@ -77,7 +79,7 @@ def test_a_study_of_a_table_without_labels_chooses_by_what_there_is(ray_session,
         "objectives": [{"metric": "val/reconstruction", "direction": "minimize"}],
         "trials": 3,
     }
-    record = run_study(spec, home=tmp_path)
+    record = run_study(config, home=tmp_path, concurrency=1)
     trials = record.trials.set_index("trial")
     assert record.champion is not None
     assert record.champion.trial == trials["val/reconstruction"].idxmin()

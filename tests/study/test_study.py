@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from sklearn.metrics import roc_auc_score
+from vae_study.api import build_report, load_study, run_study
+from vae_study.errors import StudyError, UserError
+from vae_study.report import summary
 
-from pipeline.api import build_report, load_study, run_study
-from pipeline.errors import StudyError, UserError
-from pipeline.report import summary
-from tests.study.conftest import SHORT, SPEC
+from tests.study.conftest import CONFIG, SHORT
 
 OBJECTIVES = ["val/reconstruction", "val/kl"]
 
@@ -109,13 +109,13 @@ def test_a_study_found_again_goes_no_further_and_changes_nothing(study):
     trials = study.record.trials
     rates = "search.training.learning_rate={choices: [0.001, 1.0e+20]}"
     overrides = [*SHORT, "trials=10", "sampler.seed=1", "training.learning_rate=null", rates]
-    again = run_study(SPEC, overrides, home=study.home)
+    again = run_study(CONFIG, overrides, home=study.home)
     pd.testing.assert_frame_equal(again.trials, trials)
 
 
-def test_another_spec_under_the_same_name_is_refused(study):
-    with pytest.raises(UserError, match="exists already, with another spec"):
-        run_study(SPEC, ["trials=3"], home=study.home)
+def test_another_config_under_the_same_name_is_refused(study):
+    with pytest.raises(UserError, match="exists already, with another config"):
+        run_study(CONFIG, ["trials=3"], home=study.home)
 
 
 def test_an_unknown_study_is_refused_with_the_names_of_those_there_are(study):
@@ -127,8 +127,8 @@ def test_an_unknown_study_is_refused_with_the_names_of_those_there_are(study):
 def pair(ray_session, tmp_path_factory):
     """The same study at one go, and with a budget that was raised after two trials."""
     homes = [tmp_path_factory.mktemp("seed") for _ in range(2)]
-    run_study(SPEC, [*SHORT, "trials=2"], home=homes[1], concurrency=1)
-    return [run_study(SPEC, [*SHORT, "trials=5"], home=home, concurrency=1) for home in homes]
+    run_study(CONFIG, [*SHORT, "trials=2"], home=homes[1], concurrency=1)
+    return [run_study(CONFIG, [*SHORT, "trials=5"], home=home, concurrency=1) for home in homes]
 
 
 def test_the_same_seed_gives_the_same_configurations_and_the_same_bits_one_at_a_time(pair):
@@ -147,7 +147,7 @@ def test_a_budget_can_be_raised(pair):
 def test_a_study_without_a_finished_trial_fails_and_still_has_a_report(ray_session, tmp_path):
     overrides = [*SHORT, "trials=2", "training.learning_rate=1.0e+20"]
     with pytest.raises(StudyError, match="none of the 2 trials finished"):
-        run_study(SPEC, overrides, home=tmp_path)
+        run_study(CONFIG, overrides, home=tmp_path, concurrency=1)
     record = load_study("digits", home=tmp_path)
     assert (record.trials["failure"] == "diverged").all()
     assert record.champion is None

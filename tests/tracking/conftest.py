@@ -2,9 +2,9 @@ import multiprocessing
 import uuid
 
 import pytest
+from vae_study.tracking import uploader
+from vae_study.tracking.store import open_client
 
-from pipeline.tracking import uploader
-from pipeline.tracking.store import open_client
 from tests.tracking.servers import Server
 
 

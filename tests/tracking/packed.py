@@ -7,24 +7,27 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from safetensors.torch import save_file
+from vae_study.config.data import DataConfig
+from vae_study.config.study import DiagnosticsConfig
+from vae_study.data import Dataset, frame_features, prepare
+from vae_study.detector.detector import Detector
+from vae_study.detector.export import pack
+from vae_study.selection.comparison import Baseline, Candidate
+from vae_study.selection.ranking import Selection
+from vae_study.tracking import schema
+from vae_study.tracking.code import write_pyfunc
+from vae_study.tracking.events import ModelLogged
+from vae_study.tracking.models import log_model
+from vae_study.vae.inference import SCORER_FILE, WEIGHTS_FILE
+from vae_study.vae.model_batch import ModelBatch
+from vae_study.vae.outcome import Outcome, outcomes_of
 
-from pipeline.choosing import Pick
-from pipeline.choosing.comparison import Detector as Choice
-from pipeline.data import Dataset, prepare
-from pipeline.data.streams import frame_features
-from pipeline.detector import Detector, baseline_of, pack
-from pipeline.spec.data import DataSpec
-from pipeline.spec.schema import DiagnosticsSpec
-from pipeline.tracking import layout
-from pipeline.tracking.models import as_pyfunc, log_model
-from pipeline.vae.outcome import SCORER_FILE, WEIGHTS_FILE, Outcome, outcomes_of
-from pipeline.vae.population import Population
 from tests.tracking.story import new_parent
-from tests.vae.builders import member
+from tests.vae.builders import model_setup
 
 COLUMNS = ["age", "income", "member", "city"]
 TRIALS = (3, 7)
-#: What is packed: a name, its voices, and whether the raw neighbours are one more.
+#: What is packed: a name, its votes, and whether the nearest neighbours on the input are one more.
 CHOICES = {
     "trial-0007": ([(7, "elbo")], False),
     "trial-0003": ([(3, "elbo")], False),
@@ -60,22 +63,23 @@ class Packed:
     def __init__(self, folder: Path):
         self.folder, self.frame = folder, customers()
         data = _data(self.frame, folder)
-        members = [member(seed, latent_dim=2, training__epochs=2) for seed in range(len(TRIALS))]
-        population = Population(members, data)
+        members = [model_setup(seed, latent_dim=2, training__epochs=2) for seed in range(len(TRIALS))]
+        model_batch = ModelBatch(members, data)
         for _ in range(2):
-            population.train_epoch()
-        outcomes = dict(zip(TRIALS, outcomes_of(population, DiagnosticsSpec()), strict=True))
-        specs = dict(zip(TRIALS, [one.spec for one in members], strict=True))
+            model_batch.train_epoch()
+        outcomes = dict(zip(TRIALS, outcomes_of(model_batch, DiagnosticsConfig()), strict=True))
+        configs = dict(zip(TRIALS, [one.config for one in members], strict=True))
         files = {number: _files(outcome, folder / f"left-{number}") for number, outcome in outcomes.items()}
         scores = {number: outcome.scores for number, outcome in outcomes.items()}
+        left = files.__getitem__, scores.__getitem__
         for name in CHOICES:
-            pack(folder / name, data, specs, _choice(name), files.__getitem__, scores.__getitem__, baseline_of(data))
+            pack(folder / name, data, configs, _choice(name), *left, 0.1, Baseline.of(data))
 
     def model(self, name: str) -> Path:
-        """The folder of a model, as `as_pyfunc` writes it."""
+        """The folder of a model, as `write_pyfunc` writes it."""
         into = self.folder / "models" / name
         if not into.exists():
-            as_pyfunc(self.folder / name, self.frame[COLUMNS], self.scores(name, self.frame), into)
+            write_pyfunc(self.folder / name, self.frame[COLUMNS], self.scores(name, self.frame), into)
         return into
 
     def scores(self, name: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -83,21 +87,21 @@ class Packed:
         detector = Detector.load(self.folder / name)
         return detector.score(frame_features(frame, detector.preprocessing))
 
-    def record(self, name: str, called: str | None = None, **about) -> dict:
-        """What the spool has of a model."""
-        return {"folder": str(self.model(name)), "name": called or name, "about": about}
+    def event(self, name: str, called: str | None = None, **about) -> ModelLogged:
+        """What the journal has of a model."""
+        return ModelLogged(run="", time_ms=0, folder=str(self.model(name)), name=called or name, about=about)
 
 
 def _data(frame: pd.DataFrame, folder: Path) -> Dataset:
     frame.to_csv(folder / "customers.csv", index=False)
     place = str(folder / "customers.csv")
-    return prepare(DataSpec(source="csv", path=place, label="fraud", missing="median", scale="standard"))
+    return prepare(DataConfig(source="csv", path=place, label="fraud", missing="median", scale="standard"))
 
 
-def _choice(name: str) -> Choice:
+def _choice(name: str) -> Candidate:
     picks, with_baseline = CHOICES[name]
-    voices = tuple(Pick(trial, score, 0.0) for trial, score in picks)
-    return Choice(name=name, needs_labels=False, picks=voices, with_baseline=with_baseline)
+    votes = tuple(Selection(trial, score, 0.0) for trial, score in picks)
+    return Candidate(name=name, needs_labels=False, selections=votes, with_baseline=with_baseline)
 
 
 def _files(outcome: Outcome, folder: Path) -> dict[str, Path]:
@@ -112,16 +116,16 @@ def new_study(client: MlflowClient, study: str) -> tuple[Run, dict[str, Run]]:
     parent = new_parent(client, study)
     children = {}
     for number in TRIALS:
-        tags = {layout.KIND: "trial", layout.STUDY: study, layout.PARENT: parent.info.run_id}
-        run = client.create_run(parent.info.experiment_id, tags={**tags, layout.TRIAL: str(number)})
+        tags = {schema.KIND: "trial", schema.STUDY: study, schema.PARENT: parent.info.run_id}
+        run = client.create_run(parent.info.experiment_id, tags={**tags, schema.TRIAL: str(number)})
         points = [Metric("val/elbo", -9.5 - epoch, 1000 * epoch, epoch) for epoch in (1, 2)]
         client.log_batch(run.info.run_id, metrics=points)
-        children[layout.trial_name(number)] = run
+        children[schema.trial_name(number)] = run
     return parent, children
 
 
 def log_all(client: MlflowClient, packed: Packed, parent: Run, children: dict[str, Run]) -> None:
     """Two trials and an ensemble, as a study that finishes logs them."""
     for name, run in children.items():
-        log_model(client, run.info.run_id, packed.record(name, tags={layout.CHAMPION_SCORE: "elbo"}))
-    log_model(client, parent.info.run_id, packed.record("ensemble_best"))
+        log_model(client, run.info.run_id, packed.event(name, tags={schema.CHAMPION_SCORE: "elbo"}))
+    log_model(client, parent.info.run_id, packed.event("ensemble_best"))

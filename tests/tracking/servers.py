@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +13,8 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-SECONDS_TO_START = 120.0
+from tests.waiting import PATIENCE_SECONDS, until
+
 # Passed on from one side to the other.
 HEADERS = ("Content-Type", "Accept", "Authorization", "Content-Encoding")
 
@@ -74,11 +74,7 @@ class Server:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=self._environment(), start_new_session=True
             )
-        deadline = time.monotonic() + SECONDS_TO_START
-        while not self._answers():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, "the tracking server does not answer"
-            time.sleep(0.1)
+        until(self._answers, "the tracking server answers", self.process, self.log)
 
     def _environment(self) -> dict[str, str]:
         """What is secret goes this way, since everybody on a machine can see a command's words."""
@@ -158,7 +154,7 @@ class Proxy:
     def carry_out(self, method: str, path: str, body: bytes, headers) -> tuple[int, dict[str, str], bytes]:
         # One by one, so that `passed` has the order.
         with self._lock:
-            connection = HTTPConnection("127.0.0.1", self.server.port, timeout=30)
+            connection = HTTPConnection("127.0.0.1", self.server.port, timeout=PATIENCE_SECONDS)
             try:
                 connection.request(method, path, body, {name: headers[name] for name in HEADERS if headers[name]})
                 answer = connection.getresponse()

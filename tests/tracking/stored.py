@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import Run
-
-from pipeline.tracking import layout
-from pipeline.tracking.record import StudyRecord
-from pipeline.tracking.store import create_parent, find_parent, runs_by_key
-from pipeline.tracking.writer import TrackingWriter
+from vae_study.tracking import schema
+from vae_study.tracking.events import StudyBegun, TextLogged
+from vae_study.tracking.record import StudyRecord
+from vae_study.tracking.store import create_parent, find_parent, runs_by_key
+from vae_study.tracking.writer import TrackingWriter
 
 NOTE = "The model to take.\n\n[trials](#/a) · [files and report](#/b) · [what failed](#/c)\n\n**The frontier**"
 ABOUT = ("trial", "state", "failure", "run_id")
@@ -20,48 +20,48 @@ ABOUT = ("trial", "state", "failure", "run_id")
 
 def begin(client: MlflowClient, record: StudyRecord, folder: Path) -> TrackingWriter:
     """A driver that begins a study, or goes on with it."""
-    tags = {layout.KIND: "study", layout.STUDY: record.name, layout.STATE: "running", layout.NOTE: "Running"}
+    tags = {schema.KIND: "study", schema.STUDY: record.name, schema.STATE: "running", schema.NOTE: "Running"}
     begun = {"experiment": record.name, "name": record.name, "tags": tags}
-    parent = find_parent(client, record.name) or create_parent(client, begun)
+    parent = find_parent(client, record.name) or create_parent(client, **begun)
     writer = TrackingWriter(client, parent, runs_by_key(client, parent), folder)
-    writer.begin(begun)
+    writer.log(StudyBegun(**begun))
     for file, content in (
-        (layout.SPEC_FILE, record.spec),
-        (layout.DATA_FILE, record.data),
-        (layout.ENVIRONMENT_FILE, record.environment),
-        (layout.REFERENCE_FILE, record.reference),
+        (schema.CONFIG_FILE, record.config),
+        (schema.DATA_FILE, record.data),
+        (schema.ENVIRONMENT_FILE, record.environment),
+        (schema.REFERENCE_FILE, record.reference),
     ):
-        writer.log_text(json.dumps(content), file)
+        writer.log(TextLogged(text=json.dumps(content), name=file))
     return writer
 
 
 def tell(writer: TrackingWriter, row: Mapping[Any, Any]) -> None:
     """A trial from its start to its end."""
-    key, known = layout.trial_name(int(row["trial"])), {k: v for k, v in row.items() if v is not None and v == v}
+    key, known = schema.trial_name(int(row["trial"])), {k: v for k, v in row.items() if v is not None and v == v}
     parameters = {name: value for name, value in known.items() if "/" not in name and name not in ABOUT}
-    writer.start(key, key, parameters, {layout.KIND: "trial", layout.TRIAL: str(row["trial"])})
+    writer.start(key, key, parameters, {schema.KIND: "trial", schema.TRIAL: str(row["trial"])})
     metrics = {name: value for name, value in known.items() if "/" in name}
-    writer.end(key, int(row["trial"]), metrics, {layout.STATE: str(row["state"])})
+    writer.end(key, int(row["trial"]), metrics, {schema.STATE: str(row["state"])})
 
 
 def finish(writer: TrackingWriter, record: StudyRecord, outbox: Path) -> Run:
     """The parent's last words; gives the parent run as it is then."""
-    tags = {layout.STATE: "finished", layout.NOTE: NOTE}
+    tags = {schema.STATE: "finished", schema.NOTE: NOTE}
     writer.log_trials()
-    writer.log_frame(record.history, layout.HISTORY_FILE)
+    writer.log_frame(record.history, schema.HISTORY_FILE)
     if record.champion is not None:
-        tags |= {layout.CHAMPION: str(record.champion.trial), layout.CHAMPION_RULE: record.champion.rule}
+        tags |= {schema.CHAMPION: str(record.champion.trial), schema.CHAMPION_RULE: record.champion.rule}
         outbox.mkdir(exist_ok=True)
-        record.champion.scores.to_parquet(outbox / layout.SCORES_FILE)
+        record.champion.scores.to_parquet(outbox / schema.SCORES_FILE)
         np.savez(
-            outbox / layout.EXAMPLES_FILE,
+            outbox / schema.EXAMPLES_FILE,
             inputs=record.champion.inputs_ND,
             reconstructions=record.champion.reconstructions_ND,
             input_is_anomaly=record.champion.input_is_anomaly_N,
             samples=record.champion.samples_MD,
         )
-        files = [outbox / layout.SCORES_FILE, outbox / layout.EXAMPLES_FILE]
-        writer.log_files(layout.trial_name(record.champion.trial), files)
+        files = [outbox / schema.SCORES_FILE, outbox / schema.EXAMPLES_FILE]
+        writer.log_files(schema.trial_name(record.champion.trial), files)
     writer.close_parent(tags, "FINISHED")
     writer.drain()
     writer.close()

@@ -10,13 +10,11 @@ import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
-
-from pipeline.tracking import layout
-from pipeline.tracking.record import EpochRecord
-from pipeline.tracking.replay import PARENT
-from pipeline.tracking.spool import Record
-from pipeline.tracking.store import open_experiment
-from pipeline.tracking.writer import TrackingWriter
+from vae_study.tracking import schema
+from vae_study.tracking.events import PARENT, Event, TextLogged, parsed
+from vae_study.tracking.record import EpochRecord
+from vae_study.tracking.store import open_experiment
+from vae_study.tracking.writer import TrackingWriter
 
 Step = Callable[[TrackingWriter], None]
 METRICS = ("train/loss", "val/kl", "val/reconstruction")
@@ -26,12 +24,12 @@ ODD = {1: float("nan"), 2: float("inf"), 3: -float("inf"), 4: 1e-320}
 
 def new_parent(client: MlflowClient, study: str) -> Run:
     """The parent run of a study that has just begun."""
-    tags = {layout.KIND: "study", layout.STUDY: study, layout.STATE: "running"}
+    tags = {schema.KIND: "study", schema.STUDY: study, schema.STATE: "running"}
     return client.create_run(open_experiment(client, study), tags=tags, run_name=study)
 
 
 def silent(client: MlflowClient, parent: Run, folder: Path) -> TrackingWriter:
-    """A writer whose records stay in the spool."""
+    """A writer whose records stay in the journal."""
     writer = TrackingWriter(client, parent, {}, folder)
     writer.close()
     return writer
@@ -50,18 +48,18 @@ def epochs(number: int, first: int, last: int) -> list[EpochRecord]:
 
 
 def start(number: int) -> Step:
-    key, tags = layout.trial_name(number), {layout.KIND: "trial", layout.TRIAL: str(number)}
+    key, tags = schema.trial_name(number), {schema.KIND: "trial", schema.TRIAL: str(number)}
     parameters = {"beta": number / 3, "network.hidden": (32, number)}
     return lambda writer: writer.start(key, f"t{number:03d} z={number}", parameters, tags)
 
 
 def log(number: int, first: int, last: int) -> Step:
-    return lambda writer: writer.log_epochs(layout.trial_name(number), epochs(number, first, last))
+    return lambda writer: writer.log_epochs(schema.trial_name(number), epochs(number, first, last))
 
 
 def end(number: int, state: str = "finished", error: str | None = None) -> Step:
     metrics = {"test/auroc": number / 7} if state == "finished" else {}
-    return lambda writer: writer.end(layout.trial_name(number), number, metrics, {layout.STATE: state}, error)
+    return lambda writer: writer.end(schema.trial_name(number), number, metrics, {schema.STATE: state}, error)
 
 
 def tag(key: str, **tags: str) -> Step:
@@ -69,7 +67,7 @@ def tag(key: str, **tags: str) -> Step:
 
 
 def pause(number: int) -> Step:
-    return lambda writer: writer.pause(layout.trial_name(number))
+    return lambda writer: writer.pause(schema.trial_name(number))
 
 
 def whole_trial(number: int, count: int = 4) -> list[Step]:
@@ -81,31 +79,31 @@ def whole_trial(number: int, count: int = 4) -> list[Step]:
 STORY: list[list[Step]] = [
     [start(0), log(0, 1, 2), tag("trial-0000", preemptions="1"), log(0, 3, 5), end(0), tag("trial-0000", more="ü")],
     [start(1), log(1, 1, 1), end(1, "failed", "Traceback\nValueError: \u2028 no")],
-    [start(2), log(2, 1, 2), pause(2), start(2), log(2, 3, 3), end(2, "stopped")],
+    [start(2), log(2, 1, 2), pause(2), start(2), log(2, 3, 3), end(2, "pruned")],
     [start(3), log(3, 1, 1), log(3, 2, 3)],
     [
-        lambda writer: writer.log_text("{}", "spec.json"),
+        lambda writer: writer.log(TextLogged(text="{}", name="config.json")),
         lambda writer: writer.log_frame(pd.DataFrame({"trial": [0, 1]}), "trials.parquet"),
-        lambda writer: writer.log_text('{"a": 1}', "spec.json"),
-        lambda writer: writer.close_parent({layout.STATE: "finished"}, "FINISHED"),
+        lambda writer: writer.log(TextLogged(text='{"a": 1}', name="config.json")),
+        lambda writer: writer.close_parent({schema.STATE: "finished"}, "FINISHED"),
     ],
 ]
 
 
-def records_of(writer: TrackingWriter) -> list[Record]:
-    return [record for _, record in writer.spool.read()]
+def records_of(writer: TrackingWriter) -> list[Event]:
+    return [parsed(plain) for _, plain in writer.journal.read()]
 
 
-def expected(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
+def expected(events: Iterable[Event]) -> dict[str, dict[str, Any]]:
     """What is to be in MLflow after these records, by run: the plainest reading of them."""
     runs: dict[str, dict[str, Any]] = {}
     histories: dict[str, dict[int, Any]] = {}
-    for record in records:
+    for record in (event.plain() for event in events):
         key, kind = record["run"], record["op"]
         run = runs.setdefault(key, {"tags": {}, "points": {}, "files": {}, "params": {}})
         if kind == "start":
             run |= {"name": record["name"], "status": "RUNNING", "params": record["parameters"]}
-            run["tags"] |= {**record["tags"], layout.STATE: "running"}
+            run["tags"] |= {**record["tags"], schema.STATE: "running"}
         elif kind == "epochs":
             for epoch, stamp, metrics in record["epochs"]:
                 histories.setdefault(key, {})[epoch] = metrics
@@ -119,7 +117,7 @@ def expected(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
             if record["error"]:
                 run["files"]["error.txt"] = record["error"]
             run["tags"] |= record["tags"]
-            run["status"] = "FAILED" if record["tags"][layout.STATE] == "failed" else "FINISHED"
+            run["status"] = "FAILED" if record["tags"][schema.STATE] == "failed" else "FINISHED"
             run["ended"] = record["time_ms"]
         elif kind == "tags":
             run["tags"] |= record["tags"]
@@ -150,11 +148,11 @@ def _content(path: Path) -> Any:
 
 def found(client: MlflowClient, parent: Run) -> dict[str, dict[str, Any]]:
     """What is in MLflow, by run, in the words of `expected`; it fails where a run or a point is there twice."""
-    query = f"tags.`{layout.PARENT}` = '{parent.info.run_id}'"
+    query = f"tags.`{schema.PARENT}` = '{parent.info.run_id}'"
     children = client.search_runs([parent.info.experiment_id], query)
-    uids = [run.data.tags[layout.UID] for run in children]
+    uids = [run.data.tags[schema.UID] for run in children]
     assert len(set(uids)) == len(uids), "the same run is there twice"
-    keys = {run.data.tags[layout.UID].partition("/")[2]: run for run in children}
+    keys = {run.data.tags[schema.UID].partition("/")[2]: run for run in children}
     return {key: _found(client, run) for key, run in {**keys, PARENT: client.get_run(parent.info.run_id)}.items()}
 
 
@@ -175,7 +173,7 @@ def _found(client: MlflowClient, run: Run) -> dict[str, Any]:
     return state
 
 
-def check(client: MlflowClient, parent: Run, records: Iterable[Record]) -> None:
+def check(client: MlflowClient, parent: Run, records: Iterable[Event]) -> None:
     """All that the records say is in MLflow, once, and nothing else."""
     wanted, there = expected(records), found(client, parent)
     assert there.keys() == {*wanted, PARENT}

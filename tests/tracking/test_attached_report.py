@@ -8,14 +8,13 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
+from vae_study.api import build_report
+from vae_study.cli import main
+from vae_study.tracking import schema
+from vae_study.tracking.note import LONGEST_ID
+from vae_study.tracking.record import StudyRecord
+from vae_study.tracking.store import attach_report, open_client
 
-from pipeline.api import build_report
-from pipeline.cli import main
-from pipeline.tracking import layout
-from pipeline.tracking.attached import attach_report
-from pipeline.tracking.description.links import LONGEST_ID
-from pipeline.tracking.record import StudyRecord
-from pipeline.tracking.store import open_client
 from tests.report.studies import study
 from tests.tracking import stored
 from tests.tracking.servers import free_port
@@ -38,7 +37,7 @@ def report(store: MlflowClient, name: str, folder: Path) -> tuple[Path, list[str
 
 
 def note(store: MlflowClient, parent: Run) -> str:
-    return store.get_run(parent.info.run_id).data.tags[layout.NOTE]
+    return store.get_run(parent.info.run_id).data.tags[schema.NOTE]
 
 
 def link(parent: Run) -> str:
@@ -85,15 +84,15 @@ def test_a_description_that_was_written_anew_gets_its_link_again_though_the_repo
     store, name, parent, tmp_path
 ) -> None:
     report(store, name, tmp_path)
-    store.set_tag(parent.info.run_id, layout.NOTE, "Somebody's own words.")
+    store.set_tag(parent.info.run_id, schema.NOTE, "Somebody's own words.")
     _, said = report(store, name, tmp_path)
-    assert "nothing of" in said[0]
+    assert "up to date" in said[0]
     assert note(store, parent) == f"Somebody's own words. {link(parent)}"
 
 
 def test_a_description_as_long_as_mlflow_takes_stays_whole(store, name, parent, tmp_path) -> None:
     longest = "x" * (8000 - LONGEST_ID)
-    store.set_tag(parent.info.run_id, layout.NOTE, longest)
+    store.set_tag(parent.info.run_id, schema.NOTE, longest)
     page, said = report(store, name, tmp_path)
     assert (said, note(store, parent)) == ([], longest)
     assert attached(store, parent, tmp_path) == page.read_bytes()

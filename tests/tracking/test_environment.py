@@ -5,9 +5,8 @@ import uuid
 from pathlib import Path
 
 import pytest
-
-from pipeline.tracking.environment import checkout, dataset_input, environment, hardware
-from pipeline.tracking.store import open_experiment
+from vae_study.tracking.store import dataset_input, open_experiment
+from vae_study.tracking.study import checkout, environment, hardware
 
 SPLITS = {"train": {"rows": 6, "anomalies": 0}, "validation": {"rows": 3, "anomalies": 1}}
 SUMMARY = {"source": "ü <b>.csv", "sha256": "a" * 64, "features": 2, "feature_names": ["x", 'y "z"'], "splits": SPLITS}
@@ -33,19 +32,19 @@ def repository(tmp_path):
 
 
 def test_a_commit_is_clean_until_a_file_of_it_changes(repository):
-    spec = repository / "study.yaml"
-    found = checkout(repository, spec)
+    config = repository / "study.yaml"
+    found = checkout(repository, config)
     assert found.commit == git(repository, "rev-parse", "HEAD")
     assert found.is_clean
     (repository / "results").mkdir()
     (repository / "results" / "report.html").write_text("made by the study")
-    assert checkout(repository / "results", spec).is_clean
-    spec.write_text("study: b")
-    assert not checkout(repository, spec).is_clean
+    assert checkout(repository / "results", config).is_clean
+    config.write_text("study: b")
+    assert not checkout(repository, config).is_clean
     git(repository, "add", "-A")
-    assert not checkout(repository, spec).is_clean
+    assert not checkout(repository, config).is_clean
     git(repository, "commit", "--quiet", "-m", "second")
-    assert checkout(repository, spec).is_clean
+    assert checkout(repository, config).is_clean
 
 
 def test_a_commit_says_little_of_a_file_that_git_does_not_know_and_nothing_of_one_that_it_ignores(repository):
@@ -95,9 +94,9 @@ def test_no_program_that_a_repository_names_is_run_and_nothing_in_it_is_written(
 def test_the_package_and_the_users_repository_are_told_apart(repository, monkeypatch):
     monkeypatch.chdir(repository)
     by_folder, by_file = environment(), environment(repository / "study.yaml")
-    assert by_folder["spec_commit"] == by_file["spec_commit"] == git(repository, "rev-parse", "HEAD")
-    assert by_file["spec_is_clean"] == "true"
-    assert by_file.get("package_commit") != by_file["spec_commit"]
+    assert by_folder["config_commit"] == by_file["config_commit"] == git(repository, "rev-parse", "HEAD")
+    assert by_file["config_is_clean"] == "true"
+    assert by_file.get("package_commit") != by_file["config_commit"]
     assert all(isinstance(value, str) for value in by_file.values())
 
 

@@ -1,8 +1,11 @@
+import io
 import json
 import random
 import subprocess
 import sys
 import tempfile
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow.pyfunc
@@ -13,12 +16,11 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from pandas.testing import assert_frame_equal
+from vae_study.tracking import schema
+from vae_study.tracking.code import shipped_code, write_pyfunc
+from vae_study.tracking.models import current_models, log_model
+from vae_study.tracking.store import open_client
 
-from pipeline.tracking import layout
-from pipeline.tracking.models import as_pyfunc, log_model
-from pipeline.tracking.models.code import shipped_code
-from pipeline.tracking.models.logged import current_models
-from pipeline.tracking.store import open_client
 from tests.tracking.packed import COLUMNS, Packed, new_study
 from tests.tracking.servers import Proxy
 from tests.tracking.unlucky import UnluckyModels, broken_everywhere
@@ -27,13 +29,13 @@ ALLOWED = {".json", ".safetensors", ".py", ".zip", ".yaml", ".txt", ""}
 # What a user with a package of that name sees.
 ELSEWHERE = """
 import sys
-import pipeline
+import vae_study
 import mlflow.pyfunc
 import pandas as pd
 model = mlflow.pyfunc.load_model(sys.argv[1])
 model.predict(pd.read_csv(sys.argv[2])).to_parquet("scores.parquet")
-assert pipeline.OWN
-assert not [name for name in sys.modules if name.startswith("pipeline.")]
+assert vae_study.OWN
+assert not [name for name in sys.modules if name.startswith("vae_study.")]
 """
 
 
@@ -101,7 +103,7 @@ def test_the_input_example_is_json_and_can_be_scored(packed, model):
 
 def test_the_signature_names_all_columns(model):
     assert model.metadata.get_input_schema().input_names() == COLUMNS
-    assert model.metadata.get_output_schema().input_names()[:3] == ["score", "above_p90", "above_p95"]
+    assert model.metadata.get_output_schema().input_names()[:3] == ["score", "p_value", "above_p90"]
 
 
 def test_a_model_is_small_and_has_no_pickle(packed):
@@ -114,7 +116,7 @@ def test_a_model_is_small_and_has_no_pickle(packed):
 
 
 def test_a_model_needs_no_vae_study_and_minds_no_other_package_of_that_name(packed, tmp_path):
-    (tmp_path / "pipeline.py").write_text("OWN = True")
+    (tmp_path / "vae_study.py").write_text("OWN = True")
     (tmp_path / "elsewhere.py").write_text(ELSEWHERE)
     paths = [str(packed.model("ensemble_best")), str(packed.folder / "customers.csv")]
     subprocess.run([sys.executable, "elsewhere.py", *paths], cwd=tmp_path, check=True)
@@ -122,33 +124,45 @@ def test_a_model_needs_no_vae_study_and_minds_no_other_package_of_that_name(pack
 
 
 def test_a_model_leaves_an_installed_vae_study_as_it_is(packed):
-    script = "import mlflow.pyfunc, sys; mlflow.pyfunc.load_model(sys.argv[1]); import pipeline.api"
+    script = "import mlflow.pyfunc, sys; mlflow.pyfunc.load_model(sys.argv[1]); import vae_study.api"
     subprocess.run([sys.executable, "-c", script, str(packed.model("trial-0007"))], check=True)
+
+
+def test_a_model_takes_along_what_scoring_needs_and_no_training():
+    with zipfile.ZipFile(io.BytesIO(shipped_code().files["modules.zip"])) as archive:
+        names = archive.namelist()
+    assert len(names) <= 60
+    training = ("search/", "selection/", "study/", "report/", "tracking/", "vae/fast_", "vae/model_batch.py")
+    assert not [name for name in names if name.startswith(training)]
 
 
 def test_what_a_model_requires_is_what_its_code_imports():
     names = {requirement.partition("==")[0] for requirement in shipped_code().requirements}
-    own = {"filelock", "moocore", "numpy", "pandas", "pillow", "pyarrow", "pydantic", "ruamel.yaml", "safetensors"}
+    own = {"filelock", "numpy", "pandas", "pyarrow", "pydantic", "safetensors"}
     assert names == own | {"scikit-learn", "scipy", "torch"}
 
 
 def test_a_folder_is_replaced_as_a_whole(packed, tmp_path):
     into = tmp_path / "models" / "champion"
     for name in ("ensemble_best", "trial-0007"):
-        as_pyfunc(packed.folder / name, packed.frame[COLUMNS], packed.scores(name, packed.frame), into)
+        write_pyfunc(packed.folder / name, packed.frame[COLUMNS], packed.scores(name, packed.frame), into)
     assert [path.name for path in into.parent.iterdir()] == ["champion"]
-    assert sorted(path.name for path in (into / "data" / "detector").iterdir()) == ["detector.json", "trial-0007"]
+    assert sorted(path.name for path in (into / "data" / "detector").iterdir()) == [
+        "calibration.safetensors",
+        "detector.json",
+        "trial-0007",
+    ]
 
 
 def test_a_model_is_on_its_run_with_metrics_and_tags(store, packed, name):
     _, children = new_study(store, name)
     run = children["trial-0007"]
-    about = {"tags": {layout.CHAMPION_SCORE: "elbo"}, "metrics": ["val/elbo", "test/unknown"]}
-    log_model(store, run.info.run_id, packed.record("trial-0007", **about))
+    about = {"tags": {schema.CHAMPION_SCORE: "elbo"}, "metrics": ["val/elbo", "test/unknown"]}
+    log_model(store, run.info.run_id, packed.event("trial-0007", **about))
     (found,) = logged(store, run)
     assert (found.name, found.status) == ("trial-0007", LoggedModelStatus.READY)
     assert found.source_run_id == run.info.run_id
-    assert found.tags[layout.CHAMPION_SCORE] == "elbo"
+    assert found.tags[schema.CHAMPION_SCORE] == "elbo"
     assert [(one.key, one.value) for one in found.metrics] == [("val/elbo", -11.5)]
     assert len(store.get_metric_history(run.info.run_id, "val/elbo")) == 2
     outputs = store.get_run(run.info.run_id).outputs.model_outputs
@@ -157,7 +171,7 @@ def test_a_model_is_on_its_run_with_metrics_and_tags(store, packed, name):
 
 def test_a_logged_model_knows_which_it_is(store, packed, name, tmp_path):
     parent, _ = new_study(store, name)
-    log_model(store, parent.info.run_id, packed.record("ensemble_best"))
+    log_model(store, parent.info.run_id, packed.event("ensemble_best"))
     (found,) = logged(store, parent)
     loaded = mlflow.pyfunc.load_model(found.artifact_location)
     assert loaded.model_id == found.model_id
@@ -173,7 +187,7 @@ def test_a_model_broken_off_anywhere_and_logged_again_is_there_once(unlucky, pac
         studies.append(new_study(unlucky, folder.name)[1]["trial-0007"])
 
     def work():
-        log_model(unlucky, studies[-1].info.run_id, packed.record("trial-0007", metrics=["val/elbo"]))
+        log_model(unlucky, studies[-1].info.run_id, packed.event("trial-0007", metrics=["val/elbo"]))
 
     for _ in broken_everywhere(unlucky, begin, work):
         (found,) = logged(unlucky, studies[-1])
@@ -189,7 +203,7 @@ def test_other_numbers_under_the_same_name_take_its_place_and_the_first_ones_may
     parent, _ = new_study(store, name)
     ids = []
     for which in ("trial-0007", "trial-0007-by-latent", "trial-0007-by-latent", "trial-0007"):
-        log_model(store, parent.info.run_id, packed.record(which, called="trial-0007"))
+        log_model(store, parent.info.run_id, packed.event(which, called="trial-0007"))
         (current,) = current_models(store, parent)
         ids.append(current.model_id)
     assert ids[0] == ids[3] != ids[1] == ids[2]
@@ -198,8 +212,8 @@ def test_other_numbers_under_the_same_name_take_its_place_and_the_first_ones_may
 
 def test_a_model_whose_folder_is_gone_is_told_of_unless_it_is_there_already(store, packed, name, caplog):
     parent, _ = new_study(store, name)
-    record = packed.record("trial-0007")
-    gone = {**record, "folder": "/no/where"}
+    record = packed.event("trial-0007")
+    gone = replace(record, folder="/no/where")
     log_model(store, parent.info.run_id, gone)
     assert "/no/where is gone" in caplog.text
     assert not logged(store, parent)
@@ -218,7 +232,7 @@ def test_any_answer_of_a_server_may_get_lost_and_the_model_is_there_once(server,
         through = open_client(proxy.uri)
         for key, run in children.items():
             for _ in range(2):
-                _until_it_is_done(through, run, packed.record(key, metrics=["val/elbo"]))
+                _until_it_is_done(through, run, packed.event(key, metrics=["val/elbo"]))
     found = logged(client, parent)
     assert sorted((one.name, one.status) for one in found) == [
         ("trial-0003", LoggedModelStatus.READY),

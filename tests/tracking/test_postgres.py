@@ -11,20 +11,21 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from pyarrow.fs import FileSelector, FileSystem
+from vae_study.api import build_report, load_study
+from vae_study.errors import UserError
+from vae_study.tracking import schema
+from vae_study.tracking.store import open_client, reachable_client
+from vae_study.tracking.writer import TrackingWriter
 
-from pipeline.api import build_report, load_study
-from pipeline.errors import UserError
-from pipeline.tracking import layout
-from pipeline.tracking.store import check_reachable, open_client
-from pipeline.tracking.writer import TrackingWriter
-from tests.faults.runs import PATIENCE_SECONDS, SPEC
+from tests.faults.runs import CONFIG
 from tests.leaks import leaks
 from tests.object_store import served_bucket
-from tests.postgres import make_database, missing, served_database
+from tests.postgres import make_database, served_database
 from tests.tracking.servers import Server
 from tests.tracking.story import STORY, check, found, new_parent, records_of
+from tests.waiting import PATIENCE_SECONDS
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+pytestmark = [pytest.mark.database, pytest.mark.processes]
 # As databases and people have them: not all of them may stand in an address as they are.
 DATABASE_PASSWORD, PASSWORD, KEY = "sword/fish@7:%harbour", "twelve-letters-or-more", "wJalrXUtnFEMI-K7MDENG-bPxRfiCY"
 SECRETS = (DATABASE_PASSWORD, PASSWORD, KEY)
@@ -59,7 +60,7 @@ def signed_in(monkeypatch):
 
 def nameless(runs, parent):
     """What is found in a store, without what tells one store from another."""
-    own = {layout.PARENT, layout.UID}
+    own = {schema.PARENT, schema.UID}
     for run in runs.values():
         run["tags"] = {name: value for name, value in run["tags"].items() if name not in own}
     return runs
@@ -76,9 +77,9 @@ def test_a_story_is_the_same_in_postgresql_and_a_bucket_behind_a_password_as_in_
             for step in [step for steps in STORY for step in steps]:
                 step(writer)
             writer.drain()
-            writer.spool.sync()
+            writer.journal.sync()
             (tmp_path / "team").mkdir()
-            shutil.copy(writer.spool.path, tmp_path / "team")
+            shutil.copy(writer.journal.path, tmp_path / "team")
         writer.drain()
         writer.close()
         assert not writer.uploader.errors
@@ -87,7 +88,7 @@ def test_a_story_is_the_same_in_postgresql_and_a_bucket_behind_a_password_as_in_
     assert places[0] == places[1]
     assert len(places[0]["trial-0000"]["points"]) > 10
     held = FileSystem.from_uri(team.bucket)[0].get_file_info(FileSelector("bucket/mlflow", recursive=True))
-    assert {"history.parquet", "error.txt", "spec.json"} <= {file.base_name for file in held}
+    assert {"history.parquet", "error.txt", "config.json"} <= {file.base_name for file in held}
 
 
 @pytest.mark.parametrize("password", [None, "thirteen-letters"])
@@ -96,7 +97,7 @@ def test_a_wrong_password_is_one_clear_message_without_it(team, monkeypatch, pas
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
     with pytest.raises(UserError) as error:
-        check_reachable(open_client(team.server.uri))
+        reachable_client(team.server.uri)
     (line,) = str(error.value).splitlines()
     assert line == (
         f"--tracking-uri {team.server.uri}: refuses the user or the password; expected those of the server in "
@@ -128,7 +129,7 @@ def run_study(folder, notes, *words):
     settings = ["training.epochs=200", "model.network.hidden=[16]", "confirm=null", "trials=8"]
     # One worker takes all of them.
     settings += [f"resources.cpu={os.cpu_count()}", "resources.trials_per_device=8"]
-    command = [sys.executable, "-m", "pipeline", "run", str(SPEC), "--concurrency", "8", *words]
+    command = [sys.executable, "-m", "vae_study", "run", str(CONFIG), "--concurrency", "8", *words]
     command += [word for setting in settings for word in ("--set", setting)]
     environment = {**os.environ, "RAY_TMPDIR": notes}
     done = subprocess.run(

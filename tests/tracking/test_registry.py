@@ -5,11 +5,12 @@ import mlflow
 import mlflow.pyfunc
 import pytest
 from pandas.testing import assert_frame_equal
+from vae_study.errors import UserError
+from vae_study.tracking import schema
+from vae_study.tracking.events import ChampionChosen
+from vae_study.tracking.models import fetch_model, known_models, log_model, promote, set_champion
+from vae_study.tracking.store import open_client
 
-from pipeline.errors import UserError
-from pipeline.tracking import layout
-from pipeline.tracking.models import crown, fetch_model, known_models, log_model, promote
-from pipeline.tracking.store import open_client
 from tests.tracking.packed import Packed, log_all, new_study
 from tests.tracking.story import new_parent
 from tests.tracking.unlucky import UnluckyModels, broken_everywhere
@@ -32,13 +33,13 @@ def parent(store, packed, name):
 
 def choice(model, rule="val/elbo", **changes):
     note = f"{model} was chosen by {rule}."
-    return {"name": model, "rule": rule, "note": note, "time_ms": next(times_ms), **changes}
+    return ChampionChosen(run="", name=model, rule=rule, note=note, time_ms=next(times_ms), **changes)
 
 
 def chosen(client, parent, model, rule="val/elbo"):
     """The study ends, or ends once more, with a choice."""
     record = choice(model, rule)
-    crown(client, parent.info.run_id, record)
+    set_champion(client, parent.info.run_id, record)
     return record
 
 
@@ -63,16 +64,16 @@ def test_the_chosen_model_is_the_first_version_and_tells_why(store, parent, name
     assert champion(store, name) == (1, "trial-0007")
     version = store.get_model_version(name, "1")
     assert version.description == "trial-0007 was chosen by val/auroc."
-    assert version.tags[layout.CHAMPION_RULE] == "val/auroc"
-    assert version.tags[layout.CHAMPION_SCORE] == "elbo"
+    assert version.tags[schema.CHAMPION_RULE] == "val/auroc"
+    assert version.tags[schema.CHAMPION_SCORE] == "elbo"
     assert version.run_id != parent.info.run_id
-    assert store.get_run(version.run_id).data.tags[layout.TRIAL] == "7"
+    assert store.get_run(version.run_id).data.tags[schema.TRIAL] == "7"
 
 
 def test_a_version_has_the_metrics_of_its_model(store, packed, name):
     parent, children = new_study(store, name)
     run_id = children["trial-0003"].info.run_id
-    log_model(store, run_id, packed.record("trial-0003", metrics=["val/elbo"]))
+    log_model(store, run_id, packed.event("trial-0003", metrics=["val/elbo"]))
     chosen(store, parent, "trial-0003")
     assert store.get_model_version(name, "1").tags["val/elbo"] == "-11.5"
 
@@ -94,7 +95,7 @@ def test_another_choice_is_another_version_and_the_champion(store, parent, name)
 
 def test_other_numbers_of_the_same_trial_are_another_choice(store, packed, parent, name):
     chosen(store, parent, "trial-0007")
-    log_model(store, parent.info.run_id, packed.record("trial-0007-by-latent", called="trial-0007"))
+    log_model(store, parent.info.run_id, packed.event("trial-0007-by-latent", called="trial-0007"))
     chosen(store, parent, "trial-0007")
     assert champion(store, name) == (2, "trial-0007")
 
@@ -123,7 +124,7 @@ def test_a_champion_that_was_deleted_comes_back_with_the_next_end_of_the_study(s
 def test_a_record_that_comes_a_second_time_moves_nothing_back(store, parent, name):
     records = [chosen(store, parent, model) for model in ("trial-0007", "trial-0003")]
     for record in records:
-        crown(store, parent.info.run_id, record)
+        set_champion(store, parent.info.run_id, record)
         assert champion(store, name) == (2, "trial-0003")
 
 
@@ -133,12 +134,12 @@ def test_a_choice_broken_off_anywhere_and_made_again_is_one_version_and_the_cham
     def begin():
         name = tmp_path_factory.mktemp("study").name
         parent = new_parent(unlucky, name)
-        log_model(unlucky, parent.info.run_id, packed.record("trial-0007"))
+        log_model(unlucky, parent.info.run_id, packed.event("trial-0007"))
         studies.append((name, parent, choice("trial-0007")))
 
     def work():
         _, parent, record = studies[-1]
-        crown(unlucky, parent.info.run_id, record)
+        set_champion(unlucky, parent.info.run_id, record)
 
     for _ in broken_everywhere(unlucky, begin, work):
         name = studies[-1][0]
@@ -169,11 +170,11 @@ def test_promoting_registers_what_has_no_version_yet_and_only_that(store, parent
 
 def test_a_study_that_chose_nothing_can_be_promoted_from(store, parent, name):
     assert promote(store, name, "trial-0003") == 1
-    assert layout.CHAMPION_RULE not in store.get_model_version(name, "1").tags
+    assert schema.CHAMPION_RULE not in store.get_model_version(name, "1").tags
     assert champion(store, name) == (1, "trial-0003")
     chosen(store, parent, "trial-0003")
     assert versions(store, name) == [1]
-    assert store.get_model_version(name, "1").tags[layout.CHAMPION_RULE] == "val/elbo"
+    assert store.get_model_version(name, "1").tags[schema.CHAMPION_RULE] == "val/elbo"
 
 
 def test_a_model_that_is_not_there_is_answered_with_those_that_are(store, parent, name):
@@ -212,7 +213,7 @@ def test_every_model_comes_back_as_it_was_packed_and_nothing_else(store, packed,
 
 
 def test_the_ensemble_with_labels_goes_first(store, packed, parent, name, tmp_path):
-    log_model(store, parent.info.run_id, packed.record("trial-0003", called="ensemble_labels"))
+    log_model(store, parent.info.run_id, packed.event("trial-0003", called="ensemble_labels"))
     assert same_files(fetch_model(store, name, "ensemble", tmp_path), packed.folder / "trial-0003")
 
 

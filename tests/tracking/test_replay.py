@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from vae_study.tracking import schema
+from vae_study.tracking.record import history_frame
+from vae_study.tracking.store import runs_by_key
+from vae_study.tracking.uploader import Replay
 
-from pipeline.tracking import layout
-from pipeline.tracking.frames import history_frame
-from pipeline.tracking.replay import Replay
-from pipeline.tracking.store import runs_by_key
 from tests.tracking.story import (
     STORY,
     check,
@@ -206,9 +207,9 @@ def test_a_refused_parameter_leaves_the_rest_of_its_run(store, tmp_path, name):
     first, *others = records_of(writer)
     replay = Replay(store, parent, {})
     with pytest.raises(MlflowException, match="Invalid value"):
-        replay.apply([{**first, "parameters": {"a*b": "1"}}])
+        replay.apply([replace(first, parameters={"a*b": "1"})])
     replay.apply(others)
-    check(store, parent, [{**first, "parameters": {}}, *others])
+    check(store, parent, [replace(first, parameters={}), *others])
 
 
 def test_a_trial_without_epochs_has_a_history_without_rows(tmp_path):
@@ -219,6 +220,6 @@ def test_a_trial_without_epochs_has_a_history_without_rows(tmp_path):
 
 def test_a_metric_that_is_measured_once_is_at_step_0_and_one_that_epochs_have_stays_behind_their_last():
     history = {1: {"val/elbo": -3.0}, 2: {"val/elbo": -2.0, "val/kl": 1.0}}
-    assert layout.final_step("test/auroc", history) == 0
-    assert layout.final_step("test/auroc", {}) == 0
-    assert layout.final_step("val/elbo", history) == layout.final_step("val/kl", history) == 2
+    assert schema.final_step("test/auroc", history) == 0
+    assert schema.final_step("test/auroc", {}) == 0
+    assert schema.final_step("val/elbo", history) == schema.final_step("val/kl", history) == 2

@@ -1,6 +1,7 @@
 """Trials that fail with a secret in their errors: neither the screen nor anything that is written says it."""
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -8,9 +9,14 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from pipeline.api import build_report, load_study
-from pipeline.secrets import HIDDEN
+import pytest
+from vae_study.api import build_report, load_study
+from vae_study.errors import HIDDEN
+
 from tests.leaks import leaks
+from tests.waiting import PATIENCE_SECONDS
+
+pytestmark = pytest.mark.processes
 
 PASSWORD, TOKEN = "sword-fish-harbour", "a-token-of-the-source"
 # A source that the driver can read and its workers, who do not find what the driver has prepared, cannot.
@@ -23,7 +29,7 @@ CACHE = Path(os.environ["VAE_STUDY_CACHE"])
 ONCE = CACHE.with_name("read-once")
 
 def forget():
-    while not list(CACHE.glob("*/facts.json")):
+    while not list(CACHE.glob("*/info.json")):
         time.sleep(0.05)
     time.sleep(1)
     shutil.rmtree(CACHE)
@@ -38,7 +44,7 @@ def rows():
     rows = np.random.default_rng(0).random((300, 4))
     return rows, (np.arange(300) % 10 == 0).astype(int)
 """
-SPEC = """
+CONFIG = """
 study: broken
 data: {source: "python:source:rows"}
 model: {network: {hidden: [8]}}
@@ -50,16 +56,18 @@ trials: 4
 
 def test_a_study_whose_trials_fail_over_a_secret_says_why_and_not_the_secret(tmp_path):
     (tmp_path / "source.py").write_text(SOURCE)
-    (tmp_path / "spec.yaml").write_text(SPEC)
+    (tmp_path / "config.yaml").write_text(CONFIG)
     # A path of Ray's may not be long.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as notes:
         done = run(tmp_path, notes)
         assert leaks([PASSWORD, TOKEN], done.stdout, done.stderr, tmp_path, Path(notes)) == []
     assert done.returncode == 1
     hidden = f"cannot reach mysql://me:{HIDDEN}@host/db with {HIDDEN}"
-    assert "the first 3 trials failed alike" in done.stderr
+    assert "the first 3 trials failed in the same way" in done.stderr
     assert hidden in " ".join(done.stderr.split())
     assert f"reading mysql://me:{HIDDEN}@host/db" in done.stderr
+    assert re.search(rf"^failed     error, \d trials: .*{re.escape(hidden)}", done.stdout, re.MULTILINE)
+    assert hidden in (tmp_path / "reports" / "broken" / "report.html").read_text()
     record = load_study("broken", home=tmp_path / "studies")
     assert record.trials["reason"].dropna().str.contains(hidden, regex=False).all()
     with closing(sqlite3.connect(tmp_path / "studies" / "broken" / "study.db")) as database:
@@ -74,7 +82,7 @@ def test_a_study_whose_trials_fail_over_a_secret_says_why_and_not_the_secret(tmp
 
 
 def run(folder, notes):
-    command = [sys.executable, "-m", "pipeline", "run", "spec.yaml", "--concurrency", "1", "--no-report"]
+    command = [sys.executable, "-m", "vae_study", "run", "config.yaml", "--concurrency", "1"]
     own = {
         "SOURCE_ADDRESS": f"mysql://me:{PASSWORD}@host/db",
         "SOURCE_TOKEN": TOKEN,
@@ -83,5 +91,11 @@ def run(folder, notes):
         "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
     }
     return subprocess.run(
-        command, cwd=folder, env={**os.environ, **own}, capture_output=True, text=True, timeout=300, check=False
+        command,
+        cwd=folder,
+        env={**os.environ, **own},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
     )

@@ -1,27 +1,28 @@
 import pandas as pd
 import pytest
+from vae_study.errors import StudyError, UserError
+from vae_study.tracking import schema, writer
+from vae_study.tracking.events import StudyBegun
+from vae_study.tracking.journal import pending_records
+from vae_study.tracking.reader import downloaded_histories
+from vae_study.tracking.record import trials_frame
+from vae_study.tracking.store import create_parent, find_children, find_parent, open_client, run_record, runs_by_key
+from vae_study.tracking.study import sync
+from vae_study.tracking.writer import TrackingWriter
 
-from pipeline.errors import StudyError, UserError
-from pipeline.tracking import layout, writer
-from pipeline.tracking.backlog import waiting_records
-from pipeline.tracking.frames import RunFacts, trials_frame
-from pipeline.tracking.reader import downloaded_histories
-from pipeline.tracking.store import create_parent, find_children, find_parent, open_client, runs_by_key
-from pipeline.tracking.sync import sync
-from pipeline.tracking.writer import TrackingWriter
 from tests.tracking.servers import free_port
 from tests.tracking.story import STORY, end, log, start, whole_trial
 
 
 def begun(name):
-    tags = {layout.KIND: "study", layout.STUDY: name, layout.STATE: "running"}
+    tags = {schema.KIND: "study", schema.STUDY: name, schema.STATE: "running"}
     return {"experiment": name, "name": name, "tags": tags}
 
 
 def opened(client, name, folder):
-    parent = create_parent(client, begun(name))
+    parent = create_parent(client, **begun(name))
     driver = TrackingWriter(client, parent, {}, folder)
-    driver.begin(begun(name))
+    driver.log(StudyBegun(**begun(name)))
     return driver, parent
 
 
@@ -48,7 +49,7 @@ def test_what_the_study_knows_of_its_runs_is_what_mlflow_has_of_them_in_the_end(
     known = driver.trials()
     driver.drain()
     driver.close()
-    there = trials_frame(map(RunFacts.of, find_children(store, parent)))
+    there = trials_frame(map(run_record, find_children(store, parent)))
     assert known["run_id"].isna().all()
     assert there["state"].tolist() == ["finished", "failed", "finished", "running"]
     pd.testing.assert_frame_equal(known.drop(columns="run_id"), there.drop(columns="run_id"), check_like=True)
@@ -65,10 +66,10 @@ def test_a_driver_on_another_machine_knows_the_trials_that_it_has_not_seen(store
     second.log_trials()
     second.drain()
     second.close()
-    trials = pd.read_parquet(store.download_artifacts(parent.info.run_id, layout.TRIALS_FILE))
-    history = pd.read_parquet(store.download_artifacts(parent.info.run_id, layout.HISTORY_FILE))
+    trials = pd.read_parquet(store.download_artifacts(parent.info.run_id, schema.TRIALS_FILE))
+    history = pd.read_parquet(store.download_artifacts(parent.info.run_id, schema.HISTORY_FILE))
     assert dict(zip(trials["trial"], trials["run_id"], strict=True)) == {
-        int(run.data.tags[layout.TRIAL]): run.info.run_id for run in find_children(store, parent)
+        int(run.data.tags[schema.TRIAL]): run.info.run_id for run in find_children(store, parent)
     }
     frames = downloaded_histories(store, runs_by_key(store, parent))
     pd.testing.assert_frame_equal(
@@ -81,12 +82,12 @@ def test_what_waits_is_counted_from_outside_and_sync_brings_it(store, tmp_path, 
     driver.drain()
     driver.close()
     tell(driver, 0, 1)
-    driver.close_parent({layout.STATE: "finished"}, "FINISHED")
-    waiting, seen = waiting_records(tmp_path), []
+    driver.close_parent({schema.STATE: "finished"}, "FINISHED")
+    waiting, seen = pending_records(tmp_path), []
     assert waiting == len(STORY[0]) + len(STORY[1]) + 2
     assert sync(store, name, tmp_path, seen.append) == waiting
     assert (seen[0], seen[-1]) == (waiting, 0)
-    assert waiting_records(tmp_path) == 0
+    assert pending_records(tmp_path) == 0
     assert store.get_run(parent.info.run_id).info.status == "FINISHED"
     assert sync(store, name, tmp_path, seen.append) == 0
 
@@ -94,14 +95,14 @@ def test_what_waits_is_counted_from_outside_and_sync_brings_it(store, tmp_path, 
 def test_another_store_gets_all_that_the_study_ever_said(store, other, tmp_path, name):
     driver, parent = opened(store, name, tmp_path)
     tell(driver, 0, 1, 2)
-    driver.close_parent({layout.STATE: "finished"}, "FINISHED")
+    driver.close_parent({schema.STATE: "finished"}, "FINISHED")
     driver.drain()
     driver.close()
     sync(other, name, tmp_path, nothing)
     copy = find_parent(other, name)
     assert copy.info.status == "FINISHED"
-    assert copy.data.tags[layout.STATE] == "finished"
-    mine, its = (trials_frame(map(RunFacts.of, find_children(*pair))) for pair in ((store, parent), (other, copy)))
+    assert copy.data.tags[schema.STATE] == "finished"
+    mine, its = (trials_frame(map(run_record, find_children(*pair))) for pair in ((store, parent), (other, copy)))
     pd.testing.assert_frame_equal(mine.drop(columns="run_id"), its.drop(columns="run_id"))
 
 
@@ -111,11 +112,11 @@ def test_what_a_dead_driver_left_running_waits_after_a_sync(store, tmp_path, nam
         step(driver)
     driver.close()
     sync(store, name, tmp_path, nothing)
-    states = {run.data.tags[layout.TRIAL]: run.data.tags[layout.STATE] for run in find_children(store, parent)}
+    states = {run.data.tags[schema.TRIAL]: run.data.tags[schema.STATE] for run in find_children(store, parent)}
     assert states == {"0": "finished", "1": "waiting"}
     assert not [run for run in runs_by_key(store, parent).values() if run.info.status == "RUNNING"]
     after = store.get_run(parent.info.run_id)
-    assert (after.info.status, after.data.tags[layout.STATE]) == ("KILLED", "interrupted")
+    assert (after.info.status, after.data.tags[schema.STATE]) == ("KILLED", "interrupted")
 
 
 def test_a_study_that_is_being_written_is_not_synced_by_another_process(store, tmp_path, name):
@@ -130,11 +131,11 @@ def test_a_store_that_stays_away_is_told_with_what_waits(store, tmp_path, name, 
     _, parent = opened(store, name, tmp_path)
     away = TrackingWriter(open_client(f"http://127.0.0.1:{free_port()}"), parent, {}, tmp_path / "b")
     tell(away, 1)
-    with pytest.raises(StudyError, match=f"{len(STORY[1])} records wait in"):
+    with pytest.raises(StudyError, match=f"{len(STORY[1])} records are kept in"):
         away.drain()
     away.close()
 
 
-def test_without_a_spool_there_is_nothing_to_sync(store, tmp_path, name):
-    with pytest.raises(UserError, match="nothing of the study 'gone' waits"):
+def test_without_a_journal_there_is_nothing_to_sync(store, tmp_path, name):
+    with pytest.raises(UserError, match="no records of the study 'gone' are here"):
         sync(store, "gone", tmp_path, nothing)

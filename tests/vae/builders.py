@@ -1,24 +1,25 @@
-"""Configurations for tests, by the short names that a spec uses."""
+"""Configurations for tests, by the short names that a config uses."""
 
 from dataclasses import replace
 from typing import Any
 
 from safetensors.torch import load, save
-
-from pipeline.spec.searching import with_values
-from pipeline.spec.trial import TrialSpec
-from pipeline.vae.population import Member
+from vae_study.config.model import TrialConfig
+from vae_study.config.search_space import with_values
+from vae_study.vae.stacking import ModelSetup
 
 SMALL = {"network.hidden": (32, 16), "likelihood": "bernoulli", "training.epochs": 3, "latent_dim": 4}
 
 
-def trial_spec(values: dict[str, Any]) -> TrialSpec:
-    return TrialSpec.model_validate(with_values({}, {**SMALL, **values}))
+def trial_config(values: dict[str, Any]) -> TrialConfig:
+    return TrialConfig.model_validate(with_values({}, {**SMALL, **values}))
 
 
-def member(seed: int = 0, **values: Any) -> Member:
-    """A member whose parameters are named with `__` for a dot."""
-    return Member(spec=trial_spec({name.replace("__", "."): value for name, value in values.items()}), seed=seed)
+def model_setup(seed: int = 0, **values: Any) -> ModelSetup:
+    """A model whose parameters are named with `__` for a dot."""
+    return ModelSetup(
+        config=trial_config({name.replace("__", "."): value for name, value in values.items()}), seed=seed
+    )
 
 
 def first(split, rows):
@@ -26,9 +27,9 @@ def first(split, rows):
     return replace(split, **parts)
 
 
-def train(population, epochs):
+def train(model_batch, epochs):
     """The metrics of some epochs, but for the time they took."""
-    histories = [population.train_epoch() for _ in range(epochs)]
+    histories = [model_batch.train_epoch() for _ in range(epochs)]
     return [
         [{name: v for name, v in one.items() if not name.startswith("time/")} for one in each] for each in histories
     ]

@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from vae_study.config.study import DataConfig
+from vae_study.data import Dataset, prepare
 
-from pipeline.data import Dataset, prepare
-from pipeline.spec.schema import DataSpec
 from tests.vae.builders import first
 
 
@@ -18,7 +18,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
-    return prepare(DataSpec(source="digits", anomaly_labels=(8,)))
+    return prepare(DataConfig(source="digits", anomaly_labels=(8,)))
 
 
 @pytest.fixture(scope="session")

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
+from vae_study.config.study import DataConfig
+from vae_study.data import Dataset, prepare
+from vae_study.vae.evaluation import iwae_nats
+from vae_study.vae.inference import Examples
+from vae_study.vae.model_batch import ModelBatch
 
-from pipeline.data import Dataset, prepare
-from pipeline.spec.schema import DataSpec
-from pipeline.vae.evaluation import iwae_nats
-from pipeline.vae.passes import Examples
-from pipeline.vae.population import Population
-from tests.vae.builders import member
+from tests.vae.builders import model_setup
 
+pytestmark = pytest.mark.thorough
 LATENT = 4
 LINEAR = {
     "network__hidden": (),
@@ -23,43 +24,43 @@ LINEAR = {
 }
 
 
-def trained(data: Dataset, *members) -> tuple[Population, list[dict[str, float]]]:
-    population = Population(members, data)
-    for _ in range(population.training.epochs):
-        metrics = population.train_epoch()
-    return population, metrics
+def trained(data: Dataset, *setups) -> tuple[ModelBatch, list[dict[str, float]]]:
+    model_batch = ModelBatch(setups, data)
+    for _ in range(model_batch.training.epochs):
+        metrics = model_batch.train_epoch()
+    return model_batch, metrics
 
 
 @pytest.mark.parametrize(("source", "scale", "epochs"), [("breast_cancer", "standard", 600), ("digits", "unit", 600)])
 def test_a_linear_vae_is_probabilistic_pca(source, scale, epochs):
     """Lucas et al. 2019: with one linear layer each way the ELBO's maximum is pPCA's log marginal likelihood."""
-    data = prepare(DataSpec(source=source, scale=scale))
+    data = prepare(DataConfig(source=source, scale=scale))
     x_ND = data.splits["train"].x_ND.astype(np.float64)
     # Centred as the models see it: a decoder's bias is the mean.
     exact = PCA(n_components=LATENT, svd_solver="full").fit(x_ND)
     spread_D = np.linalg.svd(x_ND - x_ND.mean(axis=0), compute_uv=False) ** 2 / len(x_ND)
     log_marginal = _ppca_log_likelihood(spread_D, x_ND.shape[1])
-    population, _ = trained(data, member(0, **LINEAR, training__epochs=epochs))
-    elbo = _elbo(population, draws=200)
+    model_batch, _ = trained(data, model_setup(0, **LINEAR, training__epochs=epochs))
+    elbo = _elbo(model_batch, draws=200)
     bound = float(
-        iwae_nats(population.model, population.examples["train"], population.generators("evaluation"), 256)[0]
+        iwae_nats(model_batch.model, model_batch.examples["train"], model_batch.generators("evaluation"), 256)[0]
     )
     assert elbo == pytest.approx(log_marginal, rel=0.005)
     assert elbo <= bound <= log_marginal + 0.005 * abs(log_marginal)
-    weight_DZ = population.model.decoder.layers[0].weight_KIO[0].detach().double().numpy().T
+    weight_DZ = model_batch.model.decoder.layers[0].weight_KIO[0].detach().double().numpy().T
     learned, _ = np.linalg.qr(weight_DZ)
     cosines = np.linalg.svd(exact.components_ @ learned, compute_uv=False)
     assert cosines.min() > 0.99
 
 
 @torch.no_grad()
-def _elbo(population: Population, draws: int) -> float:
+def _elbo(model_batch: ModelBatch, draws: int) -> float:
     """On the training rows, nats per example; one draw an example would leave some hundredths of a nat of noise."""
-    x_1ND, generators = population.examples["train"].x_ND[None], population.generators("samples")
+    x_1ND, generators = model_batch.examples["train"].x_ND[None], model_batch.generators("samples")
     total = 0.0
     for _ in range(draws):
-        code = population.model.code(x_1ND, None, population.model.noise(1, x_1ND.shape[1], generators)[0])
-        negative_log = population.model.likelihood.negative_log(population.model.decode(code.z_KBZ), x_1ND).sum(dim=2)
+        code = model_batch.model.code(x_1ND, None, model_batch.model.noise(1, x_1ND.shape[1], generators)[0])
+        negative_log = model_batch.model.likelihood.negative_log(model_batch.model.decode(code.z_KBZ), x_1ND).sum(dim=2)
         total -= float((negative_log + code.rate_KBR.sum(dim=2)).double().mean())
     return total / draws
 
@@ -76,13 +77,15 @@ def _ppca_log_likelihood(spread_D: np.ndarray, features: int) -> float:
 def test_the_kl_ends_where_it_was_asked_to(digits, kind):
     key = {"constrained": "delta_nats", "capacity": "capacity_nats"}[kind]
     common = {
-        "network__hidden": (256, 128),
+        "network__hidden": (64, 32),
         "latent_dim": 24,
         "training__epochs": 150,
         "training__learning_rate_schedule": "cosine",
     }
     targets = (2.0, 5.0, 10.0, 20.0)
-    _, metrics = trained(digits, *[member(1, objective__kind=kind, **{key: target}, **common) for target in targets])
+    _, metrics = trained(
+        digits, *[model_setup(1, objective__kind=kind, **{key: target}, **common) for target in targets]
+    )
     for target, one in zip(targets, metrics, strict=True):
         assert one["train/kl"] == pytest.approx(target, rel=0.02)
 
@@ -90,9 +93,9 @@ def test_the_kl_ends_where_it_was_asked_to(digits, kind):
 def test_free_bits_hold_the_kl_where_plain_training_collapses(digits):
     strong = {"beta": 8.0, "network__hidden": (256, 256), "latent_dim": 8, "training__epochs": 80}
     strong["training__learning_rate_schedule"] = "cosine"
-    plain = member(0, **strong)
-    total = member(0, **strong, free_bits__kind="total", free_bits__nats=2.0)
-    each = member(0, **strong, free_bits__kind="per_dimension", free_bits__nats=0.25)
+    plain = model_setup(0, **strong)
+    total = model_setup(0, **strong, free_bits__kind="total", free_bits__nats=2.0)
+    each = model_setup(0, **strong, free_bits__kind="per_dimension", free_bits__nats=0.25)
     _, (without, whole, apart) = trained(digits, plain, total, each)
     assert without["val/collapsed"] == 1
     assert without["train/kl"] < 0.05
@@ -103,41 +106,41 @@ def test_free_bits_hold_the_kl_where_plain_training_collapses(digits):
 
 def test_an_autoencoder_and_a_vae_of_tiny_beta_reconstruct_alike(digits):
     common = {"network__hidden": (256, 128), "latent_dim": 8, "training__epochs": 40}
-    _, points = trained(digits, *[member(seed, family="autoencoder", **common) for seed in range(5)])
-    _, noisy = trained(digits, *[member(seed, beta=1e-5, **common) for seed in range(5)])
+    _, points = trained(digits, *[model_setup(seed, family="autoencoder", **common) for seed in range(5)])
+    _, noisy = trained(digits, *[model_setup(seed, beta=1e-5, **common) for seed in range(5)])
     first, second = (np.array([one["val/reconstruction"] for one in each]) for each in (points, noisy))
     standard_error = np.sqrt(first.var(ddof=1) / 5 + second.var(ddof=1) / 5)
     assert abs(first.mean() - second.mean()) < 3 * standard_error
 
 
 def test_two_levels_are_no_worse_than_one_of_the_same_size(digits):
-    common = {"network__hidden": (256, 128), "latent_dim": 8, "training__epochs": 60}
-    _, flat = trained(digits, *[member(seed, **common) for seed in range(3)])
-    _, levels = trained(digits, *[member(seed, family="hierarchical", **common) for seed in range(3)])
+    common = {"network__hidden": (128, 64), "latent_dim": 8, "training__epochs": 40}
+    _, flat = trained(digits, *[model_setup(seed, **common) for seed in range(3)])
+    _, levels = trained(digits, *[model_setup(seed, family="hierarchical", **common) for seed in range(3)])
     assert np.mean([one["val/elbo"] for one in levels]) >= np.mean([one["val/elbo"] for one in flat])
 
 
 @pytest.mark.parametrize("size", [32, 64])
 def test_a_codebook_does_not_die(digits, size):
-    common = {"family": "vector_quantized", "network__hidden": (256, 128), "latent_dim": 8, "training__epochs": 60}
-    _, metrics = trained(digits, *[member(seed, codebook__size=size, **common) for seed in range(3)])
+    common = {"family": "vector_quantized", "network__hidden": (64, 32), "latent_dim": 8, "training__epochs": 30}
+    _, metrics = trained(digits, *[model_setup(seed, codebook__size=size, **common) for seed in range(3)])
     for one in metrics:
         assert size / 2 < one["val/perplexity"] <= size
 
 
 def test_draws_are_streamed_in_constant_memory(digits):
     """The bound of many draws equals that of the same draws kept all at once."""
-    population, _ = trained(digits, member(0, training__epochs=2))
+    model_batch, _ = trained(digits, model_setup(0, training__epochs=2))
     rows = 200  # one pass, so that both ways draw in the same order
-    examples = Examples(population.examples["test"].x_ND[:rows], None)
-    streamed = float(iwae_nats(population.model, examples, population.generators("evaluation"), 16)[0])
-    generators = population.generators("evaluation")
+    examples = Examples(model_batch.examples["test"].x_ND[:rows], None)
+    streamed = float(iwae_nats(model_batch.model, examples, model_batch.generators("evaluation"), 16)[0])
+    generators = model_batch.generators("evaluation")
     weights = []
     with torch.no_grad():
         for _ in range(16):
-            code = population.model.code(examples.x_ND[None], None, population.model.noise(1, rows, generators)[0])
-            decoded = population.model.decode(code.z_KBZ)
-            likelihood = -population.model.likelihood.negative_log(decoded, examples.x_ND).sum(dim=2)
+            code = model_batch.model.code(examples.x_ND[None], None, model_batch.model.noise(1, rows, generators)[0])
+            decoded = model_batch.model.decode(code.z_KBZ)
+            likelihood = -model_batch.model.likelihood.negative_log(decoded, examples.x_ND).sum(dim=2)
             weights.append((likelihood + code.log_ratio_KB)[0].double())
     kept = torch.logsumexp(torch.stack(weights), dim=0) - np.log(16)
     assert streamed == pytest.approx(float(kept.mean()), rel=1e-5)

@@ -6,15 +6,15 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from vae_study.config.model import ModelConfig
+from vae_study.config.study import DiagnosticsConfig
+from vae_study.vae.evaluation import trade_off_reference
+from vae_study.vae.families import FAMILIES
+from vae_study.vae.model_batch import ModelBatch
+from vae_study.vae.objective import SCHEDULES
+from vae_study.vae.outcome import outcomes_of
 
-from pipeline.spec.schema import DiagnosticsSpec
-from pipeline.spec.trial import ModelSpec
-from pipeline.vae.families import FAMILIES
-from pipeline.vae.outcome import outcomes_of
-from pipeline.vae.population import Population
-from pipeline.vae.reference import trade_off_reference
-from pipeline.vae.schedules import SCHEDULES
-from tests.vae.builders import member
+from tests.vae.builders import model_setup
 
 LIKELIHOODS = {
     "bernoulli": {"likelihood": "bernoulli"},
@@ -25,7 +25,7 @@ LIKELIHOODS = {
     },
 }
 VARIANTS = {name: {"family": name} for name in FAMILIES} | {
-    "denoising-point": {"family": "denoising", "code": "point", "corruption__kind": "gaussian"},
+    "denoising-deterministic": {"family": "denoising", "code": "deterministic", "corruption__kind": "gaussian"},
     "conv": {"network__kind": "conv", "network__channels": (4, 8), "network__hidden": (16,)},
     "batch-norm": {"network__batch_norm": True},
     "conv-batch-norm": {"network__kind": "conv", "network__channels": (4, 8), "network__batch_norm": True},
@@ -42,19 +42,19 @@ ANNEALED = [("none", "none"), *itertools.product(SCHEDULES, ("none", "total", "p
 SIZES = (3, 6, 2)
 
 
-def members(seed=10, **values):
-    """Three members of different latent sizes, weights of the KL and rates."""
+def model_setups(seed=10, **values):
+    """Three models of different latent sizes, weights of the KL and rates."""
     return [
-        member(
+        model_setup(
             seed + k, **{"latent_dim": size, "beta": 0.3 * (k + 1), "training__learning_rate": 1e-3 * (k + 1), **values}
         )
         for k, size in enumerate(SIZES)
     ]
 
 
-def trained(specs, data, dtype=torch.float32, epochs=2):
-    population = Population(specs, data, dtype=dtype)
-    return population, [population.train_epoch() for _ in range(epochs)]
+def trained(configs, data, dtype=torch.float32, epochs=2):
+    model_batch = ModelBatch(configs, data, dtype=dtype)
+    return model_batch, [model_batch.train_epoch() for _ in range(epochs)]
 
 
 def numbers(metrics):
@@ -63,26 +63,26 @@ def numbers(metrics):
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_family_with_every_likelihood_keeps_the_contract(digits, variant, likelihood):
-    specs = members(**{**LIKELIHOODS[likelihood], **VARIANTS[variant]})
-    _, epochs = trained(specs, digits, torch.float64)
-    for k, spec in enumerate(specs):
+def test_every_family_with_every_likelihood_keeps_the_contract(few, variant, likelihood):
+    configs = model_setups(**{**LIKELIHOODS[likelihood], **VARIANTS[variant], "training__batch_size": 8})
+    _, epochs = trained(configs, few, torch.float64)
+    for k, config in enumerate(configs):
         first, second = (numbers(epoch[k]) for epoch in epochs)
         assert all(math.isfinite(value) for value in second.values())
         assert second["train/reconstruction"] < first["train/reconstruction"]
-        assert ("val/kl" in second) == spec.spec.model.has_rate
+        assert ("val/kl" in second) == config.config.model.has_rate
         assert second.get("val/kl", 0.0) >= 0
-        _, alone = trained([spec], digits, torch.float64)
+        _, alone = trained([config], few, torch.float64)
         assert second == pytest.approx(numbers(alone[1][0]), rel=1e-6)
-    _, again = trained(specs, digits, torch.float64)
+    _, again = trained(configs, few, torch.float64)
     assert [numbers(one) for one in again[1]] == [numbers(one) for one in epochs[1]]
 
 
 @pytest.mark.parametrize(("schedule", "free_bits"), ANNEALED)
-@pytest.mark.parametrize("family", [name for name in FAMILIES if ModelSpec(family=name).has_rate])
-def test_every_annealing_with_every_kind_of_free_bits_trains(digits, family, schedule, free_bits):
+@pytest.mark.parametrize("family", [name for name in FAMILIES if ModelConfig(family=name).has_rate])
+def test_every_annealing_with_every_kind_of_free_bits_trains(few, family, schedule, free_bits):
     values = {"family": family, "kl_annealing__schedule": schedule, "free_bits__kind": free_bits}
-    _, epochs = trained(members(**values), digits)
+    _, epochs = trained(model_setups(**values, training__batch_size=16), few)
     for k in range(len(SIZES)):
         assert all(math.isfinite(value) for value in epochs[1][k].values())
         assert epochs[1][k]["val/kl"] >= 0
@@ -90,13 +90,13 @@ def test_every_annealing_with_every_kind_of_free_bits_trains(digits, family, sch
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_weight_of_the_rate_reaches_the_gradient(digits, variant):
-    """Where the rate is constant or missing, as with a codebook or a point code, beta must change nothing at all."""
+    """Where the rate is constant or missing (codebook, deterministic code), beta must change nothing at all."""
     values = {**VARIANTS[variant], "training__epochs": 8, "latent_dim": 4}
     knob = {"constrained": "delta_nats", "capacity": "capacity_nats"}.get(variant, "beta")
-    specs = [member(1, **{**values, knob: value}) for value in (0.2, 30.0)]
-    _, epochs = trained(specs, digits, epochs=8)
+    configs = [model_setup(1, **{**values, knob: value}) for value in (0.2, 30.0)]
+    _, epochs = trained(configs, digits, epochs=8)
     low, high = epochs[-1]
-    if not specs[0].spec.model.has_rate or variant == "vector_quantized":
+    if not configs[0].config.model.has_rate or variant == "vector_quantized":
         assert low["val/reconstruction"] == pytest.approx(high["val/reconstruction"], rel=1e-3)
     elif variant == "adversarial":
         assert low["val/reconstruction"] < high["val/reconstruction"] - 0.1
@@ -106,29 +106,32 @@ def test_the_weight_of_the_rate_reaches_the_gradient(digits, variant):
         assert low["train/kl"] < high["train/kl"] - 0.5
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_saved_and_loaded_again_a_member_says_the_same(digits, variant, tmp_path):
-    specs = members(**VARIANTS[variant])
-    population, _ = trained(specs, digits)
-    outcome = outcomes_of(population, DiagnosticsSpec())[0]
+@pytest.fixture(scope="module", params=VARIANTS)
+def ended(request, digits):
+    """Three trained models of a variant: their setups, their batch and their outcomes."""
+    configs = model_setups(**VARIANTS[request.param])
+    model_batch, _ = trained(configs, digits)
+    return configs, model_batch, outcomes_of(model_batch, DiagnosticsConfig())
+
+
+def test_saved_and_loaded_again_a_model_says_the_same(ended, digits, tmp_path):
+    configs, model_batch, (outcome, *_) = ended
     save_file({name: value.contiguous() for name, value in outcome.weights.items()}, tmp_path / "weights.safetensors")
-    fresh = Population([specs[0]], digits)
+    fresh = ModelBatch([configs[0]], digits)
     whole = load_file(tmp_path / "weights.safetensors")
     for name, value in fresh.model.state_dict().items():
         value[0].copy_(whole[name][tuple(slice(0, size) for size in value[0].shape)])
-    before, after = population.measure("test")[0], fresh.measure("test")[0]
+    before, after = model_batch.measure("test")[0], fresh.measure("test")[0]
     assert torch.allclose(torch.tensor(before.reconstruction_N), torch.tensor(after.reconstruction_N), rtol=1e-5)
-    assert (before.kl_NR is None) == (after.kl_NR is None) == (not specs[0].spec.model.has_rate)
+    assert (before.kl_NR is None) == (after.kl_NR is None) == (not configs[0].config.model.has_rate)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_an_outcome_has_finite_metrics_scores_and_pictures(digits, variant):
-    population, _ = trained(members(**VARIANTS[variant]), digits)
-    outcome = outcomes_of(population, DiagnosticsSpec())[1]
+def test_an_outcome_has_finite_metrics_scores_and_pictures(ended):
+    _, model_batch, (_, outcome, _) = ended
     assert all(math.isfinite(value) for value in outcome.metrics.values())
     for name, array in outcome.arrays.items():
         assert torch.isfinite(torch.as_tensor(array)).all(), name
-    has_rate = population.model.has_rate
+    has_rate = model_batch.model.has_rate
     assert (len(outcome.arrays["samples"]) == 16) == has_rate
     assert ("test/iwae" in outcome.metrics) == has_rate
     if has_rate:
@@ -138,22 +141,22 @@ def test_an_outcome_has_finite_metrics_scores_and_pictures(digits, variant):
 
 def test_a_conditional_model_cannot_tell_anomalies_by_their_labels(digits):
     """Scores are taken under the label that explains an example best, so that shuffled labels change none of them."""
-    population, _ = trained([member(0, family="conditional", training__epochs=4)], digits, epochs=4)
-    own = population.measure("test")[0].scores()["elbo"]
-    examples = population.examples["test"]
+    model_batch, _ = trained([model_setup(0, family="conditional", training__epochs=4)], digits, epochs=4)
+    own = model_batch.measure("test")[0].scores()["elbo"]
+    examples = model_batch.examples["test"]
     shuffled = examples.condition_NC[
         torch.randperm(len(examples.condition_NC), generator=torch.Generator().manual_seed(0))
     ]
-    population.examples["test"] = examples._replace(condition_NC=shuffled)
-    assert (population.measure("test")[0].scores()["elbo"] == own).all()
+    model_batch.examples["test"] = examples._replace(condition_NC=shuffled)
+    assert (model_batch.measure("test")[0].scores()["elbo"] == own).all()
 
 
 @pytest.mark.parametrize("kind", ["shared", "per_feature", "per_example"])
 def test_a_trained_model_with_a_learned_sigma_lies_inside_the_reference(digits, kind):
     sigma = {"likelihood": "gaussian_learned", "learned_sigma": kind, "sigma": 0.2}
-    spec = member(0, **sigma, training__epochs=80, training__learning_rate=5e-3, network__hidden=(128,))
-    _, epochs = trained([spec], digits, epochs=80)
-    reference = trade_off_reference(digits, [spec.spec.model])
+    config = model_setup(0, **sigma, training__epochs=80, training__learning_rate=5e-3, network__hidden=(128,))
+    _, epochs = trained([config], digits, epochs=80)
+    reference = trade_off_reference(digits, [config.config.model])
     last = epochs[-1][0]
     assert -last["val/elbo"] < reference["val/reconstruction"]
     assert last["val/reconstruction"] < reference["val/reconstruction"]

@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
-from pipeline.spec.trial import ModelSpec, ObjectiveSpec
-from pipeline.vae.likelihoods import SMALLEST_SIGMA, make_likelihood
-from pipeline.vae.objective import Objective, gaussian_kl
+from vae_study.config.model import ModelConfig, ObjectiveConfig
+from vae_study.vae.families.base import gaussian_kl
+from vae_study.vae.likelihoods import SMALLEST_SIGMA, make_likelihood
+from vae_study.vae.objective import Objective
 
 
 @given(mean=st.floats(-3, 3), log_variance=st.floats(-3, 2))
@@ -31,14 +31,14 @@ def test_closed_form_kl_equals_a_monte_carlo_estimate(mean, log_variance):
 
 
 def test_gaussian_likelihood_is_a_density():
-    likelihood = make_likelihood([ModelSpec(likelihood="gaussian", sigma=0.3)], 1).double()
+    likelihood = make_likelihood([ModelConfig(likelihood="gaussian", sigma=0.3)], 1).double()
     x = torch.linspace(-8, 8, 160_001, dtype=torch.float64).view(1, -1, 1)
     density = torch.exp(-likelihood.negative_log(torch.full_like(x, 0.7), x))
     assert float(torch.trapezoid(density.flatten(), x.flatten())) == pytest.approx(1, abs=1e-9)
 
 
 def test_bernoulli_likelihood_sums_to_one_over_zero_and_one():
-    likelihood = make_likelihood([ModelSpec(likelihood="bernoulli")], 2)
+    likelihood = make_likelihood([ModelConfig(likelihood="bernoulli")], 2)
     x = torch.tensor([0.0, 1.0]).view(1, -1, 1)
     assert float(torch.exp(-likelihood.negative_log(torch.full_like(x, -1.3), x)).sum()) == pytest.approx(1)
 
@@ -49,7 +49,7 @@ VARIANTS += [("gaussian_learned", kind) for kind in ("shared", "per_feature", "p
 
 @pytest.mark.parametrize(("name", "sigma"), VARIANTS)
 def test_no_decoder_mean_beats_x_itself(name, sigma):
-    likelihood = make_likelihood([ModelSpec(likelihood=name, learned_sigma=sigma)], 3).double()
+    likelihood = make_likelihood([ModelConfig(likelihood=name, learned_sigma=sigma)], 3).double()
     x = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64).view(1, 1, -1)
     best = likelihood.inverse_mean(x)
     assert best.shape[-1] == 3 * likelihood.outputs
@@ -62,7 +62,7 @@ def test_no_decoder_mean_beats_x_itself(name, sigma):
 
 @pytest.mark.parametrize("sigma", ["shared", "per_feature"])
 def test_a_learned_sigma_starts_where_asked_and_stays_bounded(sigma):
-    likelihood = make_likelihood([ModelSpec(likelihood="gaussian_learned", sigma=0.4, learned_sigma=sigma)], 2)
+    likelihood = make_likelihood([ModelConfig(likelihood="gaussian_learned", sigma=0.4, learned_sigma=sigma)], 2)
     assert likelihood.sigma().shape == (1, 1, 1 if sigma == "shared" else 2)
     assert torch.allclose(likelihood.sigma(), torch.tensor(0.4))
     for raw in (-1e4, 0.0, 3.0):
@@ -72,14 +72,14 @@ def test_a_learned_sigma_starts_where_asked_and_stays_bounded(sigma):
 
 
 def test_a_decoded_sigma_stays_bounded():
-    likelihood = make_likelihood([ModelSpec(likelihood="gaussian_learned", learned_sigma="per_example")], 1)
+    likelihood = make_likelihood([ModelConfig(likelihood="gaussian_learned", learned_sigma="per_example")], 1)
     exact = likelihood.negative_log(torch.tensor([[[0.3, -1e4]]]), torch.tensor([[[0.3]]]))
     assert float(exact) == pytest.approx(math.log(SMALLEST_SIGMA) + 0.5 * math.log(2 * math.pi))
 
 
-def objective(*members: dict) -> Objective:
-    specs = [ObjectiveSpec.model_validate({"free_bits": free_bits}) for free_bits in members]
-    return Objective(specs, torch.zeros(1, dtype=torch.float64))
+def objective(*models: dict) -> Objective:
+    configs = [ObjectiveConfig.model_validate({"free_bits": free_bits}) for free_bits in models]
+    return Objective(configs, torch.zeros(1, dtype=torch.float64))
 
 
 def test_free_bits_follow_hand_computed_values():
@@ -91,27 +91,27 @@ def test_free_bits_follow_hand_computed_values():
     assert penalized.tolist() == pytest.approx([1.2, 1.5, 1.2, 1.9, 1.3])
 
 
-def test_free_bits_give_nothing_to_dimensions_that_a_member_does_not_have():
+def test_free_bits_give_nothing_to_dimensions_that_a_model_does_not_have():
     kl_KZ = torch.tensor([[0.1, 0.9, 0.0]], dtype=torch.float64)
     mask_KZ = torch.tensor([[1.0, 1.0, 0.0]], dtype=torch.float64)
     assert float(objective({"kind": "per_dimension", "nats": 0.5}).penalized_kl(kl_KZ, mask_KZ)) == pytest.approx(1.4)
 
 
 def test_the_penalty_weighs_the_kl_by_beta_and_schedule():
-    specs = [ObjectiveSpec(beta=2.0), ObjectiveSpec(beta=0.5)]
-    penalty = Objective(specs, torch.zeros(1)).penalty(torch.tensor([3.0, 4.0]), torch.tensor([0.5, 1.0]))
+    configs = [ObjectiveConfig(beta=2.0), ObjectiveConfig(beta=0.5)]
+    penalty = Objective(configs, torch.zeros(1)).penalty(torch.tensor([3.0, 4.0]), torch.tensor([0.5, 1.0]))
     assert penalty.tolist() == [2 * 0.5 * 3, 0.5 * 1 * 4]
 
 
 def test_capacity_is_the_distance_to_a_rising_target():
-    specs = [ObjectiveSpec(kind="capacity", gamma=10.0, capacity_nats=8.0)] * 2
-    penalty = Objective(specs, torch.zeros(1)).penalty(torch.tensor([3.0, 9.0]), torch.tensor([0.5, 1.0]))
+    configs = [ObjectiveConfig(kind="capacity", gamma=10.0, capacity_nats=8.0)] * 2
+    penalty = Objective(configs, torch.zeros(1)).penalty(torch.tensor([3.0, 9.0]), torch.tensor([0.5, 1.0]))
     assert penalty.tolist() == [10 * abs(3 - 4), 10 * abs(9 - 8)]
 
 
 def test_a_constraint_that_holds_costs_nothing_and_one_that_does_not_pulls_harder_with_time():
     one = torch.ones(1)
-    constraint = Objective([ObjectiveSpec(kind="constrained", delta_nats=5.0)], torch.zeros(1))
+    constraint = Objective([ObjectiveConfig(kind="constrained", delta_nats=5.0)], torch.zeros(1))
     assert float(constraint.penalty(torch.tensor([4.0]), one)) == 0
     constraint.ascend(torch.tensor([4.0]), one)
     assert float(constraint.multiplier_K) == 0

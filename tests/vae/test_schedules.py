@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from pipeline.spec.trial import KlAnnealing
-from pipeline.vae.schedules import SCHEDULES, kl_weights
+from vae_study.config.model import KlAnnealing
+from vae_study.vae.objective import SCHEDULES, kl_weights
 
 
 def test_weights_follow_hand_computed_values():

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-
-from pipeline.tracking.record import ChampionRecord, StudyRecord
+from vae_study.tracking.record import ChampionRecord, StudyRecord
 
 FOLDER = Path(__file__).parent
 REFERENCE = {"val/reconstruction": 30.0, "val/kl": 25.0}
-SPEC: dict[str, Any] = {
+CONFIG: dict[str, Any] = {
     "study": "golden",
     "data": {"source": "digits", "split": {"train": 0.6, "validation": 0.2, "test": 0.2, "seed": 3}},
     "model": {"family": "vae"},
@@ -52,7 +51,7 @@ def golden() -> StudyRecord:
     )
     return StudyRecord(
         name="golden",
-        spec=SPEC,
+        config=CONFIG,
         data={"source": "digits", "features": 4},
         environment={"python": "3.11", "package_commit": "0f" * 20, "package_is_clean": "true"},
         trials=frames["trials"],

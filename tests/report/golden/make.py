@@ -12,7 +12,7 @@ import pandas as pd
 from . import FOLDER
 
 TRIALS, EPOCHS, EXAMPLES = 56, 8, 120
-STATES = {9: "stopped", 17: "stopped", 22: "stopped", 38: "stopped", 26: "failed", 41: "failed", 50: "running"}
+STATES = {9: "pruned", 17: "pruned", 22: "pruned", 38: "pruned", 26: "failed", 41: "failed", 50: "running"}
 
 
 def lattice(place: int, dimension: int) -> float:
@@ -52,7 +52,7 @@ def trial(number: int) -> dict[str, Any]:
 
 def epochs_of(row: dict[str, Any]) -> list[dict[str, Any]]:
     number = row["trial"]
-    length = {"finished": EPOCHS, "stopped": 2 + number % 3, "failed": 3, "running": 5}[row["state"]]
+    length = {"finished": EPOCHS, "pruned": 2 + number % 3, "failed": 3, "running": 5}[row["state"]]
     warmup = row["kl_annealing.warmup"] or 1e-9
     return [
         {

@@ -1,1 +1,0 @@
-"""Distributed hyperparameter studies of variational autoencoders. The functions of `pipeline.api` are the way in."""

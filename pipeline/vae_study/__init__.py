@@ -1,0 +1,49 @@
+"""Distributed hyperparameter studies of variational autoencoders.
+
+    import vae_study
+
+    study = vae_study.run_study("search_spaces/digits.yaml", ["trials=16"])
+    study.trials.sort_values("val/elbo").tail()
+
+`__all__` is the public API. A name is imported when it is first used: Ray, torch and MLflow take seconds to import.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__all__ = [
+    "StudyConfig",
+    "StudyError",
+    "UserError",
+    "build_report",
+    "check_study",
+    "compare_studies",
+    "list_studies",
+    "load_config",
+    "load_study",
+    "promote_model",
+    "resume_study",
+    "run_study",
+    "score_rows",
+    "serve_model",
+    "study_cost",
+    "submit_study",
+    "summarize",
+    "sync_study",
+]
+_MODULES = {
+    "StudyConfig": "config.study",
+    "load_config": "config.loading",
+    "StudyError": "errors",
+    "UserError": "errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'vae_study' has no attribute {name!r}")
+    return getattr(import_module(f"vae_study.{_MODULES.get(name, 'api')}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,245 @@
+"""The anomaly scores: computed from what a trained model says of each row, some after a fit to training rows.
+
+A score is a row of `metrics.SCORES` and a formula here, in SIMPLE or in FITTED. Higher is more anomalous.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.covariance import LedoitWolf
+from sklearn.neighbors import NearestNeighbors
+
+from vae_study.config.base import ConfigPart, Positive
+from vae_study.metrics import SCORES
+
+Floats = NDArray[np.float64]
+NEIGHBOURS = 5
+#: A k-d tree is faster up to this many dimensions: at 12, all pairs by matrix product take a fifth of its time.
+TREE_DIMENSIONS = 5
+LARGEST = float(np.finfo(np.float32).max)
+#: Distances are squared and summed, so residuals and codes are clipped well before their squares overflow.
+LARGEST_COORDINATE = 1e12
+#: Reference rows for the fit; more of them cost time and hardly improve a ranking.
+REFERENCE_ROWS = 8192
+#: With more features than these a full covariance costs more than the model.
+FULL_COVARIANCE = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a model says of N rows at the posterior mode.
+
+    Attributes:
+        reconstruction_N: -log p(x|z), nats.
+        kl_N: KL or rate, nats.
+        reconstruction_probability_N: Mean of -log p(x|z) over draws of z, nats (An and Cho 2015); None without draws.
+        squared_error_N: Sum over features, in squared units of the scaled data.
+        residual_ND: x - E[x|z]; no features if no score needs them.
+        mean_NZ: Posterior means.
+    """
+
+    reconstruction_N: Floats
+    kl_N: Floats
+    reconstruction_probability_N: Floats | None
+    squared_error_N: Floats
+    residual_ND: Floats
+    mean_NZ: Floats
+
+
+#: The scores that need no fit, from reconstruction, KL and squared error of N rows.
+SIMPLE: Mapping[str, Callable[[Floats, Floats, Floats], Floats]] = {
+    "elbo": lambda reconstruction_N, kl_N, error_N: reconstruction_N + kl_N,
+    "reconstruction": lambda reconstruction_N, kl_N, error_N: reconstruction_N,
+    "kl": lambda reconstruction_N, kl_N, error_N: kl_N,
+    "squared_error": lambda reconstruction_N, kl_N, error_N: error_N,
+}
+
+
+def simple_scores(*, reconstruction_N: Floats, kl_N: Floats, squared_error_N: Floats) -> dict[str, Floats]:
+    """The scores in SIMPLE of N rows.
+
+    Args:
+        reconstruction_N: Nats.
+        kl_N: Nats.
+        squared_error_N: In squared units of the scaled data, summed over features.
+    """
+    return {name: finite(formula(reconstruction_N, kl_N, squared_error_N)) for name, formula in SIMPLE.items()}
+
+
+def finite(values: Floats, largest: float = LARGEST) -> Floats:
+    """The values, clipped to ±largest, and the largest instead of NaN: no row is further from the training rows."""
+    # Of a number and NaN, fmin takes the number.
+    return np.fmax(np.fmin(values, largest), -largest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussian:
+    """A normal distribution for Mahalanobis distances, with a shrunk covariance (Ledoit and Wolf 2004).
+
+    Attributes:
+        mean_D: Its mean.
+        precision_DD: The inverse covariance; with more than FULL_COVARIANCE features only its diagonal, (D,).
+    """
+
+    mean_D: Floats
+    precision_DD: Floats
+
+    @classmethod
+    def fit(cls, x_ND: Floats) -> Self:
+        """Fit it to N rows."""
+        if x_ND.shape[1] > FULL_COVARIANCE:
+            return cls(mean_D=x_ND.mean(axis=0), precision_DD=1 / (x_ND.var(axis=0) + 1e-6))
+        fitted = LedoitWolf().fit(x_ND)
+        # The memory order of an array that was read from a file: it can decide the last bits of a product.
+        return cls(mean_D=fitted.location_, precision_DD=np.ascontiguousarray(fitted.precision_))
+
+    def squared_distance(self, x_ND: Floats) -> Floats:
+        """Squared Mahalanobis distance of N rows, without a unit."""
+        return np.asarray(self.contributions(x_ND).sum(axis=1))
+
+    def contributions(self, x_ND: Floats) -> Floats:
+        """What each feature adds to the squared distance, (N, D); negative where it makes the others more likely."""
+        centred_ND = finite(x_ND, LARGEST_COORDINATE) - self.mean_D
+        weighted_ND = centred_ND * self.precision_DD if self.precision_DD.ndim == 1 else centred_ND @ self.precision_DD
+        return np.asarray(weighted_ND * centred_ND)
+
+
+class Neighbours:
+    """Mean distance to the 5 nearest reference rows, each feature in units of its standard deviation there.
+
+    Attributes:
+        reference_RD: The reference rows. The same rows give the same distances, bit for bit.
+    """
+
+    def __init__(self, reference_RD: Floats):
+        """Take R rows as the reference; a constant feature is not scaled."""
+        # The memory order would decide the last bits of the moments.
+        self.reference_RD = reference_RD = np.ascontiguousarray(reference_RD)
+        self.mean_D, deviation_D = reference_RD.mean(axis=0), reference_RD.std(axis=0)
+        self.deviation_D = np.where(deviation_D > 0, deviation_D, 1)
+        algorithm = "kd_tree" if reference_RD.shape[1] <= TREE_DIMENSIONS else "brute"
+        self.search = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(reference_RD)), algorithm=algorithm)
+        self.search.fit((reference_RD - self.mean_D) / self.deviation_D)
+
+    def distance(self, x_ND: Floats) -> Floats:
+        """The distances of N rows, shape (N,)."""
+        scaled_ND = (finite(x_ND, LARGEST_COORDINATE) - self.mean_D) / self.deviation_D
+        nearest_NK = self.search.kneighbors(scaled_ND)[0]
+        return np.asarray(nearest_NK.mean(axis=1))
+
+
+def reference_rows(rows: int) -> NDArray[np.int64]:
+    """The places of the training rows that scores are fitted to: all, or a fixed sample of REFERENCE_ROWS."""
+    if rows <= REFERENCE_ROWS:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(0).choice(rows, REFERENCE_ROWS, replace=False))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """All scores of one model, fitted to training rows.
+
+    Attributes:
+        residual: Of x - E[x|z].
+        latent: Of the posterior means.
+        neighbours: Of the posterior means.
+    """
+
+    residual: Gaussian
+    latent: Gaussian
+    neighbours: Neighbours
+
+    @classmethod
+    def fit(cls, trained: Parts) -> Self:
+        """Fit it to the parts of the reference rows."""
+        mean_NZ = finite(trained.mean_NZ, LARGEST_COORDINATE)
+        residual = Gaussian.fit(finite(trained.residual_ND, LARGEST_COORDINATE))
+        return cls(residual=residual, latent=Gaussian.fit(mean_NZ), neighbours=Neighbours(mean_NZ))
+
+    def arrays(self) -> dict[str, Floats]:
+        """All that was fitted, by name, for `from_arrays`."""
+        return {
+            "residual_mean": self.residual.mean_D,
+            "residual_precision": self.residual.precision_DD,
+            "latent_mean": self.latent.mean_D,
+            "latent_precision": self.latent.precision_DD,
+            "latent_reference": self.neighbours.reference_RD,
+        }
+
+    @staticmethod
+    def shapes(features: int, latents: int) -> dict[str, tuple[int | None, ...]]:
+        """The shapes of `arrays`, None for a size that may be any but 0."""
+        of_residual, of_code = ((size,) if size > FULL_COVARIANCE else (size, size) for size in (features, latents))
+        return {
+            "residual_mean": (features,),
+            "residual_precision": of_residual,
+            "latent_mean": (latents,),
+            "latent_precision": of_code,
+            "latent_reference": (None, latents),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """The scorer that `arrays` came from; it gives the same scores, bit for bit."""
+        residual, latent = (
+            Gaussian(mean_D=arrays[f"{part}_mean"], precision_DD=arrays[f"{part}_precision"])
+            for part in ("residual", "latent")
+        )
+        return cls(residual=residual, latent=latent, neighbours=Neighbours(arrays["latent_reference"]))
+
+    def scores(self, parts: Parts, names: Collection[str] = SCORES) -> dict[str, Floats]:
+        """The scores of these names for which there are parts, in the order of SCORES."""
+        found = simple_scores(
+            reconstruction_N=parts.reconstruction_N, kl_N=parts.kl_N, squared_error_N=parts.squared_error_N
+        )
+        if parts.reconstruction_probability_N is not None:
+            found["reconstruction_probability"] = finite(parts.reconstruction_probability_N)
+        found |= {name: finite(formula(self, parts)) for name, formula in FITTED.items() if name in names}
+        return {name: found[name] for name in SCORES if name in names and name in found}
+
+
+#: The scores that need a scorer, which was fitted to training rows.
+FITTED: Mapping[str, Callable[[Scorer, Parts], Floats]] = {
+    "residual_mahalanobis": lambda scorer, parts: scorer.residual.squared_distance(parts.residual_ND),
+    "latent_mahalanobis": lambda scorer, parts: scorer.latent.squared_distance(parts.mean_NZ),
+    "latent_knn": lambda scorer, parts: scorer.neighbours.distance(parts.mean_NZ),
+}
+
+#: Scores that are sums over features, the negative ELBO together with the KL: what each feature adds, from its cost
+#: -log p(x_d|z) in nats and its residual, both (N, D). The reconstruction probability takes the mean cost of its draws.
+ADDITIVE: Mapping[str, Callable[[Scorer, Floats, Floats], Floats]] = {
+    "elbo": lambda scorer, cost_ND, residual_ND: cost_ND,
+    "reconstruction": lambda scorer, cost_ND, residual_ND: cost_ND,
+    "reconstruction_probability": lambda scorer, cost_ND, residual_ND: cost_ND,
+    "squared_error": lambda scorer, cost_ND, residual_ND: residual_ND**2,
+    "residual_mahalanobis": lambda scorer, cost_ND, residual_ND: scorer.residual.contributions(residual_ND),
+}
+
+
+class ScoreScale(ConfigPart):
+    """A scale on which the scores of several detectors can be averaged.
+
+    It is the distance from the median of normal scores in units of their interquartile range, through asinh: linear
+    near the normal rows and logarithmic far away, so that huge scores of one detector do not outweigh the others. Ranks
+    would need all rows at once, and could not separate two rows that are both above every normal one.
+
+    Attributes:
+        median: Of the scores of normal validation rows.
+        width: Their interquartile range, or 1 if that is 0.
+    """
+
+    median: float
+    width: Positive
+
+    @classmethod
+    def of(cls, normal_M: Floats) -> Self:
+        """The scale for a detector with these scores of normal validation rows."""
+        low, middle, high = np.quantile(normal_M, [0.25, 0.5, 0.75])
+        return cls(median=float(middle), width=float(high - low) or 1.0)
+
+    def __call__(self, score_N: Floats) -> Floats:
+        """Scores of any rows on this scale."""
+        return np.asarray(np.arcsinh((score_N - self.median) / self.width))

@@ -1,0 +1,362 @@
+"""The commands as functions, for notebooks and scripts. A function imports the heavy libraries that it needs."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vae_study.config.loading import load_config
+from vae_study.config.study import StudyConfig, require_study_name
+from vae_study.errors import UserError
+from vae_study.paths import HOME, Home, client_of, saved_config, scratch_of, sqlite_of, tracking_uri_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from vae_study.detector.score_file import ScoredSummary
+    from vae_study.report import StudySummary
+    from vae_study.study.cost import Cost
+    from vae_study.study.plan import Plan
+    from vae_study.study.session import Concurrency
+    from vae_study.tracking.record import StudyRecord
+
+REPORTS, SCORES = Path("reports"), Path("scores.parquet")
+
+
+def check_study(config: Source, overrides: Sequence[str] = (), name: str | None = None, home: Home = HOME) -> Plan:
+    """Validate a study file and its data. Nothing is started or written.
+
+    Raises:
+        UserError: The study file or the data are wrong; the message says what and where.
+    """
+    from vae_study.study.plan import make_plan
+
+    return make_plan(_config(config, overrides), name, home)
+
+
+def study_cost(plan: Plan, home: Home = HOME) -> Cost | None:
+    """Estimate the cost of a study: from its trials so far if `home` has some, else from seconds of training here.
+
+    Returns:
+        The estimate, or None if this machine has too little memory to train one trial.
+    """
+    from vae_study.study.cost import cost_from_trials, measured_cost
+    from vae_study.study.trial_run import is_out_of_memory
+
+    try:
+        if saved_config(plan.name, home).sha256() == plan.config.sha256():
+            record = load_study(plan.name, home=home)
+            if cost := cost_from_trials(plan, record.trials, record.history):
+                return cost
+    except UserError:
+        # The study is new.
+        pass
+    try:
+        return measured_cost(plan)
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            return None
+        raise
+
+
+def run_study(
+    config: Source,
+    overrides: Sequence[str] = (),
+    *,
+    name: str | None = None,
+    home: Home = HOME,
+    tracking_uri: str | None = None,
+    study_storage: str | None = None,
+    ray_address: str | None = None,
+    concurrency: Concurrency = None,
+    console: Console | None = None,
+) -> StudyRecord:
+    """Run a study, or continue an interrupted one, until it has its number of trials.
+
+    Args:
+        config: A study file, its content as a dictionary, or a StudyConfig.
+        overrides: Settings on top of it, each "key=value".
+        name: The study's name; by default the config's `study`.
+        home: Folder of all studies, on a disk or in an object store (s3://bucket/prefix).
+        tracking_uri: MLflow's store; by default MLFLOW_TRACKING_URI, else a SQLite file in `home`.
+        study_storage: Optuna's store, any SQLAlchemy URL; by default a SQLite file in the study's folder.
+        ray_address: A running Ray cluster; by default RAY_ADDRESS, else a local Ray.
+        concurrency: The largest number of parallel trials; "max" for what the cluster can hold, also after autoscaling;
+            by default what fits at the start.
+        console: Where progress is shown; by default no progress is shown.
+
+    Raises:
+        UserError: The input is wrong; nothing was started.
+        StudyError: The study failed or was interrupted.
+    """
+    from rich.console import Console
+
+    plan = check_study(config, overrides, name, home)
+    from vae_study.study.plan import Locations
+    from vae_study.study.start import start
+
+    places = Locations(
+        tracking_uri=tracking_uri_of(home, tracking_uri),
+        storage_of=lambda study: study_storage or sqlite_of(home, study),
+        ray_address=ray_address,
+        study_file=Path(config) if isinstance(config, str | Path) else None,
+    )
+    start(plan, places, concurrency, console or Console(file=io.StringIO()))
+    return load_study(plan.name, home=home, tracking_uri=tracking_uri)
+
+
+def resume_study(name: str, *, home: Home = HOME, **places: Any) -> StudyRecord:
+    """Continue an interrupted study with the config in its folder. Takes the arguments of `run_study`.
+
+    Raises:
+        UserError: There is no such study in `home`.
+    """
+    return run_study(saved_config(name, home), name=name, home=home, **places)
+
+
+def submit_study(
+    config: Source,
+    overrides: Sequence[str] = (),
+    *,
+    name: str | None = None,
+    address: str,
+    home: str | None = None,
+    concurrency: Concurrency = None,
+) -> str:
+    """Send a study to a Ray cluster, where it runs as a job.
+
+    Args:
+        config: As in `run_study`. A data path on this machine is refused.
+        overrides, name: As in `run_study`.
+        address: The cluster's dashboard, such as http://127.0.0.1:8265.
+        home: The folder of all studies that all nodes reach; by default the cluster's own.
+        concurrency: As in `run_study`.
+
+    Returns:
+        The job's id.
+
+    Raises:
+        UserError: The input is wrong, or the cluster refuses the job; nothing was sent.
+    """
+    from vae_study.cluster.jobs import JobQueue, require_portable
+
+    checked = _config(config, overrides)
+    name = require_study_name(name or checked.study)
+    require_portable(checked, home)
+    if checked.data.path is None:
+        # Bundled data can be checked here; files in object storage are read on the cluster only.
+        check_study(checked, name=name)
+    return JobQueue(address).submit(checked, name, home, concurrency)
+
+
+def load_study(name: str, *, home: Home = HOME, tracking_uri: str | None = None) -> StudyRecord:
+    """Read a study, finished or running, from MLflow. `.trials` and `.history` are pandas data frames.
+
+    Raises:
+        UserError: There is no such study.
+    """
+    from vae_study.tracking.reader import read_study
+
+    return read_study(client_of(home, tracking_uri), name)
+
+
+def sync_study(
+    name: str, *, home: Home = HOME, tracking_uri: str | None = None, show: Callable[[int], None] = lambda left: None
+) -> int:
+    """Upload to MLflow the pending records of a study on this machine; to another `tracking_uri`, all its records.
+
+    Args:
+        name: The study's name.
+        home, tracking_uri: As in `run_study`.
+        show: Called with the number of pending records.
+
+    Returns:
+        How many records were uploaded.
+
+    Raises:
+        UserError: There is no such study on this machine, or its driver is running and uploads the records itself.
+        StudyError: MLflow does not answer, or refused a record; pending records stay on this machine.
+    """
+    from vae_study.tracking.study import sync
+
+    return sync(client_of(home, tracking_uri), name, scratch_of(name, home), show)
+
+
+def pending_records(name: str, home: Home = HOME) -> int:
+    """How many records of a study on this machine are not in MLflow yet."""
+    from vae_study.tracking.journal import pending_records as pending
+
+    return pending(scratch_of(name, home))
+
+
+def score_rows(
+    name: str,
+    data: str,
+    *,
+    model: str = "champion",
+    output: Path = SCORES,
+    explain: bool = False,
+    fdr: float | None = None,
+    keys: Sequence[str] = (),
+    source: str | None = None,
+    device: str = "cpu",
+    home: Home = HOME,
+    tracking_uri: str | None = None,
+    progress: Callable[[int, int | None], None] = lambda done, count: None,
+) -> ScoredSummary:
+    """Score new rows with a model of a study, into a Parquet or CSV file.
+
+    Args:
+        name: The study's name.
+        data: The rows: a file or folder, a URI such as s3://bucket/key, the name of a bundled set, or
+            `python:module:function`.
+        model: "champion", "ensemble", or a trial of the frontier such as "trial-0007".
+        output: The file, .parquet or .csv; it has the columns `row`, `keys` (of images `file`), `score`,
+            `p_value`, `flag`, and `above_p90`, `above_p95` and `above_p99`: whether the score is above that percentile
+            of normal validation rows.
+        explain: Whether to add `part/COLUMN`: what each column adds to the score, or how much lower the score is with
+            the training mean in it, if the score is no sum over columns.
+        fdr: The false discovery rate of `flag`; by default the study's `anomaly.fdr`.
+        keys: Columns of the data to copy to the output.
+        source: The kind of data, such as "csv"; by default it follows from the file's suffix.
+        device: "cpu", or a GPU such as "cuda".
+        home, tracking_uri: As in `run_study`.
+        progress: Called with the number of rows done and the number of all rows, None if unknown.
+
+    Raises:
+        UserError: There is no such study or model, or the data lack what the model needs.
+    """
+    from tempfile import TemporaryDirectory
+
+    from vae_study.data import open_stream
+    from vae_study.detector.detector import Detector
+    from vae_study.detector.score_file import score_file
+    from vae_study.tracking.models import fetch_model
+
+    with TemporaryDirectory() as scratch:
+        detector = Detector.load(fetch_model(client_of(home, tracking_uri), name, model, Path(scratch)), device)
+    stream = open_stream(data, detector.preprocessing, source, keys)
+    return score_file(detector, stream, Path(output), explain, fdr, progress, name)
+
+
+def promote_model(name: str, model: str, *, home: Home = HOME, tracking_uri: str | None = None) -> int:
+    """Set the champion alias of a study to another of its models.
+
+    Returns:
+        The version in MLflow's registry that now has the alias.
+
+    Raises:
+        UserError: There is no such study, or it has no such model.
+    """
+    from vae_study.tracking.models import promote
+
+    return promote(client_of(home, tracking_uri), name, model)
+
+
+def serve_model(
+    name: str,
+    model: str,
+    port: int,
+    say: Callable[[str], None],
+    *,
+    home: Home = HOME,
+    tracking_uri: str | None = None,
+) -> None:
+    """Serve a model of a study over HTTP on this machine until it is interrupted.
+
+    Raises:
+        UserError: There is no such study or model.
+        StudyError: The server failed.
+    """
+    from vae_study.tracking.serving import serve
+
+    serve(client_of(home, tracking_uri), name, model, port, say)
+
+
+def build_report(
+    name: str,
+    *,
+    home: Home = HOME,
+    tracking_uri: str | None = None,
+    output: Path | None = None,
+    force: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """Write a study's report from MLflow alone, and attach it to the study's run there once the study has ended.
+
+    Args:
+        name: The study's name.
+        home, tracking_uri: As in `run_study`.
+        output: The folder to write to; by default reports/NAME.
+        force: Whether to write it even if the folder has an up-to-date report.
+        say: Called with a message if the report is up to date already, or could not be attached.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        UserError: There is no such study.
+    """
+    from vae_study.report import build
+    from vae_study.tracking.store import attach_report, fingerprint
+
+    client, folder = client_of(home, tracking_uri), Path(output or REPORTS / name)
+    facts, page = fingerprint(client, name), folder / "report.html"
+    if not force and facts is not None and build.is_made_from(folder, facts):
+        say(f"the report of {name} is up to date; --force writes it again")
+    else:
+        from vae_study.report import write_report
+        from vae_study.tracking.reader import read_study
+
+        write_report(read_study(client, name), folder, facts)
+    why = attach_report(client, name, page) if facts is not None else ""
+    if why:
+        say(f"the report is written, but not attached to the study in MLflow: {why}")
+    return page
+
+
+def compare_studies(
+    names: Sequence[str], *, home: Home = HOME, tracking_uri: str | None = None, output: Path | None = None
+) -> Path:
+    """Write a comparison of studies of one data set from MLflow alone.
+
+    Args:
+        names: The studies' names, two or more.
+        home, tracking_uri: As in `run_study`.
+        output: The folder to write to; by default reports/A-B-C.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        UserError: There is no such study, or they are of different data or objectives.
+    """
+    from vae_study.report import write_comparison
+    from vae_study.tracking.reader import read_study
+
+    client = client_of(home, tracking_uri)
+    records = [read_study(client, name) for name in names]
+    return write_comparison(records, Path(output or REPORTS / "-".join(names)))
+
+
+def summarize(record: StudyRecord) -> StudySummary:
+    """The key numbers of a study."""
+    from vae_study.report import summary
+
+    return summary(record)
+
+
+def list_studies(*, home: Home = HOME, tracking_uri: str | None = None) -> list[str]:
+    """The names of the studies in a tracking store."""
+    from vae_study.tracking.store import study_names
+
+    return study_names(client_of(home, tracking_uri))
+
+
+Source = str | Path | Mapping[str, Any] | StudyConfig
+
+
+def _config(source: Source, overrides: Sequence[str]) -> StudyConfig:
+    return source if isinstance(source, StudyConfig) else load_config(source, overrides)

@@ -1,0 +1,321 @@
+"""The command line. Each command calls a function of `vae_study.api` and prints its result."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vae_study import options
+from vae_study.errors import StudyError, TrialsFailed, UserError, guard_process, redacted
+
+if TYPE_CHECKING:
+    from vae_study.tracking.record import StudyRecord
+
+EXAMPLES = """
+\b
+Examples:
+  vae-study check search_spaces/digits.yaml
+  vae-study run search_spaces/digits.yaml --trials 16 --epochs 30
+  vae-study run search_spaces/digits.yaml --name wide --set model.network.hidden='[512, 256]'
+  vae-study resume digits
+  vae-study report digits
+  vae-study score digits new.parquet --output scores.parquet
+  vae-study sync digits
+  vae-study ui
+  vae-study submit search_spaces/digits.yaml --home s3://bucket/studies
+"""
+SCORE_EXAMPLES = """
+\b
+Examples:
+  vae-study score transactions new.parquet --key id --fdr 0.05
+  vae-study score transactions s3://bucket/2026/ --model ensemble --output scores.parquet
+  vae-study score transactions new.csv --model trial-0007 --explain
+"""
+
+
+class Commands(click.Group):
+    """A command group that turns UserError and StudyError into one message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; exit with 2 for a UserError, with 1 for a StudyError."""
+        guard_process()
+        # Notebooks name a backend of their own for every process that they start; ours draws into files.
+        os.environ["MPLBACKEND"] = "agg"
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            raise click.UsageError(redacted(error.format_message()), error.ctx) from None
+        except (UserError, StudyError) as error:
+            click.echo(f"vae-study: {redacted(str(error))}", err=True)
+            sys.exit(2 if isinstance(error, UserError) else 1)
+
+
+@click.group(cls=Commands, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="vae-study")
+def main() -> None:
+    """Run hyperparameter studies of variational autoencoders, and detect anomalies with the best model."""
+
+
+@main.command()
+@options.config
+@options.home
+@click.option("--columns", is_flag=True, help="Print a table of the data's columns instead of the plan.")
+def check(config: Path, overrides: list[str], name: str | None, home: str, columns: bool) -> None:
+    """Validate a study file and its data; print features, warnings, plan and estimated cost. Starts nothing."""
+    from vae_study import api
+    from vae_study.terminal import columns_text, cost_text, plan_text
+
+    plan = api.check_study(config, overrides, name, home)
+    if columns:
+        click.echo(columns_text(plan))
+        return
+    click.echo(plan_text(plan))
+    if cost := api.study_cost(plan, home):
+        click.echo(cost_text(plan, cost))
+
+
+@main.command()
+@options.config
+@options.running
+@options.places
+def run(config: Path, overrides: list[str], name: str | None, no_report: bool, **places: Any) -> None:
+    """Run a study with a progress line, then write the report. Running it again continues where it stopped."""
+    from rich.console import Console
+
+    from vae_study import api
+
+    with _telling_of_failures(no_report, places):
+        record = api.run_study(config, overrides, name=name, console=Console(stderr=True), **places)
+    _after(record, no_report, places)
+
+
+@main.command()
+@click.argument("name")
+@options.running
+@options.places
+def resume(name: str, no_report: bool, **places: Any) -> None:
+    """Continue an interrupted study."""
+    from rich.console import Console
+
+    from vae_study import api
+
+    with _telling_of_failures(no_report, places):
+        record = api.resume_study(name, console=Console(stderr=True), **places)
+    _after(record, no_report, places)
+
+
+@contextmanager
+def _telling_of_failures(no_report: bool, places: dict[str, Any]) -> Iterator[None]:
+    """Print the result and write the report also of a study that ended since its trials failed."""
+    from vae_study import api
+
+    try:
+        yield
+    except TrialsFailed as error:
+        record = api.load_study(error.study, home=places["home"], tracking_uri=places["tracking_uri"])
+        _after(record, no_report, places)
+        raise
+
+
+def _after(record: StudyRecord, no_report: bool, places: dict[str, Any]) -> None:
+    from vae_study import api
+    from vae_study.terminal import result_text
+
+    home, tracking_uri = places["home"], places["tracking_uri"]
+    report = None if no_report else api.build_report(record.name, home=home, tracking_uri=tracking_uri, say=_aside)
+    click.echo(result_text(record, report, home))
+
+
+@main.command(epilog=SCORE_EXAMPLES)
+@click.argument("name")
+@click.argument("data")
+@click.option("--model", default="champion", show_default=True, help="champion, ensemble, or one such as trial-0007.")
+@click.option("--output", type=click.Path(path_type=Path), default="scores.parquet", show_default=True)
+@click.option("--explain", is_flag=True, help="Add what each column does to the score.")
+@click.option("--fdr", type=float, metavar="RATE", help="False discovery rate of `flag`.  [default: anomaly.fdr, 0.1]")
+@click.option("--key", "keys", multiple=True, metavar="COLUMN", help="A column to copy to the output.")
+@click.option("--source", metavar="KIND", help="Kind of the data, such as csv.  [default: from the suffix]")
+@click.option("--device", default="cpu", show_default=True, help="Device, such as cuda.")
+@options.places
+def score(name: str, data: str, **settings: Any) -> None:
+    """Score new rows with a model of a study.
+
+    DATA is a Parquet file or folder, CSV, npz, a folder of images, idx, a bundled set, python:module:function, or an
+    s3:// address. The output, .parquet or .csv, has `row`, `score`, `p_value`, `flag`, and for each threshold whether
+    the score is above it; of images also `file`.
+    """
+    from rich.console import Console
+
+    from vae_study import api
+    from vae_study.terminal import scored_text, scoring_bar
+
+    with scoring_bar(Console(stderr=True)) as progress:
+        found = api.score_rows(name, data, progress=progress, **settings)
+    click.echo(scored_text(found, settings["output"]))
+
+
+@main.command()
+@click.argument("name")
+@click.argument("model")
+@options.places
+def promote(name: str, model: str, home: str, tracking_uri: str | None) -> None:
+    """Set the champion alias of a study in MLflow's registry to MODEL, such as trial-0007 or ensemble."""
+    from vae_study import api
+
+    version = api.promote_model(name, model, home=home, tracking_uri=tracking_uri)
+    click.echo(f"{model} is the champion of {name} now, as version {version}")
+
+
+@main.command()
+@click.argument("name")
+@click.option("--model", default="champion", show_default=True, help="champion, ensemble, or one such as trial-0007.")
+@click.option("--port", type=int, default=5001, show_default=True)
+@options.places
+def serve(name: str, model: str, port: int, home: str, tracking_uri: str | None) -> None:
+    """Serve a model over HTTP on this machine with MLflow; Ctrl-C ends it."""
+    from vae_study import api
+
+    api.serve_model(name, model, port, click.echo, home=home, tracking_uri=tracking_uri)
+
+
+@main.command(short_help="Upload to MLflow the records that are only on this machine.")
+@click.argument("name")
+@options.places
+def sync(name: str, home: str, tracking_uri: str | None) -> None:
+    """Upload to MLflow the records that a study wrote while MLflow did not answer.
+
+    With another --tracking-uri, all records of the study are uploaded to that store. Trials that a killed driver
+    left in the state running are marked as waiting.
+    """
+    from rich.console import Console
+
+    from vae_study import api
+
+    with Console(stderr=True).status("") as line:
+        count = api.sync_study(
+            name, home=home, tracking_uri=tracking_uri, show=lambda left: line.update(f"{left:,} records pending")
+        )
+    click.echo(f"{count:,} records of {name} uploaded to MLflow; its report: vae-study report {name}")
+
+
+@main.command(short_help="Write a study's report again, or compare studies.")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--output", type=click.Path(path_type=Path), help="Folder to write to.  [default: reports/NAME]")
+@click.option("--force", is_flag=True, help="Write it even if it is up to date.")
+@options.places
+def report(names: tuple[str, ...], output: Path | None, force: bool, home: str, tracking_uri: str | None) -> None:
+    """Write a study's report again, from MLflow alone; for several studies of the same data, a comparison.
+
+    An up-to-date report is left as it is. Once the study has ended, the report is attached to its run in MLflow.
+    """
+    from vae_study import api
+
+    if len(names) > 1:
+        page = api.compare_studies(names, home=home, tracking_uri=tracking_uri, output=output)
+    else:
+        page = api.build_report(names[0], home=home, tracking_uri=tracking_uri, output=output, force=force, say=_aside)
+    click.echo(page)
+
+
+def _aside(text: str) -> None:
+    click.echo(f"vae-study: {text}", err=True)
+
+
+@main.command(short_help="Trials by state, best so far, frontier size.")
+@click.argument("name", required=False)
+@options.places
+def status(name: str | None, home: str, tracking_uri: str | None) -> None:
+    """Trials by state, best so far, frontier size; without NAME of all studies."""
+    from vae_study import api
+    from vae_study.terminal import status_text
+
+    names = [name] if name else api.list_studies(home=home, tracking_uri=tracking_uri)
+    for each in names:
+        pending = api.pending_records(each, home)
+        try:
+            click.echo(status_text(api.load_study(each, home=home, tracking_uri=tracking_uri), pending))
+        except UserError as error:
+            if not pending:
+                raise
+            raise UserError(f"{error}; {pending:,} records of {each} on this machine are not uploaded yet") from None
+    if not names:
+        click.echo("no studies yet")
+
+
+@main.command(short_help="Send a study to a Ray cluster and follow its log.")
+@options.config
+@options.address
+@click.option(
+    "--home", metavar="PLACE", help="Folder of all studies, such as s3://bucket/studies.  [default: the cluster's]"
+)
+@options.concurrency
+@click.option("--detach", is_flag=True, help="Do not follow the log.")
+def submit(config: Path, overrides: list[str], detach: bool, **job: Any) -> None:
+    """Send a study to a Ray cluster, with this code and without data, and follow its log.
+
+    Ctrl-C stops following, not the study. Submitting it again continues where it stopped.
+    """
+    from vae_study import api
+
+    sent = api.submit_study(config, overrides, **job)
+    click.echo(f"submitted as {sent}; follow its log: vae-study logs {sent}; stop it: vae-study cancel {sent}")
+    if not detach:
+        _follow(job["address"], sent)
+
+
+@main.command()
+@options.address
+def jobs(address: str) -> None:
+    """The jobs of a Ray cluster that are studies, with their states."""
+    from vae_study.cluster.jobs import JobQueue, jobs_text
+
+    click.echo(jobs_text(JobQueue(address).jobs()))
+
+
+@main.command()
+@click.argument("job")
+@options.address
+def logs(job: str, address: str) -> None:
+    """Show a job's log, and follow it until the job ends; JOB is its id, or a study's name for its latest job."""
+    from vae_study.cluster.jobs import JobQueue
+
+    _follow(address, JobQueue(address).find(job).id)
+
+
+@main.command()
+@click.argument("job")
+@options.address
+def cancel(job: str, address: str) -> None:
+    """Save a job's trials and stop it; JOB is its id, or a study's name for its latest job."""
+    from vae_study.cluster.jobs import JobQueue
+
+    queue = JobQueue(address)
+    found = queue.find(job).id
+    state = queue.cancel(found)
+    click.echo(f"{found}: {state}" + ("; submit the same study again to continue" if state == "stopped" else ""))
+
+
+def _follow(address: str, job: str) -> None:
+    from vae_study.cluster.jobs import JobQueue
+
+    try:
+        JobQueue(address).follow(job, lambda text: click.echo(text, nl=False))
+    except KeyboardInterrupt:
+        click.echo(f"\n{job} keeps running; follow its log again: vae-study logs {job}", err=True)
+
+
+@main.command()
+@click.option("--port", type=int, default=5000, show_default=True)
+@options.places
+def ui(port: int, home: str, tracking_uri: str | None) -> None:
+    """Open the MLflow UI on the tracking store; Ctrl-C ends it."""
+    from vae_study.paths import tracking_uri_of
+    from vae_study.tracking.serving import serve_ui
+
+    serve_ui(tracking_uri_of(home, tracking_uri), port, click.echo)

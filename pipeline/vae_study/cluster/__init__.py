@@ -1,0 +1,1 @@
+"""Studies as jobs of a Ray cluster, and the scripts that its nodes run."""

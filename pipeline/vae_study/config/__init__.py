@@ -1,0 +1,1 @@
+"""Read and check a study file: `loading.load_config` returns a frozen StudyConfig, complete with defaults."""

@@ -1,0 +1,165 @@
+"""The sections model, objective and training: the configuration of one trial. Every key can be fixed or searched."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from vae_study.config.base import MOST_LAYERS, ConfigPart, Count, Fraction, FromList, NotNegative, Positive, Width
+
+
+def _inside_budget(fraction: float) -> float:
+    if not 0 < fraction < 1:
+        raise ValueError("a fraction of the budget above 0 and below 1, so that the warm-up ends inside the budget")
+    return fraction
+
+
+class KlAnnealing(ConfigPart):
+    """How the KL weight rises to 1 during training. Times are fractions of the trial's training steps.
+
+    Attributes:
+        schedule: `none` (always 1), `linear`, `cosine`, `sigmoid` or `cyclical` (Fu et al. 2019).
+        warmup: Fraction of the budget after which `linear`, `cosine` and `sigmoid` reach 1.
+        cycles: How many times `cyclical` rises from 0.
+        ramp: Fraction of each cycle in which the weight rises; for the rest it is 1.
+    """
+
+    schedule: Literal["none", "linear", "cosine", "sigmoid", "cyclical"] = "none"
+    warmup: Annotated[float, AfterValidator(_inside_budget)] = 0.3
+    cycles: Count = 4
+    ramp: Fraction = 0.5
+
+
+class FreeBits(ConfigPart):
+    """A floor of the KL, below which it is not penalized (Kingma et al. 2016).
+
+    Attributes:
+        kind: `none`, `total` (one floor for the whole KL) or `per_dimension`.
+        nats: The floor, in nats per example (`total`) or nats per latent dimension (`per_dimension`).
+    """
+
+    kind: Literal["none", "total", "per_dimension"] = "none"
+    nats: NotNegative = 0.1
+
+
+class ObjectiveConfig(ConfigPart):
+    """The term that is added to the reconstruction loss, in nats per example. w(t) is the annealing weight.
+
+    Attributes:
+        kind: `beta` adds beta * w(t) * KL', with KL' the KL after free bits. `constrained` keeps the KL at or below
+            `delta_nats` by a Lagrange multiplier in place of beta. `capacity` adds
+            gamma * |KL - w(t) * capacity_nats| (Burgess et al. 2018).
+        beta: Weight of the KL.
+        delta_nats: The most KL that `constrained` allows, nats per example.
+        gamma: Weight of the distance to the capacity.
+        capacity_nats: The KL that `capacity` ends at, nats per example.
+    """
+
+    kind: Literal["beta", "constrained", "capacity"] = "beta"
+    beta: NotNegative = 1.0
+    delta_nats: Positive = 10.0
+    gamma: Positive = 2.0
+    capacity_nats: Positive = 10.0
+    kl_annealing: KlAnnealing = KlAnnealing()
+    free_bits: FreeBits = FreeBits()
+
+
+class NetworkConfig(ConfigPart):
+    """The encoder; the decoder is its mirror image.
+
+    Attributes:
+        kind: `mlp`, or `conv` for images.
+        hidden: Widths of the hidden layers, after the convolutions if there are any; none makes an `mlp` linear.
+        channels: Channels of the convolutions of `conv`, each of which halves height and width.
+        activation: After each hidden layer.
+        batch_norm: Normalize before each activation.
+    """
+
+    kind: Literal["mlp", "conv"] = "mlp"
+    hidden: Annotated[tuple[Width, ...], FromList, Field(max_length=MOST_LAYERS)] = (256, 128)
+    channels: Annotated[tuple[Width, ...], FromList, Field(min_length=1, max_length=MOST_LAYERS)] = (32, 64)
+    activation: Literal["relu", "elu", "gelu", "silu", "tanh"] = "relu"
+    batch_norm: bool = False
+
+
+class CorruptionConfig(ConfigPart):
+    """The corruption of the input of `denoising` (Vincent et al. 2008).
+
+    `masking` sets the share `level` of the features to 0; `gaussian` adds noise with this standard deviation, in the
+    scaled data's units.
+    """
+
+    kind: Literal["masking", "gaussian"] = "masking"
+    level: Fraction = 0.3
+
+
+class CodebookConfig(ConfigPart):
+    """The codebook of `vector_quantized` (van den Oord et al. 2017): `size` entries of `dim` dimensions.
+
+    An example has `latent_dim` codes. `commitment` is the weight of the commitment loss.
+    """
+
+    size: Annotated[int, Field(ge=2)] = 32
+    dim: Count = 4
+    commitment: NotNegative = 0.25
+
+
+class ModelConfig(ConfigPart):
+    """The model.
+
+    Attributes:
+        latent_dim: Number of latent dimensions; `hierarchical` shares them between its two levels.
+        likelihood: `bernoulli` for data in [0, 1]; `gaussian` with a fixed `sigma`; `gaussian_learned`.
+        sigma: Standard deviation of `gaussian`, and initial value of the shared or per-feature one of
+            `gaussian_learned`, in the scaled data's units.
+        learned_sigma: What `gaussian_learned` learns: one sigma (`shared`), one for each feature, or a function of the
+            code (`per_example`).
+        code: Whether `denoising` has a `gaussian` posterior, as a VAE, or a `deterministic` code, as an autoencoder.
+    """
+
+    family: Literal[
+        "vae", "autoencoder", "denoising", "conditional", "hierarchical", "vector_quantized", "adversarial"
+    ] = "vae"
+    network: NetworkConfig = NetworkConfig()
+    latent_dim: Width = 8
+    likelihood: Literal["bernoulli", "gaussian", "gaussian_learned"] = "gaussian"
+    sigma: Positive = 0.7071
+    learned_sigma: Literal["shared", "per_feature", "per_example"] = "shared"
+    code: Literal["gaussian", "deterministic"] = "gaussian"
+    corruption: CorruptionConfig = CorruptionConfig()
+    codebook: CodebookConfig = CodebookConfig()
+
+    @property
+    def is_trained_by_kl(self) -> bool:
+        """Whether the KL is part of the loss. The KL of a codebook is constant; `adversarial` has a discriminator."""
+        return self.has_rate and self.family not in ("vector_quantized", "adversarial")
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether the code has a KL (a rate). A deterministic code has no KL and no ELBO."""
+        return not (self.family == "autoencoder" or (self.family == "denoising" and self.code == "deterministic"))
+
+
+class TrainingConfig(ConfigPart):
+    """Training with Adam.
+
+    Attributes:
+        learning_rate: Initial learning rate of Adam.
+        learning_rate_schedule: `constant`, or `cosine` down to 0 at the end of the budget.
+        weight_decay: Decoupled (Loshchilov and Hutter 2019); 0 for none.
+        gradient_clip: Largest norm of a model's gradient; 0 for no limit.
+    """
+
+    epochs: Count = 60
+    batch_size: Count = 128
+    learning_rate: Positive = 1e-3
+    learning_rate_schedule: Literal["constant", "cosine"] = "constant"
+    weight_decay: NotNegative = 0.0
+    gradient_clip: NotNegative = 0.0
+
+
+class TrialConfig(ConfigPart):
+    """The complete configuration of one trial, without its data and seed."""
+
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    training: TrainingConfig = TrainingConfig()

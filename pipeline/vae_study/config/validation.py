@@ -1,0 +1,214 @@
+"""Checks that need several parts of a config at once."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from vae_study.config.base import Path, Problem, from_validation
+from vae_study.config.model import TrialConfig
+from vae_study.config.search_space import (
+    PARAMETER_PATHS,
+    Choices,
+    Range,
+    in_branch_order,
+    is_active,
+    reachable,
+    with_values,
+)
+from vae_study.config.study import StudyConfig
+from vae_study.metrics import metric_of
+
+
+def problems_of(config: StudyConfig) -> list[Problem]:
+    """Every error of a config whose sections are each valid. Searched parameters must have their short names."""
+    found = [problem for name, parameter in config.search.items() for problem in _parameter(config, name, parameter)]
+    found = found or [
+        *_sections(config),
+        *_data(config),
+        *_labels(config),
+        *_bounds(config),
+        *_first_rung(config),
+        *_enqueued(config),
+    ]
+    return found or [*_rates(config), *_targets(config)]
+
+
+def _parameter(config: StudyConfig, name: str, parameter: Range | Choices) -> Iterator[Problem]:
+    path: Path = ("search", name)
+    if _is_set(config, PARAMETER_PATHS[name]):
+        fixed_at = ".".join(PARAMETER_PATHS[name])
+        yield Problem(path, f"is searched, and also fixed at {fixed_at}; remove one of the two (search.{name}=null)")
+    if isinstance(parameter, Range):
+        yield from _range(path, parameter)
+    yield from _conditions(config, name, parameter)
+    yield from _values(config, name, parameter)
+
+
+def _is_set(part: Any, path: Path) -> bool:
+    for key in path:
+        if key not in part.model_fields_set:
+            return False
+        part = getattr(part, str(key))
+    return True
+
+
+def _range(path: Path, parameter: Range) -> Iterator[Problem]:
+    if parameter.low >= parameter.high:
+        yield Problem((*path, "low"), f"got {parameter.low:g}, expected a number below high ({parameter.high:g})")
+    if parameter.log and parameter.low <= 0:
+        yield Problem((*path, "low"), f"got {parameter.low:g}, expected a number above 0, as log is true")
+    for end in ("low", "high"):
+        value = getattr(parameter, end)
+        if parameter.type == "int" and not float(value).is_integer():
+            yield Problem((*path, end), f"got {value:g}, expected a whole number, as type is int")
+
+
+def _conditions(config: StudyConfig, name: str, parameter: Range | Choices) -> Iterator[Problem]:
+    for parent, allowed in parameter.when.items():
+        path: Path = ("search", name, "when", parent)
+        searched = config.search.get(parent)
+        if searched is None:
+            yield Problem(path, "is not a searched parameter", expected_one_of=tuple(config.search))
+        elif not isinstance(searched, Choices):
+            yield Problem(path, "is a range; a condition needs a parameter with choices")
+        else:
+            for value in allowed:
+                if value not in searched.choices:
+                    yield Problem(path, f"got {value!r}", expected_one_of=tuple(map(str, searched.choices)))
+
+
+def _values(config: StudyConfig, name: str, parameter: Range | Choices) -> Iterator[Problem]:
+    keys: tuple[str | int, ...] = ("low", "high") if isinstance(parameter, Range) else ("choices",) * 1_000
+    for key, value in zip(keys, parameter.ends(), strict=False):
+        try:
+            TrialConfig.model_validate(with_values(config.fixed(), {name: value}))
+        except ValidationError as error:
+            yield from (Problem(("search", name, key), p.message, p.expected_one_of) for p in from_validation(error))
+
+
+def _sections(config: StudyConfig) -> Iterator[Problem]:
+    if not config.resources.cpu and not config.resources.gpu:
+        yield Problem(("resources",), "cpu and gpu are both 0, expected something that a worker occupies")
+    try:
+        in_branch_order(config.search)
+    except ValueError as error:
+        yield Problem(("search",), str(error))
+    metrics = [objective.metric for objective in config.objectives]
+    for index, metric in enumerate(metrics):
+        if metric in metrics[:index]:
+            yield Problem(("objectives", index, "metric"), f"got {metric!r} again, expected each metric once")
+
+
+def _data(config: StudyConfig) -> Iterator[Problem]:
+    data, split = config.data, config.data.split
+    total = split.train + split.validation + split.test
+    if abs(total - 1) > 1e-6:
+        yield Problem(("data", "split"), f"train, validation and test add up to {total:g}, expected 1")
+    path: Path = ("data", "split", "column")
+    needs_column = split.by in ("group", "time")
+    if needs_column and split.column is None:
+        yield Problem(path, f"is missing; split.by {split.by} needs the column with the {split.by}s")
+    if not needs_column and split.column is not None:
+        yield Problem(path, f"got {split.column!r}, which only split.by group and time use; expected none")
+    if data.scale == "quantile" and data.clip is not None:
+        yield Problem(("data", "clip"), f"got {data.clip:g}, expected none, as scale quantile stays in [0, 1]")
+    likelihoods = config.search.get("likelihood")
+    if "bernoulli" in (likelihoods.choices if isinstance(likelihoods, Choices) else (config.model.likelihood,)):
+        needs = "as likelihood bernoulli needs values in [0, 1]"
+        if data.scale not in ("unit", "quantile"):
+            yield Problem(("data", "scale"), f"got {data.scale!r}, expected 'unit' or 'quantile', {needs}")
+        elif data.scale == "unit" and data.clip is not None:
+            negative = "which lets negative values through, expected none"
+            yield Problem(("data", "clip"), f"got {data.clip:g}, {negative}, {needs}")
+
+
+def _labels(config: StudyConfig) -> Iterator[Problem]:
+    """Metrics that need labels where there can be none. The labels of a file are known only once it is read."""
+    labels = config.data.anomaly_labels
+    if labels or (labels is None and config.data.has_binary_labels):
+        return
+    for path, metric in followed_metrics(config):
+        if "labels" in metric_of(metric).needs:
+            yield Problem(path, f"got {metric!r}, expected a rule that needs no labels, or data.anomaly_labels")
+
+
+def _rates(config: StudyConfig) -> Iterator[Problem]:
+    """Metrics that need a KL, in a study that may train a deterministic code."""
+    if config.always_has_rate():
+        return
+    without = "which a deterministic code (autoencoder, denoising with code deterministic) does not have"
+    for path, metric in followed_metrics(config):
+        if "rate" in metric_of(metric).needs:
+            yield Problem(path, f"got {metric!r}, {without}")
+
+
+def _targets(config: StudyConfig) -> Iterator[Problem]:
+    """`constrained` and `capacity` need a family that has the KL in its loss."""
+    for values in reachable(config.search, ("family", "code", "objective.kind")):
+        trial = config.trial(values)
+        if trial.objective.kind != "beta" and not trial.model.is_trained_by_kl:
+            family = trial.model.family
+            path: Path = ("search", "objective.kind") if "objective.kind" in config.search else ("objective", "kind")
+            yield Problem(path, f"got {trial.objective.kind!r}, expected 'beta' for {family}, whose loss has no KL")
+            return
+
+
+def followed_metrics(config: StudyConfig) -> Iterator[tuple[Path, str]]:
+    """Every metric by which trials are ranked, chosen or stopped, with the key path that names it."""
+    for index, objective in enumerate(config.objectives):
+        yield ("objectives", index, "metric"), objective.metric
+    for index, constraint in enumerate(config.constraints):
+        yield ("constraints", index, "metric"), constraint.metric
+    if config.early_stopping.compares_one_metric:
+        yield ("early_stopping", "metric"), config.early_stopping.metric
+    if config.champion.by is not None:
+        yield ("champion", "by"), config.champion.by
+
+
+def _bounds(config: StudyConfig) -> Iterator[Problem]:
+    named = [constraint.name for constraint in config.constraints]
+    highest = {one.metric: one.at_most for one in config.constraints if one.at_most is not None}
+    for index, one in enumerate(config.constraints):
+        path: Path = ("constraints", index)
+        if one.name in named[:index]:
+            yield Problem(path, f"got {one.name!r} again, expected each bound of a metric once")
+        elif one.at_least is not None and one.at_least > highest.get(one.metric, one.at_least):
+            limit = highest[one.metric]
+            yield Problem((*path, "at_least"), f"got {one.at_least:g}, expected no more than at_most ({limit:g})")
+
+
+def _first_rung(config: StudyConfig) -> Iterator[Problem]:
+    first, searched = config.early_stopping.min_epochs, config.search.get("training.epochs")
+    longest = max(searched.ends()) if searched else config.training.epochs
+    if config.early_stopping.kind != "none" and first is not None and first >= longest:
+        path: Path = ("early_stopping", "min_epochs")
+        yield Problem(path, f"got {first}, expected fewer than training.epochs ({longest})")
+
+
+def _enqueued(config: StudyConfig) -> Iterator[Problem]:
+    for index, configuration in enumerate(config.enqueue):
+        for name, value in configuration.items():
+            path: Path = ("enqueue", index, name)
+            if name in config.search:
+                yield from _enqueued_value(path, config.search[name], value, configuration)
+            else:
+                message = "is not searched" if name in PARAMETER_PATHS else "unknown parameter"
+                yield Problem(path, message, expected_one_of=tuple(config.search))
+
+
+def _enqueued_value(
+    path: Path, parameter: Range | Choices, value: Any, configuration: Mapping[str, Any]
+) -> Iterator[Problem]:
+    if not is_active(parameter, configuration):
+        needed = " and ".join(
+            f"{parent} {' or '.join(map(str, allowed))}" for parent, allowed in parameter.when.items()
+        )
+        yield Problem(path, f"got {value!r}, which is used only with {needed}; set that too, or remove it")
+    elif parameter.contains(value):
+        return
+    elif isinstance(parameter, Choices):
+        yield Problem(path, f"got {value!r}", expected_one_of=tuple(map(str, parameter.choices)))
+    else:
+        kind = "whole number" if parameter.type == "int" else "number"
+        yield Problem(path, f"got {value!r}, expected a {kind} from {parameter.low:g} to {parameter.high:g}")

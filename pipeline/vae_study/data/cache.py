@@ -1,0 +1,217 @@
+"""The node's cache of prepared data: the first process writes an entry, all processes map it into memory."""
+
+import errno
+import hashlib
+import json
+import mmap
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from vae_study.config.data import DataConfig
+from vae_study.data.dataset import Dataset, DatasetBuilder, Split, info_from_plain
+from vae_study.data.splits import SPLIT_NAMES
+from vae_study.errors import UserError
+
+CACHE_VARIABLE = "VAE_STUDY_CACHE"
+# Increase it whenever the files, or the way they are computed, change.
+VERSION = 3
+SECONDS_UNUSED = 7 * 24 * 3600
+INFO = "info.json"
+# What the names of a split's two files end with.
+FEATURES, ROWS = ".npy", ".arrow"
+# What reading a truncated or foreign entry may raise.
+BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, pa.ArrowException)
+# More than 2**31 values may be in one batch.
+OPTIONS = pa.ipc.IpcWriteOptions(allow_64bit=True)
+Number = TypeVar("Number", bound=np.generic)
+
+
+def cached_dataset(config: DataConfig, sha256: str, make: Callable[[], DatasetBuilder]) -> Dataset:
+    """The data set of a config and a fingerprint, from the node's cache.
+
+    Raise UserError if the cache cannot be written.
+
+    Args:
+        config: With absolute paths.
+        sha256: The fingerprint of the source's content.
+        make: Called if the cache has no valid entry; makes the data set with that fingerprint.
+    """
+    key = hashlib.sha256(f"{VERSION} {sha256} {config.model_dump_json()}".encode()).hexdigest()
+    folder = cache_folder()
+    entry = folder / key
+    found = _open_valid(entry)
+    if found is not None:
+        return found
+    with _explained(folder):
+        _make_private(folder)
+        lock = FileLock(folder / f"{key}.lock").acquire()
+    with lock:
+        found = _open_valid(entry)
+        if found is not None:
+            return found
+        builder = make()
+        with _explained(folder):
+            _write_entry(entry, builder)
+            _remove_unused(folder)
+    return _open_entry(entry)
+
+
+def cache_folder() -> Path:
+    """The folder of the node's prepared data: VAE_STUDY_CACHE, or one of the user's own among temporary files."""
+    given = os.environ.get(CACHE_VARIABLE)
+    return Path(given).absolute() if given else _user_folder() / "data"
+
+
+def _user_folder() -> Path:
+    return Path(tempfile.gettempdir()) / f"vae-study-{os.getuid()}"
+
+
+def _make_private(folder: Path) -> None:
+    """Make a cache folder that other users cannot read.
+
+    Raise OSError if it cannot be made or written to, or if another user owns it: anybody may create folders among
+    temporary files.
+    """
+    user_folder = _user_folder()
+    if user_folder in folder.parents:
+        user_folder.mkdir(mode=0o700, exist_ok=True)
+        if user_folder.lstat().st_uid != os.getuid():
+            raise PermissionError(errno.EPERM, f"{user_folder} belongs to another user")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Turn an OSError, such as of a full disk, into a UserError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"{folder}: cannot keep prepared data here: {error.strerror or error}"
+        raise UserError(f"{reason}; {CACHE_VARIABLE} names another folder") from None
+
+
+def _open_valid(entry: Path) -> Dataset | None:
+    try:
+        return _open_entry(entry)
+    except BROKEN:
+        return None
+
+
+@lru_cache(maxsize=2)
+def _open_entry(entry: Path) -> Dataset:
+    """The data set of an entry whose file sizes are right; a process maps it once.
+
+    Raise one of BROKEN if there is no valid entry.
+    """
+    plain = json.loads((entry / INFO).read_text(encoding="utf-8"))
+    if (plain["key"], plain["sizes"]) != (entry.name, _sizes(entry)):
+        raise ValueError(f"{entry} is truncated, or another entry")
+    with suppress(OSError):
+        os.utime(entry / INFO)
+    info = info_from_plain(plain["info"])
+    return Dataset(**vars(info), splits={name: map_split(entry / name) for name in SPLIT_NAMES})
+
+
+def _sizes(entry: Path) -> dict[str, int]:
+    names = [f"{name}{suffix}" for name in SPLIT_NAMES for suffix in (FEATURES, ROWS)]
+    return {name: (entry / name).stat().st_size for name in names}
+
+
+def _write_entry(entry: Path, builder: DatasetBuilder) -> None:
+    """Write an entry into a new folder, then rename it: other processes never see half of it."""
+    new = entry.with_name(f"{uuid.uuid4().hex}.new")
+    new.mkdir(mode=0o700)
+    try:
+        for name in SPLIT_NAMES:
+            write_split(new / name, builder, name)
+        plain = {"key": entry.name, "sizes": _sizes(new), "info": builder.info.plain()}
+        (new / INFO).write_text(json.dumps(plain), encoding="utf-8")
+        if entry.is_file():
+            entry.unlink()
+        shutil.rmtree(entry, ignore_errors=True)
+        new.rename(entry)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove entries that no process has opened for a week; a process that has one mapped keeps it until it ends."""
+    for entry in folder.iterdir():
+        # Another process may remove the same one.
+        with suppress(OSError):
+            info = entry / INFO
+            used = (info if info.exists() else entry).stat().st_mtime
+            if entry.is_dir() and time.time() - used > SECONDS_UNUSED:
+                shutil.rmtree(entry)
+
+
+def write_split(path: Path, builder: DatasetBuilder, name: str) -> None:
+    """Write a split into two files beside each other, without a second copy of it in memory.
+
+    `path`.npy has its features. `path`.arrow has one record batch with the columns anomaly and row, and label and file
+    if there are labels and files.
+    """
+    split = builder.bare_split(name)
+    rows, features = len(split.row_N), len(builder.info.feature_names)
+    with Path(f"{path}{FEATURES}").open("wb") as stream:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (rows, features)}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for x_ND in builder.features(name):
+            stream.write(x_ND.data)
+    columns = {
+        "anomaly": _column(split.is_anomaly_N, pa.uint8(), rows),
+        "row": _column(split.row_N, pa.int64(), rows),
+    }
+    if split.label_code_N is not None:
+        codes = _column(split.label_code_N, pa.int32(), rows)
+        columns["label"] = pa.DictionaryArray.from_arrays(codes, pa.array(split.labels, pa.string()))
+    if split.file_N is not None:
+        columns["file"] = split.file_N
+    batch = pa.record_batch(columns)
+    with pa.OSFile(f"{path}{ROWS}", "wb") as file, pa.ipc.new_file(file, batch.schema, options=OPTIONS) as writer:
+        writer.write_batch(batch)
+
+
+def _column(values: NDArray[np.generic], dtype: pa.DataType, length: int) -> pa.Array:
+    return pa.Array.from_buffers(dtype, length, [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def map_split(path: Path) -> Split:
+    """The split in the files that `write_split` wrote, without a copy.
+
+    Its arrays are the file's own pages, which all processes of a machine share. They are writable, as torch wants it: a
+    process that writes gets a private copy of the page, and the file does not change.
+
+    Raise one of BROKEN if they are not such files.
+    """
+    with Path(f"{path}{ROWS}").open("rb") as file:
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    batch = pa.ipc.open_file(pa.py_buffer(pages)).get_batch(0)
+    labels = batch.column("label") if "label" in batch.schema.names else None
+    return Split(
+        x_ND=np.asarray(np.lib.format.open_memmap(f"{path}{FEATURES}", "c")),
+        is_anomaly_N=_mapped(pages, batch.column("anomaly"), np.bool_),
+        row_N=_mapped(pages, batch.column("row"), np.int64),
+        label_code_N=None if labels is None else _mapped(pages, labels.indices, np.int32),
+        labels=() if labels is None else tuple(labels.dictionary.to_pylist()),
+        file_N=batch.column("file") if "file" in batch.schema.names else None,
+    )
+
+
+def _mapped(pages: mmap.mmap, column: pa.Array, dtype: type[Number]) -> NDArray[Number]:
+    """A column as an array over the pages; Arrow's own arrays are read-only, but it tells the offset."""
+    offset = column.buffers()[1].address - pa.py_buffer(pages).address
+    return np.frombuffer(pages, dtype, len(column), offset)

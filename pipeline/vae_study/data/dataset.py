@@ -1,0 +1,304 @@
+"""Dataset: three preprocessed splits and what to know about them; DatasetBuilder makes one from a table."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from vae_study.config.data import DataConfig
+from vae_study.data.inspection import column_lines, warnings_on
+from vae_study.data.preprocessing import Preprocessing, require_complete
+from vae_study.data.splits import SPLIT_NAMES, assign_splits
+from vae_study.data.table import Label, Table, chunk_slices
+from vae_study.errors import UserError
+
+# A message lists no more labels than these.
+LABELS_SHOWN = 10
+# A line lists no more columns than these.
+COLUMNS_SHOWN = 12
+# Binary labels, as text: numbers, or true and false.
+NORMAL_LABELS, ANOMALOUS_LABELS = {"0", "False"}, {"1", "True"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """The preprocessed examples of one split.
+
+    Attributes:
+        x_ND: Float32 features.
+        is_anomaly_N: Which rows are anomalous; none in train.
+        row_N: Each example's row in the source.
+        label_code_N: Each example's index into `labels`; None if the source has no labels.
+        labels: The source's distinct labels as text.
+        file_N: Each example's path within the source's folder, a pyarrow array; None if examples are no files.
+    """
+
+    x_ND: NDArray[np.float32]
+    is_anomaly_N: NDArray[np.bool_]
+    row_N: NDArray[np.int64]
+    label_code_N: NDArray[np.int32] | None = None
+    labels: tuple[str, ...] = ()
+    file_N: Any = None
+
+    @property
+    def label_N(self) -> NDArray[np.str_]:
+        """Each example's label as text; empty text if the source has no labels."""
+        # Computed each time: the codes need a fraction of its memory.
+        text_L, code_N = np.array(self.labels or ("",)), self.label_code_N
+        return text_L[np.zeros(len(self.row_N), np.int32) if code_N is None else code_N]
+
+    def about(self, name: str) -> dict[str, Any]:
+        """What a table of scores says of each example beside its scores, by column; `name` is the split's."""
+        about = {"split": name, "row": self.row_N, "label": self.label_N, "anomaly": self.is_anomaly_N}
+        return about if self.file_N is None else {**about, "file": self.file_N.to_numpy(zero_copy_only=False)}
+
+    @property
+    def normal_ND(self) -> NDArray[np.float32]:
+        """The features of the normal rows."""
+        return self.x_ND[~self.is_anomaly_N] if self.is_anomaly_N.any() else self.x_ND
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """What to know about a data set besides its rows.
+
+    Attributes:
+        source: What to call the data: the name of a file or folder, else the config's source.
+        image_shape: Height and width, preceded by the number of channels if there are several, if the features are
+            pixels; else None.
+        classes: The labels that occur among the training rows, as text; none if the source has no labels.
+        sha256: Fingerprint of the source's content: names, values, categories, labels, split column.
+        preprocessing: How the source's columns became features, and the way back.
+        notes: What a user should know, such as columns left out and rows moved.
+        columns: What is known of each column of a table, as text, for COLUMN_HEADS; none for images.
+    """
+
+    source: str
+    image_shape: tuple[int, ...] | None
+    classes: tuple[str, ...]
+    sha256: str
+    preprocessing: Preprocessing
+    notes: tuple[str, ...]
+    columns: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of the D features, after preprocessing."""
+        return self.preprocessing.feature_names
+
+    def lines(self) -> Iterator[str]:
+        """Which columns are features, and the notes, for people to read; images have no columns."""
+        fitted = self.preprocessing
+        for kind, columns in (("number", fitted.numbers), ("categorical column", fitted.categories)):
+            used = [column.name for column in columns if column.features]
+            if used:
+                more = f" and {len(used) - COLUMNS_SHOWN} more" if len(used) > COLUMNS_SHOWN else ""
+                yield f"{len(used)} {kind}{'s' * (len(used) > 1)}: {', '.join(used[:COLUMNS_SHOWN])}{more}"
+        yield from self.notes
+
+    def plain(self) -> dict[str, Any]:
+        """Dictionaries, lists, numbers and text, for JSON and `info_from_plain`."""
+        return {
+            "source": self.source,
+            "image_shape": self.image_shape,
+            "classes": self.classes,
+            "sha256": self.sha256,
+            "preprocessing": self.preprocessing.plain(),
+            "notes": self.notes,
+            "columns": self.columns,
+        }
+
+
+def info_from_plain(plain: Mapping[str, Any]) -> DatasetInfo:
+    """The DatasetInfo that `plain` was made from, also if JSON made lists of its tuples."""
+    return DatasetInfo(
+        source=plain["source"],
+        image_shape=None if plain["image_shape"] is None else tuple(plain["image_shape"]),
+        classes=tuple(plain["classes"]),
+        sha256=plain["sha256"],
+        preprocessing=Preprocessing.from_plain(plain["preprocessing"]),
+        notes=tuple(plain["notes"]),
+        columns=tuple(map(tuple, plain["columns"])),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(DatasetInfo):
+    """A data set ready for training.
+
+    Attributes:
+        splits: `train` (normal rows only), `validation` and `test`; the preprocessing was fitted on train.
+    """
+
+    splits: Mapping[str, Split]
+
+    @property
+    def has_anomalies(self) -> bool:
+        """Whether validation and test both have anomalies, so that detection can be measured."""
+        return all(self.splits[name].is_anomaly_N.any() for name in ("validation", "test"))
+
+    def condition(self, name: str) -> NDArray[np.float32]:
+        """The labels of a split as indicators of `classes`, (N, C); all 0 for a label unseen in training."""
+        split = self.splits[name]
+        if split.label_code_N is None:
+            return np.zeros((len(split.row_N), 0), np.float32)
+        indicator_LC = (np.array(split.labels)[:, None] == np.array(self.classes)).astype(np.float32)
+        indicator_NC: NDArray[np.float32] = indicator_LC[split.label_code_N]
+        return indicator_NC
+
+    def summary(self) -> dict[str, Any]:
+        """What the tracking store keeps about the data: plain values only."""
+        counts = {
+            name: {"rows": len(split.row_N), "anomalies": int(split.is_anomaly_N.sum())}
+            for name, split in self.splits.items()
+        }
+        return {
+            "source": self.source,
+            "sha256": self.sha256,
+            "features": len(self.feature_names),
+            "feature_names": list(self.feature_names),
+            "image_shape": list(self.image_shape) if self.image_shape else None,
+            "splits": counts,
+            "columns": self.preprocessing.summary(),
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetBuilder:
+    """Preprocesses one split at a time, so that no second copy of all rows is in memory.
+
+    Attributes:
+        table: Examples as they came.
+        rows: The row numbers of each split.
+        is_anomaly_N: Of all rows.
+        info: What to know besides the rows.
+    """
+
+    table: Table
+    rows: Mapping[str, NDArray[np.int64]]
+    is_anomaly_N: NDArray[np.bool_]
+    info: DatasetInfo
+
+    @classmethod
+    def from_table(cls, table: Table, config: DataConfig, sha256: str) -> Self:
+        """Find the anomalies, assign the splits, and fit the preprocessing on the training rows.
+
+        Raise UserError if the table cannot be prepared as the config says.
+
+        Args:
+            table: Examples as they came.
+            config: How to prepare them.
+            sha256: The table's fingerprint.
+        """
+        is_anomaly_N = find_anomalies(table, config.anomaly_labels)
+        require_complete(table, config)
+        assignment = assign_splits(table, is_anomaly_N, config.split)
+        train_N = assignment.rows["train"]
+        preprocessing = Preprocessing.fit(table, train_N, config)
+        rest_N = np.concatenate([assignment.rows[name] for name in SPLIT_NAMES[1:]])
+        codes = () if table.label_N is None else np.unique(table.label_N[train_N])
+        info = DatasetInfo(
+            # Without the folders above the file.
+            source=config.source if config.path is None else PurePath(config.path).name,
+            image_shape=table.image_shape,
+            classes=tuple(sorted({str(table.labels[code]) for code in codes})),
+            sha256=sha256,
+            preprocessing=preprocessing,
+            columns=column_lines(table, config, preprocessing),
+            notes=(
+                *table.notes,
+                *assignment.notes,
+                *preprocessing.notes,
+                *preprocessing.notes_on_new_gaps(table, rest_N),
+                *warnings_on(table, config, is_anomaly_N),
+            ),
+        )
+        return cls(table=table, rows=assignment.rows, is_anomaly_N=is_anomaly_N, info=info)
+
+    def split(self, name: str) -> Split:
+        """Preprocess the rows of a split.
+
+        Raise UserError if a value is missing and data.missing is `refuse`.
+        """
+        return replace(self.bare_split(name), x_ND=self.info.preprocessing.transform(self.table, self.rows[name]))
+
+    def features(self, name: str) -> Iterator[NDArray[np.float32]]:
+        """The features of a split's rows in chunks; raise UserError as `split` does."""
+        row_N = self.rows[name]
+        return (self.info.preprocessing.transform(self.table, row_N[rows]) for rows in chunk_slices(len(row_N)))
+
+    def bare_split(self, name: str) -> Split:
+        """A split without its features, x_ND is (N, 0)."""
+        row_N = self.rows[name]
+        return Split(
+            x_ND=np.empty((len(row_N), 0), np.float32),
+            is_anomaly_N=self.is_anomaly_N[row_N],
+            row_N=row_N,
+            label_code_N=None if self.table.label_N is None else self.table.label_N[row_N],
+            labels=tuple(map(str, self.table.labels)),
+            file_N=pa.array(self.table.files).take(pa.array(row_N)) if self.table.files else None,
+        )
+
+    def build(self) -> Dataset:
+        """The data set with all its splits in memory."""
+        return Dataset(**vars(self.info), splits={name: self.split(name) for name in SPLIT_NAMES})
+
+
+def find_anomalies(table: Table, anomaly_labels: tuple[Label, ...] | None) -> NDArray[np.bool_]:
+    """Which of N rows are anomalous, (N,).
+
+    Raise UserError if a label does not occur, if there are no labels, or if every row would be anomalous.
+
+    Args:
+        table: Its labels decide.
+        anomaly_labels: The labels that mean anomalous. None: label 1 if the labels are binary, else none.
+    """
+    if table.label_N is None:
+        if anomaly_labels:
+            got = f"data.anomaly_labels: got {_listed(anomaly_labels)}, but {table.where} has no labels"
+            raise UserError(f"{got}; data.label says where they are")
+        return np.zeros(len(table.x_ND), bool)
+    if anomaly_labels is None:
+        anomalous = _binary_anomalies(table)
+    else:
+        anomalous = [_label_index(label, table) for label in anomaly_labels]
+    is_anomaly_N = np.isin(table.label_N, anomalous)
+    if is_anomaly_N.all():
+        raise UserError(f"data.anomaly_labels: all {len(is_anomaly_N):,} rows of {table.where} are anomalous")
+    return is_anomaly_N
+
+
+def _label_index(label: Label, table: Table) -> int:
+    for index, known in enumerate(table.labels):
+        # In Python, True equals 1.
+        if label == known and isinstance(label, bool) == isinstance(known, bool):
+            return index
+    known_by_text = {str(one): one for one in table.labels}
+    close = difflib.get_close_matches(str(label), known_by_text, n=1, cutoff=0.5)
+    # As Python writes it, so that the text '8' differs from the number.
+    suggestion = f"; did you mean {known_by_text[close[0]]!r}?" if close else ""
+    got = f"data.anomaly_labels: got {label!r}, which does not occur in {table.where}"
+    raise UserError(f"{got}; expected some of {_listed(table.labels)}{suggestion}")
+
+
+def _binary_anomalies(table: Table) -> list[int]:
+    """The index of label 1 if the source's labels are binary."""
+    if not table.has_binary_labels:
+        return []
+    if not {str(label) for label in table.labels} <= NORMAL_LABELS | ANOMALOUS_LABELS:
+        assert table.label_N is not None
+        counts = np.bincount(table.label_N, minlength=len(table.labels))
+        found = [f"{label} ({count:,} rows)" for label, count in zip(table.labels, counts, strict=True)]
+        raise UserError(f"{table.where}: labels not 0/1 and no data.anomaly_labels; got {_listed(tuple(found))}")
+    return [index for index, label in enumerate(table.labels) if str(label) in ANOMALOUS_LABELS]
+
+
+def _listed(labels: tuple[Label, ...]) -> str:
+    shown = ", ".join(map(str, labels[:LABELS_SHOWN]))
+    return f"{shown} and {len(labels) - LABELS_SHOWN:,} more" if len(labels) > LABELS_SHOWN else shown

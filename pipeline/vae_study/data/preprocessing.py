@@ -1,0 +1,261 @@
+"""Preprocessing: how a table becomes features, fitted on the training rows only, and how features become a table."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import chain, count
+from typing import Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from vae_study.config.data import DataConfig
+from vae_study.data.feature_columns import CategoryColumn, NumberColumn, Pixels, sensor_scale
+from vae_study.data.scales import Floats
+from vae_study.data.table import Table, chunk_slices
+from vae_study.errors import UserError
+
+Rows = NDArray[np.int64]
+# Gives the features of some rows, (N, F).
+Encoder = Callable[[Rows], Floats]
+# A message names no more columns than these.
+COLUMNS_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How a table becomes features, and the way back; it is saved with a model.
+
+    Attributes:
+        missing: `refuse`, or `median`.
+        numbers, categories: The columns of a table; none for images.
+        pixels: Of images; None for a table.
+        reading: The settings of `data` that scoring must read with, as JSON.
+    """
+
+    missing: Literal["refuse", "median"]
+    numbers: tuple[NumberColumn, ...] = ()
+    categories: tuple[CategoryColumn, ...] = ()
+    pixels: Pixels | None = None
+    reading: str = "{}"
+
+    @classmethod
+    def fit(cls, table: Table, rows_N: Rows, config: DataConfig) -> Self:
+        """Fit to the training rows `rows_N`.
+
+        Raise UserError if values are missing and refused, or if no column varies.
+        """
+        require_complete(table, config, rows_N)
+        reading = json.dumps(dict(table.reading))
+        if table.image_shape is not None:
+            pixels = Pixels.fit(table, rows_N, config)
+            return cls(missing="refuse", pixels=pixels, reading=reading)
+        numbers = [
+            NumberColumn.fit(name, table.x_ND[rows_N, column], config, table.origin(column))
+            for column, name in enumerate(table.feature_names)
+        ]
+        if table.sensors:
+            scales = [sensor_scale(table.x_ND[:, one :: table.sensors], rows_N, config) for one in range(table.sensors)]
+            numbers = [
+                column if column.fill is None else replace(column, scale=scales[index % table.sensors])
+                for index, column in enumerate(numbers)
+            ]
+        categories = [
+            CategoryColumn.fit(
+                name, table.code_NC[rows_N, column], table.categories[column], config, table.category_kind(column)
+            )
+            for column, name in enumerate(table.category_names)
+        ]
+        fitted = cls(missing=config.missing, numbers=tuple(numbers), categories=tuple(categories), reading=reading)
+        if not fitted.feature_names:
+            raise UserError(f"{table.where}: no feature is left to train on: {'; '.join(fitted.notes)}")
+        return fitted
+
+    @property
+    def columns(self) -> tuple[NumberColumn | CategoryColumn, ...]:
+        """Those of a table, in the order of their features."""
+        return (*self.numbers, *self.categories)
+
+    @cached_property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of the D features; no two are the same."""
+        if self.pixels is not None:
+            return self.pixels.features
+        return _distinct(name for column in self.columns for name in column.features)
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The names of the table's columns, or the pixels, that are features."""
+        return self.pixels.features if self.pixels else tuple(column.name for column in self.columns if column.features)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know: columns left out, and what replaces missing values."""
+        return tuple(note for note in (column.note() for column in self.columns) if note)
+
+    def transform(self, table: Table, rows_N: Rows | None = None) -> Floats:
+        """The features of some rows, x_ND, computed in chunks.
+
+        Categories unseen in training are in the bucket of rare ones. Raise UserError if a column is not there or is of
+        another kind, or if a value is missing and that is refused.
+
+        Args:
+            table: The table of the fit, or another one with its columns in any order.
+            rows_N: N row numbers; by default all.
+        """
+        if self.pixels is not None:
+            encoders = [_pixel_encoder(self.pixels, table)]
+        else:
+            encoders = [*_column_encoders(self.numbers, self.categories, table)]
+        if self.missing == "refuse":
+            counts = missing_counts(table, rows_N)
+            if self.pixels is not None:
+                _refuse_missing(table.where, counts, "none in an image")
+            used = {*self.column_names}
+            _refuse_missing(table.where, {name: n for name, n in counts.items() if name in used})
+        rows_N = np.arange(len(table.x_ND)) if rows_N is None else rows_N
+        x_ND = np.empty((len(rows_N), len(self.feature_names)), np.float32)
+        for chunk in chunk_slices(len(rows_N)):
+            np.concatenate([encode(rows_N[chunk]) for encode in encoders], axis=1, out=x_ND[chunk])
+        return x_ND
+
+    def notes_on_new_gaps(self, table: Table, rows_N: Rows) -> tuple[str, ...]:
+        """Notes on columns in which some rows have no value although every training row has one."""
+        if self.missing == "refuse":
+            return ()
+        counts = missing_counts(table, rows_N)
+        return tuple(
+            f"rows without {column.name!r}, which every training row has: {counts[column.name]:,}; "
+            f"{column.replacement()}"
+            for column in self.columns
+            if column.features and not column.missing and column.name in counts
+        )
+
+    def inverse(self, x_ND: Floats) -> pd.DataFrame:
+        """The rows of some features, in the user's columns and units.
+
+        Columns that are no feature are there too. Numbers are float64, NaN where an indicator says that the value is
+        missing; categories are text, `(rare)` for the bucket; images are raw pixels.
+        """
+        if self.pixels is not None:
+            return pd.DataFrame(self.pixels.scale.inverse(x_ND), columns=list(self.pixels.features))
+        decoded, first = {}, 0
+        for column in self.columns:
+            width = len(column.features)
+            decoded[column.name] = column.decode(x_ND[:, first : first + width])
+            first += width
+        return pd.DataFrame(decoded)
+
+    def summary(self) -> dict[str, Any]:
+        """What to remember about each column, for people to read: plain values."""
+        return {
+            "columns": list(self.column_names),
+            "dropped": [column.name for column in self.columns if not column.features],
+            "missing": {column.name: column.missing for column in self.columns if column.missing},
+            "categories": {column.name: column.display_names() for column in self.categories},
+        }
+
+    def plain(self) -> dict[str, Any]:
+        """Dictionaries, tuples, numbers and text, for JSON and `from_plain`."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """The preprocessing that `plain` was made from, bit for bit."""
+        return cls(
+            missing=plain["missing"],
+            numbers=tuple(map(NumberColumn.from_plain, plain["numbers"])),
+            categories=tuple(map(CategoryColumn.from_plain, plain["categories"])),
+            pixels=Pixels.from_plain(plain["pixels"]) if plain["pixels"] else None,
+            reading=plain["reading"],
+        )
+
+
+def require_complete(table: Table, config: DataConfig, rows_N: Rows | None = None) -> None:
+    """Raise UserError if any of the rows, by default all, lacks a value and data.missing, or an image, forbids it."""
+    if table.image_shape is not None:
+        _refuse_missing(table.where, missing_counts(table, rows_N), "none in an image")
+    elif config.missing == "refuse":
+        _refuse_missing(table.where, missing_counts(table, rows_N))
+
+
+def missing_counts(table: Table, rows_N: Rows | None = None) -> dict[str, int]:
+    """How many of some rows, by default all, lack a value, for each column in which any does."""
+    rows_N = np.arange(len(table.x_ND)) if rows_N is None else rows_N
+    counts_D = np.zeros(len(table.feature_names), np.int64)
+    counts_C = np.zeros(len(table.category_names), np.int64)
+    for chunk in chunk_slices(len(rows_N)):
+        counts_D += np.isnan(table.x_ND[rows_N[chunk]]).sum(axis=0)
+        if table.category_names:
+            counts_C += (table.code_NC[rows_N[chunk]] < 0).sum(axis=0)
+    names = (*table.feature_names, *table.category_names)
+    counts = zip(names, [*counts_D.tolist(), *counts_C.tolist()], strict=True)
+    return {name: count for name, count in counts if count}
+
+
+def _refuse_missing(where: str, counts: Mapping[str, int], expected: str = "none, or data.missing: median") -> None:
+    if counts:
+        named = [f"column {name!r} {count:,}" for name, count in list(counts.items())[:COLUMNS_SHOWN]]
+        more = f" and {len(counts) - COLUMNS_SHOWN} columns more" if len(counts) > COLUMNS_SHOWN else ""
+        raise UserError(f"{where}: missing values in {', '.join(named)}{more}; expected {expected}")
+
+
+def _pixel_encoder(pixels: Pixels, table: Table) -> Encoder:
+    """Raise UserError if the table has no images, or some of another size or depth."""
+
+    def size(image_shape: tuple[int, ...]) -> str:
+        return "x".join(map(str, image_shape))
+
+    if table.image_shape != pixels.image_shape:
+        got = "no images" if table.image_shape is None else f"images of {size(table.image_shape)}"
+        raise UserError(f"{table.where}: got {got}, expected images of {size(pixels.image_shape)} pixels")
+    if table.depth and pixels.depth and table.depth != pixels.depth:
+        raise UserError(f"{table.where}: got images of {table.depth}, expected {pixels.depth}, as in training")
+    return lambda rows_N: pixels.scale(table.x_ND[rows_N])
+
+
+def _column_encoders(
+    numbers: Sequence[NumberColumn], categories: Sequence[CategoryColumn], table: Table
+) -> Iterator[Encoder]:
+    """An encoder for each column that is a feature, found in the table by its name.
+
+    Raise UserError if a column is not in the table, or is of the other kind there.
+    """
+    number_at = {name: column for column, name in enumerate(table.feature_names)}
+    category_at = {name: column for column, name in enumerate(table.category_names)}
+    used_numbers = [column for column in numbers if column.features]
+    used_categories = [column for column in categories if column.features]
+    wrong = [
+        *_absent([column.name for column in used_numbers], number_at, category_at, "categories, expected numbers"),
+        *_absent([column.name for column in used_categories], category_at, number_at, "numbers, expected categories"),
+    ]
+    if wrong:
+        raise UserError(f"{table.where}: {', '.join(wrong)}; expected every column that the model was trained on")
+    yield from (_number_encoder(column, table, number_at[column.name]) for column in used_numbers)
+    yield from (_category_encoder(column, table, category_at[column.name]) for column in used_categories)
+
+
+def _absent(names: Sequence[str], found: Mapping[str, int], other: Mapping[str, int], as_other: str) -> Iterator[str]:
+    for name in names:
+        if name not in found:
+            yield f"column {name!r} holds {as_other}" if name in other else f"no column {name!r}"
+
+
+def _number_encoder(column: NumberColumn, table: Table, index: int) -> Encoder:
+    return lambda rows_N: column.encode(table.x_ND[rows_N, index], table.origin(index))
+
+
+def _category_encoder(column: CategoryColumn, table: Table, index: int) -> Encoder:
+    index_V = column.indices(table.categories[index])
+    return lambda rows_N: column.encode(index_V[table.code_NC[rows_N, index]])
+
+
+def _distinct(names: Iterable[str]) -> tuple[str, ...]:
+    """The same names, numbered where one is repeated: a user's column may have the name of another's feature."""
+    distinct: dict[str, None] = {}
+    for name in names:
+        numbered = (f"{name} ({number})" for number in count(2))
+        distinct[next(free for free in chain([name], numbered) if free not in distinct)] = None
+    return tuple(distinct)

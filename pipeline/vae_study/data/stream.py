@@ -1,0 +1,268 @@
+"""Rows of any source as a model's features, a bounded number at a time: what scoring reads."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import types
+
+from vae_study.config.data import DataConfig
+from vae_study.data.differences import Differences
+from vae_study.data.preprocessing import Preprocessing
+from vae_study.data.scales import Floats
+from vae_study.data.sources import PYTHON, find_source
+from vae_study.data.sources.files import no_such, rows_error
+from vae_study.data.sources.python import frame_rows
+from vae_study.data.sources.source import TABLE_SETTINGS, ModelInput, Rows, batch_rows, is_category, is_number, is_text
+from vae_study.data.sources.spelling import respelled
+from vae_study.data.sources.table_reader import TABLE, FeatureColumns, read_parts, require_feature_type, require_once
+from vae_study.data.sources.type_inference import CategoryNormalizer
+from vae_study.data.table import Table
+from vae_study.errors import UserError
+
+# A message names no more columns than these.
+COLUMNS_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Some consecutive rows of a source.
+
+    Attributes:
+        first: The index of the first one in the source, from 0.
+        x_ND: Their features, float32.
+        keys: Their key columns as they came, a pyarrow table; without columns if there are no keys.
+    """
+
+    first: int
+    x_ND: NDArray[np.float32]
+    keys: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """The rows of a source in their order, in batches; it can be iterated over many times.
+
+    Attributes:
+        where: What messages call the source.
+        count: The number of rows; None if unknown before reading.
+        preprocessing: What makes features of them.
+        parts: Gives the rows as they came: the index of the first one, their table and their keys.
+        untyped_keys: The keys that are text because all columns of the source are.
+        differences: In what the rows of the last iteration differ from those of training.
+    """
+
+    where: str
+    count: int | None
+    preprocessing: Preprocessing
+    parts: Callable[[], Iterator[tuple[int, Table, Any]]]
+    differences: Differences
+    untyped_keys: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Read the source from its beginning.
+
+        Raise UserError if a value is not as the model takes it, or if the source is damaged or has no rows.
+        """
+        read = 0
+        self.differences.clear()
+        for first, table, keys in self.parts():
+            x_ND = _features(self.preprocessing, table, first)
+            self.differences.add(table)
+            yield Batch(first=first, x_ND=x_ND, keys=keys)
+            read = first + len(table.x_ND)
+        if not read:
+            raise UserError(f"{self.where}: holds no rows; expected at least one")
+        if self.count is not None and read != self.count:
+            raise UserError(f"{self.where}: holds {read:,} rows, expected {self.count:,}; is it still being written?")
+
+
+def open_stream(
+    location: str, preprocessing: Preprocessing, source: str | None = None, keys: Sequence[str] = ()
+) -> Stream:
+    """Open a source for scoring.
+
+    Tables are read batch by batch, only the columns that are features or keys, and images some at a time. Arrays, and
+    what a function returns, are in memory as a whole.
+
+    Raise UserError if there is nothing at the location, if its kind is unknown, or if columns that the model was
+    trained on are missing.
+
+    Args:
+        location: A path, a URI such as s3://bucket/key, the name of a bundled data set, or
+            `python:package.module:function`.
+        preprocessing: The model's.
+        source: The source's name; by default it follows from the location.
+        keys: Columns of a table to hand on as they are; those of a CSV file are text. Of images, the key is `file`.
+    """
+    found = find_source(location, source)
+    name = location if found.name == PYTHON else found.name
+    config = _reading(preprocessing, found.settings, name, location if found.paths else None)
+    model = _model_input(preprocessing, keys)
+    opened = found.open(config, model)
+    if isinstance(opened, Rows):
+        rows = respelled(opened, preprocessing.column_names, config)
+        columns = _model_columns(rows, preprocessing, keys)
+
+        def parts() -> Iterator[tuple[int, Table, Any]]:
+            for part in read_parts(rows, columns):
+                yield part.first, part.table, _keys(rows, keys, part.batch)
+
+        untyped = () if rows.is_typed else tuple(keys)
+        return Stream(
+            where=rows.where,
+            count=rows.count,
+            preprocessing=preprocessing,
+            parts=parts,
+            differences=Differences(preprocessing, (*rows.notes, *_on_types(rows, preprocessing))),
+            untyped_keys=untyped,
+        )
+    if keys:
+        raise UserError(f"{opened.where}: has no columns, so none that could be a key; got the key {keys[0]!r}")
+    examples, count = opened, opened.shape[0]
+    size = batch_rows(int(np.prod(opened.shape[1:])))
+
+    def slices() -> Iterator[tuple[int, Table, Any]]:
+        for first in range(0, count, size):
+            table = examples.table(slice(first, first + size))
+            yield first, table, pa.table({"file": table.files} if table.files else {})
+
+    return Stream(
+        where=opened.where,
+        count=count,
+        preprocessing=preprocessing,
+        parts=slices,
+        differences=Differences(preprocessing),
+    )
+
+
+def frame_features(frame: pd.DataFrame, preprocessing: Preprocessing) -> Floats:
+    """The features x_ND of a data frame in the user's columns, read as all tables are.
+
+    Raise UserError if a column is missing, or if a column or a value is not what the model takes it for.
+
+    Args:
+        frame: N rows; columns in any order, also others than those that the model was trained on.
+        preprocessing: The model's.
+    """
+    rows = frame_rows(frame, "the data frame", _model_input(preprocessing).columns)
+    config = _reading(preprocessing, TABLE_SETTINGS, "parquet", None)
+    rows = respelled(rows, preprocessing.column_names, config)
+    columns = _model_columns(rows, preprocessing)
+    x_ND = np.empty((len(frame), len(preprocessing.feature_names)), np.float32)
+    for part in read_parts(rows, columns):
+        x_ND[part.first : part.first + part.batch.num_rows] = _features(preprocessing, part.table, part.first)
+    return x_ND
+
+
+def _features(preprocessing: Preprocessing, table: Table, first: int) -> Floats:
+    """The features of some rows; raise UserError, with the row, if a value is missing and that is refused."""
+    if preprocessing.missing == "refuse":
+        used = {*preprocessing.column_names}
+        columns = {name: np.isnan(table.x_ND[:, index]) for index, name in enumerate(table.feature_names)}
+        columns |= {name: table.code_NC[:, index] < 0 for index, name in enumerate(table.category_names)}
+        for name, is_missing_N in columns.items():
+            if name in used and is_missing_N.any():
+                expected = "expected none, as in the training data (data.missing: refuse)"
+                raise rows_error(table.where, name, first, is_missing_N, "no value", expected)
+    return preprocessing.transform(table)
+
+
+def _reading(preprocessing: Preprocessing, settings: Sequence[str], source: str, path: str | None) -> DataConfig:
+    """A config that reads as training did, as far as the source has these settings."""
+    saved = json.loads(preprocessing.reading)
+    return DataConfig(source=source, path=path, **{key: value for key, value in saved.items() if key in settings})
+
+
+def _model_input(preprocessing: Preprocessing, keys: Sequence[str] = ()) -> ModelInput:
+    pixels = preprocessing.pixels
+    names = tuple(dict.fromkeys((*preprocessing.column_names, *keys)))
+    origins = {column.name: column.origin for column in preprocessing.numbers}
+    return ModelInput(columns=names, image_shape=pixels.image_shape if pixels else None, origins=origins)
+
+
+def _model_columns(rows: Rows, preprocessing: Preprocessing, keys: Sequence[str] = ()) -> FeatureColumns:
+    """The columns of a table that a model needs, and the keys.
+
+    Raise UserError if one is not there, occurs twice, or cannot be what the model takes it for.
+    """
+    pixels, where, names = preprocessing.pixels, rows.where, rows.schema.names
+    numbers = pixels.features if pixels else tuple(c.name for c in preprocessing.numbers if c.features)
+    normalizers = {c.name: CategoryNormalizer(c.kept, c.kind) for c in preprocessing.categories if c.features}
+    untyped = {*(rows.folder_keys if rows.is_typed else names)}
+    columns = FeatureColumns(
+        numbers=numbers,
+        categories={
+            name: one.of_source(is_untyped=name in untyped, is_number=name in names and _holds_numbers(rows, name))
+            for name, one in normalizers.items()
+        },
+        others=tuple(keys),
+        image_shape=pixels.image_shape if pixels else None,
+        origins={name: 0 for name in numbers} if pixels else {c.name: c.origin for c in preprocessing.numbers},
+    )
+    for key in keys:
+        if key not in names:
+            raise no_such(where, "column (of the keys)", key, names)
+    used = {*columns.names}
+    require_once(where, TABLE, [name for name in names if name in used])
+    require_once(where, "the keys", keys)
+    wrong = [*_wrong_columns(rows, numbers, normalizers)]
+    if wrong:
+        more = f" and {len(wrong) - COLUMNS_SHOWN} columns more" if len(wrong) > COLUMNS_SHOWN else ""
+        said = f"{', '.join(wrong[:COLUMNS_SHOWN])}{more}"
+        raise UserError(f"{where}: {said}; expected every column that the model was trained on")
+    return columns
+
+
+def _wrong_columns(rows: Rows, numbers: Sequence[str], normalizers: dict[str, CategoryNormalizer]) -> Iterator[str]:
+    for name in (*numbers, *normalizers):
+        if name not in rows.schema.names:
+            yield f"no column {name!r}"
+            continue
+        dtype = rows.schema.field(name).type
+        require_feature_type(rows.where, name, dtype)
+        if name in normalizers:
+            # Numbers can be categories if the model's are; a column of nulls can be anything.
+            are_numbers = is_number(dtype) and normalizers[name].are_numbers
+            if not is_category(dtype) and not types.is_null(dtype) and not are_numbers:
+                yield f"column {name!r} holds numbers, expected categories"
+        elif types.is_dictionary(dtype):
+            yield f"column {name!r} holds categories, expected numbers"
+
+
+def _on_types(rows: Rows, preprocessing: Preprocessing) -> Iterator[str]:
+    """Notes on the columns whose declared type is another one than the model's; all columns of a CSV file are text."""
+    if not rows.is_typed:
+        return
+    names = [name for name in preprocessing.column_names if name in rows.schema.names and name not in rows.folder_keys]
+    given = {name: rows.schema.field(name).type for name in names}
+    found = {name: dtype.value_type if types.is_dictionary(dtype) else dtype for name, dtype in given.items()}
+    kinds = {column.name: column.kind for column in preprocessing.categories}
+    texts = [name for name, dtype in found.items() if is_text(dtype) and kinds.get(name, "numbers") == "numbers"]
+    numbers = [
+        name
+        for name, dtype in found.items()
+        if is_number(dtype) and not types.is_null(dtype) and kinds.get(name, "numbers") != "numbers"
+    ]
+    for names, came, read_as in ((texts, "text", "numbers"), (numbers, "numbers", "categories")):
+        if names:
+            more = f" and {len(names) - COLUMNS_SHOWN} columns more" if len(names) > COLUMNS_SHOWN else ""
+            shown = f"{', '.join(map(repr, names[:COLUMNS_SHOWN]))}{more}"
+            yield f"column{'s' * (len(names) > 1)} {shown} came as {came}, read as {read_as}"
+
+
+def _holds_numbers(rows: Rows, name: str) -> bool:
+    dtype = rows.schema.field(name).type
+    return is_number(dtype.value_type if types.is_dictionary(dtype) else dtype)
+
+
+def _keys(rows: Rows, names: Sequence[str], batch: Any) -> Any:
+    """Key columns in the types of the whole table: files may differ in a column's width, or in a dictionary."""
+    dtypes = [rows.schema.field(name).type for name in names]
+    plain = [dtype.value_type if types.is_dictionary(dtype) else dtype for dtype in dtypes]
+    return pa.table({name: batch.column(name).cast(dtype) for name, dtype in zip(names, plain, strict=True)})

@@ -1,0 +1,155 @@
+"""Table: the examples of a source as they came, before they are split and preprocessed; its checks and fingerprint."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vae_study.errors import UserError
+
+Label = bool | int | float | str
+CategoryKind = Literal["text", "spelled", "numbers"]
+# Few enough to stay in a processor's cache, many enough to keep Python out of the time.
+ROWS_PER_CHUNK = 16_384
+
+
+def _no_codes() -> NDArray[np.int32]:
+    return np.zeros((0, 0), np.int32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """N examples: numbers, categories, labels, and what splits them.
+
+    Attributes:
+        x_ND: The D numeric features, NaN where a value is missing; never infinite. Float32 if all are exact in it,
+            else float64.
+        feature_names: D names.
+        origins: D whole numbers, of which the features are given less; () if all are 0. Others are for whole numbers
+            that float64 would round.
+        code_NC: The C categorical features as indices into `categories`, int32, -1 where a value is missing; (0, 0)
+            if there are none.
+        category_names: C names.
+        categories: The distinct values of each categorical feature, as text, sorted.
+        category_kinds: What the values of each categorical feature were: `text`; `spelled`, text that reads as numbers,
+            kept as it is spelled; `numbers`, also truth values, written as text. () if all are `text`.
+        label_N: Indices into `labels`, int32; None if there are no labels.
+        labels: The distinct labels, sorted.
+        split_N: The split column: group numbers (int64) or times (int64 or float64, ascending in time); None if the
+            config names no column.
+        image_shape: Height and width, preceded by the number of channels if there are several, if the features are
+            pixels, channel by channel and row by row; else None.
+        sensors: Of series of T steps of F sensors, step by step: F. The features of one sensor share a scale.
+        depth: Of pixels: what their values are, such as "8 bits a value"; empty if any number could be one.
+        files: Of a folder of images: each one's path within the folder; else ().
+        has_binary_labels: Whether label 1 means anomalous (files), or labels are classes.
+        where: What messages call the source, such as "transactions.parquet".
+        notes: What a user should know about the reading, such as ignored columns.
+        read_as: Name and type, as read, of each column of a file, used or not.
+        reading: The settings that scoring must read with.
+    """
+
+    x_ND: NDArray[np.float32] | NDArray[np.float64]
+    feature_names: tuple[str, ...]
+    origins: tuple[int, ...] = ()
+    code_NC: NDArray[np.int32] = field(default_factory=_no_codes)
+    category_names: tuple[str, ...] = ()
+    categories: tuple[tuple[str, ...], ...] = ()
+    category_kinds: tuple[CategoryKind, ...] = ()
+    label_N: NDArray[np.int32] | None = None
+    labels: tuple[Label, ...] = ()
+    split_N: NDArray[np.int64] | NDArray[np.float64] | None = None
+    image_shape: tuple[int, ...] | None = None
+    sensors: int | None = None
+    depth: str = ""
+    files: tuple[str, ...] = ()
+    has_binary_labels: bool = False
+    where: str
+    notes: tuple[str, ...] = ()
+    read_as: tuple[tuple[str, str], ...] = ()
+    reading: Mapping[str, Any] = field(default_factory=dict)
+
+    def origin(self, index: int) -> int:
+        """The whole number that the values of a numeric feature are given less of."""
+        return self.origins[index] if self.origins else 0
+
+    def category_kind(self, index: int) -> CategoryKind:
+        """What the values of a categorical feature were."""
+        return self.category_kinds[index] if self.category_kinds else "text"
+
+
+def chunk_slices(count: int) -> Iterator[slice]:
+    """`count` rows in slices, so that what is computed for each stays small."""
+    return (slice(start, start + ROWS_PER_CHUNK) for start in range(0, count, ROWS_PER_CHUNK))
+
+
+def fingerprint(table: Table) -> str:
+    """The sha256 of a table's content: names, types, values, categories, labels and split column, not its location."""
+    arrays = {"x": table.x_ND, "codes": table.code_NC, "labels": table.label_N, "split": table.split_N}
+    schema: dict[str, Any] = {
+        "features": table.feature_names,
+        "categories": [table.category_names, table.categories],
+        # With its type: the number 1 and the text "1" are different labels.
+        "labels": [[type(label).__name__, str(label)] for label in table.labels],
+        "image_shape": table.image_shape,
+        "has_binary_labels": table.has_binary_labels,
+        "arrays": {name: None if a is None else [a.dtype.str, a.shape] for name, a in arrays.items()},
+    }
+    # Only where they say something: the fingerprint of other tables does not depend on them.
+    if any(table.origins):
+        schema["origins"] = table.origins
+    if any(kind != "text" for kind in table.category_kinds):
+        schema["category_kinds"] = table.category_kinds
+    if table.sensors:
+        schema["sensors"] = table.sensors
+    if table.files:
+        # Reports and scores name the files.
+        schema["files"] = table.files
+    digest = hashlib.sha256(json.dumps(schema, sort_keys=True).encode())
+    present: list[NDArray[Any]] = [array for array in arrays.values() if array is not None]
+    for array_N in present:
+        for rows in chunk_slices(len(array_N)):
+            digest.update(np.ascontiguousarray(array_N[rows]).data)
+    return digest.hexdigest()
+
+
+def validate_table(table: Table) -> Table:
+    """Return a table that a user's function made, after checking that its parts fit together.
+
+    Raise UserError if they do not; the message names the first part that is wrong.
+    """
+    try:
+        broken = next((rule for is_met, rule in _rules(table) if not is_met), None)
+    except (AttributeError, TypeError) as error:
+        broken = f"arrays of numpy and tuples in it ({error})"
+    if broken is not None:
+        raise UserError(f"{table.where}: returned a Table, expected {broken}")
+    return table
+
+
+def _rules(table: Table) -> Iterator[tuple[Any, str]]:
+    is_float = isinstance(table.x_ND, np.ndarray) and table.x_ND.dtype in (np.float32, np.float64)
+    yield is_float, "x_ND of float32 or float64"
+    yield table.x_ND.ndim == 2, "x_ND of shape (N, D)"
+    count, features = table.x_ND.shape
+    yield len(table.feature_names) == features, "a name in feature_names for each column of x_ND"
+    yield not np.isinf(table.x_ND).any(), "finite numbers or NaN in x_ND"
+    yield len(table.origins) in (0, features), "a whole number in origins for each column of x_ND, or none"
+    yield len(table.category_kinds) in (0, len(table.categories)), "a kind for each of categories, or none"
+    yield len(table.categories) == len(table.category_names), "a name in category_names for each of categories"
+    if table.categories:
+        yield table.code_NC.dtype == np.int32, "code_NC of int32"
+        yield table.code_NC.shape == (count, len(table.categories)), "code_NC of shape (N, C)"
+        sizes_C = np.array([len(values) for values in table.categories])
+        yield ((table.code_NC >= -1) & (table.code_NC < sizes_C)).all(), "code_NC of indices into categories, or -1"
+    if table.label_N is not None:
+        yield table.label_N.shape == (count,) and table.label_N.dtype == np.int32, "label_N of shape (N,) and int32"
+        yield ((table.label_N >= 0) & (table.label_N < len(table.labels))).all(), "label_N of indices into labels"
+    yield len(table.files) in (0, count), "a path in files for each row, or none"
+    yield table.split_N is None or table.split_N.shape == (count,), "split_N of shape (N,)"
+    yield not table.sensors or features % table.sensors == 0, "D a multiple of sensors"
+    yield table.image_shape is None or int(np.prod(table.image_shape)) == features, "image_shape of D values"

@@ -1,0 +1,285 @@
+"""Load a packed model and score rows with it, in batches, so that memory stays bounded."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vae_study.anomaly.conformal import p_values
+from vae_study.anomaly.scores import ADDITIVE, Neighbours, Scorer, finite
+from vae_study.config.model import TrialConfig
+from vae_study.data.dataset import DatasetInfo
+from vae_study.data.preprocessing import Preprocessing
+from vae_study.detector.format import (
+    BASELINE_FILE,
+    CALIBRATION_FILE,
+    NORMAL_SCORES,
+    REFERENCE,
+    Description,
+    Shape,
+    read_description,
+    read_tensors,
+    require_files,
+    require_shapes,
+    trial_folder,
+)
+from vae_study.errors import UserError
+from vae_study.metrics import BASELINE, SCORES, need
+from vae_study.vae.families import make_family
+from vae_study.vae.families.base import Family
+from vae_study.vae.inference import (
+    NOISE,
+    SCORER_FILE,
+    USUAL_COST,
+    USUAL_INPUT,
+    WEIGHTS_FILE,
+    RowScorer,
+    inference_model,
+    rows_per_minibatch,
+    whole_blocks,
+)
+from vae_study.vae.networks import shape_of
+
+Floats = NDArray[np.float64]
+Columns = dict[str, NDArray[Any]]
+#: The columns of a single trial beside its score.
+PARTS = ("reconstruction", "kl", "squared_error")
+#: The prefixes of the columns that flag rows, and that explain their scores; what a usual row has of a score in nats.
+FLAG, PART, USUAL = "above_p", "part/", "usual"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialScorer:
+    """One trial of a packed model.
+
+    Attributes:
+        rows: Its network and scorer.
+        usual_D: The mean cost of each feature in the reconstruction term of training rows, nats.
+        mean_D: The mean of each feature in training rows.
+    """
+
+    rows: RowScorer
+    usual_D: Floats
+    mean_D: Floats
+
+    @classmethod
+    def load(cls, folder: Path, config: TrialConfig, data: DatasetInfo, device: torch.device) -> Self:
+        """Read a trial's two files. Raise UserError if they are truncated, or belong to another model."""
+        model = _restored(folder / WEIGHTS_FILE, config, data).to(device)
+        path, features = folder / SCORER_FILE, len(data.feature_names)
+        tensors = read_tensors(path)
+        noise_LZ = tensors.pop(NOISE, torch.zeros(0, 0))
+        latents = int(model.code_mask_KZ.sum())
+        require_shapes(path, {NOISE: noise_LZ}, torch.float32, {NOISE: (None, latents)})
+        of_features: dict[str, Shape] = {USUAL_COST: (features,), USUAL_INPUT: (features,)}
+        require_shapes(path, tensors, torch.float64, {**Scorer.shapes(features, latents), **of_features})
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        return cls(
+            rows=RowScorer(
+                model=inference_model(model),
+                scorers_K=[Scorer.from_arrays(arrays)],
+                noise_LKZ=noise_LZ[:, None].to(device),
+            ),
+            usual_D=arrays[USUAL_COST],
+            mean_D=arrays[USUAL_INPUT],
+        )
+
+    def scores(self, x_BD: Tensor, names: Collection[str]) -> dict[str, Floats]:
+        """Some of its scores of B rows."""
+        return self.rows.scores(x_BD, names)[0]
+
+
+def _restored(path: Path, config: TrialConfig, data: DatasetInfo) -> Family:
+    model = make_family([config.model], shape_of(data), [torch.Generator()])
+    tensors, state = read_tensors(path), model.state_dict()
+    require_shapes(path, tensors, torch.float32, {name: tuple(value.shape[1:]) for name, value in state.items()})
+    model.load_state_dict({name: value[None] for name, value in tensors.items()})
+    return model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detector:
+    """A packed model that scores rows with the columns that it was trained on.
+
+    Attributes:
+        description: The content of detector.json.
+        data: The data that it was trained on.
+        trials: Its trials, by number.
+        baseline: The nearest neighbours on the input, if they take part.
+        calibration_M: Its scores of held-out normal rows, ascending, for p-values.
+        device: Where the networks are.
+    """
+
+    description: Description
+    data: DatasetInfo
+    trials: Mapping[int, TrialScorer]
+    baseline: Neighbours | None
+    calibration_M: Floats
+    device: torch.device
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "cpu") -> Self:
+        """Read the folder that `pack` wrote. Only JSON and safetensors are read, and no code is run.
+
+        Raise UserError if a file is missing, truncated, unknown or of another version, or if there is no such device.
+
+        Args:
+            folder: On a local disk.
+            device: Where to compute: "cpu", "cuda" or "cuda:1".
+        """
+        folder, place = Path(folder), _device(device)
+        description, data = read_description(folder)
+        require_files(folder, description)
+        trials = {
+            int(number): TrialScorer.load(folder / trial_folder(int(number)), config, data, place)
+            for number, config in description.trials.items()
+        }
+        baseline = None
+        if description.baseline:
+            tensors = read_tensors(path := folder / BASELINE_FILE)
+            require_shapes(path, tensors, torch.float32, {REFERENCE: (None, len(data.feature_names))})
+            baseline = Neighbours(tensors[REFERENCE].double().numpy())
+        tensors = read_tensors(path := folder / CALIBRATION_FILE)
+        require_shapes(path, tensors, torch.float64, {NORMAL_SCORES: (None,)})
+        return cls(
+            description=description,
+            data=data,
+            trials=trials,
+            baseline=baseline,
+            calibration_M=np.sort(tensors[NORMAL_SCORES].numpy()),
+            device=place,
+        )
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How the user's columns become features."""
+        return self.data.preprocessing
+
+    @property
+    def summands(self) -> tuple[str, ...] | None:
+        """The columns that, with those in PART, add up to the score of an explained row; None if they cannot."""
+        score = self.description.votes[0].score
+        if self.description.is_combined or score not in ADDITIVE:
+            return None
+        return (*([USUAL] if SCORES[score].unit == "nats" else []), *(["kl"] if need([score], "rate") else []))
+
+    @property
+    def explanation(self) -> str:
+        """What the columns of an explanation are, in a sentence."""
+        if self.summands is None:
+            what = f"each {PART}COLUMN is how much lower the score is with the training mean in that column"
+            return f"the columns do not add up to the score: {what}"
+        return f"the columns add up to the score: {', '.join((*self.summands, f'{PART}COLUMN'))}"
+
+    def score(self, x_ND: NDArray[np.float32], explain: bool = False) -> pd.DataFrame:
+        """Score N rows, some at a time: besides the result, memory does not grow with N.
+
+        Raise UserError if there are more or fewer features than it was trained on.
+
+        Args:
+            x_ND: Features, as `preprocessing` makes them.
+            explain: Whether to add what each column does to the score. If `summands` is None, this takes one more
+                scoring for each column.
+
+        Returns:
+            A frame with one row for each row of `x_ND`:
+            `score`: Higher is more anomalous.
+            `p_value`: The share of held-out normal rows that score as high, this row counted in: a normal row gets at
+            most 0.01 with a probability of at most 0.01.
+            `above_p90`, `above_p95`, `above_p99`: Whether it is above that percentile of normal validation rows.
+            `reconstruction` and `kl` (nats), `squared_error`: Of a single trial.
+            `trial-0007/elbo`, `input_knn`: Of an ensemble, each vote's standardized score.
+            `part/COLUMN`: To explain, for each of the user's columns that is a feature, or for each pixel: what it adds
+            to the score, of a score in nats what it adds above its mean in training rows, of which `usual` is the sum;
+            or, if `summands` is None, how much lower the score is with the training mean in this column.
+        """
+        features = len(self.data.feature_names)
+        if x_ND.ndim != 2 or x_ND.shape[1] != features:
+            raise UserError(f"features: got an array of shape {x_ND.shape}, expected (rows, {features})")
+        rows = max(rows_per_minibatch(trial.rows.model) for trial in self.trials.values())
+        # Without rows there is one empty minibatch, so that the columns are the same.
+        starts = range(0, max(len(x_ND), 1), rows)
+        parts = [self._minibatch(x_ND[start : start + rows], explain) for start in starts]
+        joined = {name: np.concatenate([columns[name] for columns in parts]) for name in parts[0]}
+        return pd.DataFrame(joined, copy=False)
+
+    def _minibatch(self, x_BD: NDArray[np.float32], explain: bool) -> Columns:
+        # Whole blocks, so that the last digit of a row does not depend on how many rows are scored.
+        rows_BD = whole_blocks(torch.as_tensor(x_BD, dtype=torch.float32))
+        score_B, parts = self._scores(rows_BD)
+        columns: Columns = {"score": score_B, "p_value": p_values(self.calibration_M, score_B)}
+        columns |= {f"{FLAG}{name}": score_B > value for name, value in self.description.thresholds.items()}
+        columns |= parts
+        if explain:
+            columns |= self._explained(rows_BD, score_B)
+        return {name: column_B[: len(x_BD)] for name, column_B in columns.items()}
+
+    def _explained(self, rows_BD: Tensor, score_B: Floats) -> Columns:
+        vote = self.description.votes[0]
+        trial, features = self.trials[vote.trial], _features(self.preprocessing)
+        if self.summands is None:
+            lower = {name: self._scores(_with_mean(rows_BD, trial.mean_D, places))[0] for name, places in features}
+            return {f"{PART}{name}": score_B - lower_B for name, lower_B in lower.items()}
+        part_BD, rest = trial.rows.contributions(rows_BD.to(self.device), vote.score), {}
+        if USUAL in self.summands:
+            part_BD = part_BD - trial.usual_D
+            rest = {USUAL: np.full(len(score_B), trial.usual_D.sum())}
+        return {**{f"{PART}{name}": finite(part_BD[:, places].sum(axis=1)) for name, places in features}, **rest}
+
+    def _scores(self, rows_BD: Tensor) -> tuple[Floats, Columns]:
+        """The scores of whole blocks of rows, and what they are made of."""
+        device_BD = rows_BD.to(self.device)
+        parts = () if self.description.is_combined else PARTS
+        wanted = {n: {*parts, *(vote.score for vote in self.description.votes if vote.trial == n)} for n in self.trials}
+        found = {number: trial.scores(device_BD, wanted[number]) for number, trial in self.trials.items()}
+        if not self.description.is_combined:
+            vote = self.description.votes[0]
+            own = found[vote.trial]
+            return own[vote.score], {name: own[name] for name in PARTS}
+        votes: Columns = {
+            f"{trial_folder(one.trial)}/{one.score}": one(found[one.trial][one.score]) for one in self.description.votes
+        }
+        score_B = np.asarray(np.mean([*votes.values()], axis=0))
+        if self.baseline is not None and self.description.baseline is not None:
+            raw_B = self.baseline.distance(rows_BD.double().numpy())
+            votes[BASELINE] = self.description.baseline(raw_B)
+            share = self.description.baseline.share
+            score_B = (1 - share) * score_B + share * votes[BASELINE]
+        return score_B, votes
+
+
+def _features(preprocessing: Preprocessing) -> list[tuple[str, slice]]:
+    """The user's columns that are features, or the pixels, with the places of their features."""
+    if preprocessing.pixels is not None:
+        return [(name, slice(place, place + 1)) for place, name in enumerate(preprocessing.feature_names)]
+    found, first = [], 0
+    for column in preprocessing.columns:
+        width = len(column.features)
+        if width:
+            found.append((column.name, slice(first, first + width)))
+        first += width
+    return found
+
+
+def _with_mean(rows_BD: Tensor, mean_D: Floats, places: slice) -> Tensor:
+    other_BD = rows_BD.clone()
+    other_BD[:, places] = torch.as_tensor(mean_D[places], dtype=rows_BD.dtype)
+    return other_BD
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"device: got {name!r}, which cannot be used here ({reason}); expected 'cpu' or a GPU"
+        ) from None
+    return device

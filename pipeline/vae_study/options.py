@@ -1,0 +1,97 @@
+"""The options that several commands of the command line share, as decorators."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def _together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+home = click.option(
+    "--home",
+    metavar="PLACE",
+    envvar="VAE_STUDY_HOME",
+    default="studies",
+    show_default=True,
+    help="Folder of all studies; also s3://bucket/...",
+)
+tracking = click.option(
+    "--tracking-uri", metavar="URI", help="MLflow's store.  [default: MLFLOW_TRACKING_URI, else sqlite in HOME]"
+)
+places = _together(home, tracking)
+address = click.option(
+    "--address",
+    metavar="URL",
+    envvar="RAY_API_SERVER_ADDRESS",
+    default="http://127.0.0.1:8265",
+    show_default=True,
+    help="The cluster's dashboard.",
+)
+config_options = _together(
+    click.argument("config", type=click.Path(path_type=Path)),
+    click.option("--name", help="The study's name.  [default: the config's `study`]"),
+    click.option("--trials", type=int, help="Budget of trials."),
+    click.option("--epochs", type=int, help="Epochs of each trial."),
+    click.option("--seed", type=int, help="Seed of the sampler and of all trials."),
+    click.option(
+        "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set any key of the study file; null removes it."
+    ),
+)
+
+
+def config(function: Any) -> Any:
+    """A command with the argument CONFIG and its options, which it gets as `config`, `name` and `overrides`."""
+
+    @wraps(function)
+    def command(
+        settings: tuple[str, ...], trials: int | None, epochs: int | None, seed: int | None, **others: Any
+    ) -> None:
+        given = {"trials": trials, "training.epochs": epochs, "seed": seed, "sampler.seed": seed}
+        function(
+            overrides=[*settings, *(f"{key}={value}" for key, value in given.items() if value is not None)], **others
+        )
+
+    return config_options(command)
+
+
+class TrialCount(click.ParamType[int | str]):
+    """A number of trials, 1 or more, or `max`."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Return the number, or "max"."""
+        if value == "max":
+            return "max"
+        if not str(value).isdecimal() or int(value) == 0:
+            self.fail(f"got {value!r}, expected a number of trials, 1 or more, or max", param, ctx)
+        return int(value)
+
+
+concurrency = click.option(
+    "--concurrency",
+    type=TrialCount(),
+    metavar="NUMBER|max",
+    help="Largest number of parallel trials; max: what an autoscaling cluster can hold.  [default: what fits now]",
+)
+running = _together(
+    click.option(
+        "--study-storage",
+        metavar="URL",
+        envvar="VAE_STUDY_STORAGE",
+        help="Optuna's store.  [default: sqlite in HOME/NAME]",
+    ),
+    click.option("--ray-address", metavar="ADDRESS", help="A Ray cluster.  [default: RAY_ADDRESS, else a local Ray]"),
+    concurrency,
+    click.option("--no-report", is_flag=True, help="Do not write the report."),
+)

@@ -1,0 +1,75 @@
+"""Find the studies of a HOME folder, and the default stores of MLflow and Optuna in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from vae_study.config.study import CONFIG_FILE, StudyConfig, require_study_name
+from vae_study.errors import UserError
+
+HOME = Path("studies")
+#: A folder of studies: a path, or s3://bucket/prefix.
+Home = str | Path
+
+
+def saved_config(name: str, home: Home = HOME) -> StudyConfig:
+    """The resolved config of a study in `home`.
+
+    Raises:
+        UserError: There is no such study there.
+    """
+    from vae_study.storage import Folder
+
+    place = Folder.at(home)
+    folder = place / require_study_name(name)
+    if CONFIG_FILE not in folder.names():
+        known = sorted(path.parent.name for path in place.local.glob(f"*/{CONFIG_FILE}")) if place.local else []
+        raise UserError(f"no study {name!r} in {home}" + (f"; the studies there: {', '.join(known)}" if known else ""))
+    return StudyConfig.model_validate_json(folder.read(CONFIG_FILE))
+
+
+def scratch_of(name: str, home: Home = HOME) -> Path:
+    """The folder on a local disk for the journal and the temporary files of a study."""
+    from vae_study.storage import Folder
+
+    return (Folder.at(home) / require_study_name(name)).scratch
+
+
+def tracking_uri_of(home: Home = HOME, tracking_uri: str | None = None) -> str:
+    """MLflow's store: `tracking_uri` if given, else MLFLOW_TRACKING_URI, else a SQLite file in `home`."""
+    given = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if given:
+        return given
+    from vae_study.tracking.schema import sqlite_uri
+
+    return sqlite_uri(_local(home, "--tracking-uri").resolve() / "mlflow.db")
+
+
+def sqlite_of(home: Home, study: str) -> str:
+    """Optuna's default store: a SQLite file in the study's folder."""
+    from vae_study.tracking.schema import sqlite_uri
+
+    return sqlite_uri(_local(home, "--study-storage") / study / "study.db")
+
+
+def client_of(home: Home, tracking_uri: str | None) -> Any:
+    """A client of the tracking store, after a test request.
+
+    Raises:
+        UserError: The store does not answer, or does not exist.
+    """
+    from vae_study.tracking.store import reachable_client
+
+    return reachable_client(tracking_uri_of(home, tracking_uri))
+
+
+def _local(home: Home, option: str) -> Path:
+    """HOME as a local path; raises UserError if it is an object store, since a database must be in it."""
+    from vae_study.storage import Folder
+
+    path = Folder.at(home).local
+    if path is None:
+        raise UserError(f"{option}: is missing; --home {home} is an object store, which cannot hold a database")
+    return path

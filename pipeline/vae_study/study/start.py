@@ -1,0 +1,65 @@
+"""The start of a study: Ray, the libraries and MLflow take seconds each, and are loaded at the same time."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from vae_study.errors import StudyError
+from vae_study.storage import owner_of
+from vae_study.study import session
+from vae_study.study.plan import Locations, Plan, require_apart, require_database
+from vae_study.study.session import Shutdown
+
+if TYPE_CHECKING:
+    from vae_study.tracking.store import Client
+
+# What the driver imports while Ray starts. Nothing here imports Ray: two threads that import one package at the same
+# time may each get half of it.
+BESIDE_RAY = (
+    "vae_study.detector.detector",
+    "vae_study.detector.export",
+    "vae_study.search.study_store",
+    "vae_study.tracking.study",
+    "vae_study.report.sections.trade_off",
+)
+
+
+def start(plan: Plan, places: Locations, concurrency: session.Concurrency, console: Console) -> None:
+    """Run or continue a study until its budget of trials is met.
+
+    Raises:
+        UserError: A location cannot be used, the study exists with another config, or another driver runs it. Nothing
+            was started.
+        StudyError: The study broke or was interrupted. What is done is kept.
+    """
+    require_database(places.storage_of(plan.name))
+    require_apart(places.tracking_uri, places.storage_of(plan.name))
+    shutdown = Shutdown()
+    try:
+        with ThreadPoolExecutor(1) as beside, ExitStack() as for_the_study:
+            with console.status("starting Ray"):
+                opening = beside.submit(_open_tracking, plan, places)
+                all_to_work = session.all_work(plan.config.resources, concurrency, plan.config.trials)
+                for_the_study.enter_context(session.connected(places.ray_address, all_to_work=all_to_work))
+                # Ray takes the signals for itself when it starts.
+                for_the_study.enter_context(shutdown.on_signals())
+                client = opening.result()
+                from vae_study.study.driver import drive
+            drive(plan, places, client, concurrency, console, shutdown)
+    except KeyboardInterrupt:
+        raise StudyError(f"stopped at once; {plan.how_to_continue}") from None
+
+
+def _open_tracking(plan: Plan, places: Locations) -> "Client":
+    for name in BESIDE_RAY:
+        import_module(name)
+    from vae_study.tracking.store import find_experiment, own_parent, reachable_client
+
+    client = reachable_client(places.tracking_uri)
+    find_experiment(client, plan.config.study)
+    owner = owner_of(plan.folder)
+    own_parent(client, plan.name, owner.study_id if owner else None)
+    return client

@@ -1,0 +1,258 @@
+"""The texts that the commands print: plan, cost, result, status."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from vae_study.config.search_space import Choices, Range
+from vae_study.config.study import StudyConfig
+from vae_study.metrics import NO_HYPERVOLUME
+from vae_study.search.early_stopping import rungs
+from vae_study.tracking.record import StudyRecord
+from vae_study.tracking.schema import trial_name
+
+if TYPE_CHECKING:
+    from vae_study.detector.score_file import ScoredSummary
+    from vae_study.report import StudySummary
+    from vae_study.study.cost import Cost
+    from vae_study.study.plan import Plan
+
+
+# Characters in a line of a table that is not printed to a terminal.
+WIDEST = 240
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan of a study: data, search space, budget, resources."""
+    config, data = plan.config, plan.data.summary()
+    model, resources = config.model, config.resources
+    splits = ", ".join(
+        f"{name} {count['rows']} rows" + (f" ({count['anomalies']} anomalous)" if count["anomalies"] else "")
+        for name, count in data["splits"].items()
+    )
+    hidden = ", ".join(map(str, config.model.network.hidden))
+    lines = [
+        f"study      {plan.name}, in {plan.folder}",
+        f"data       {config.data.path or data['source']}, {data['features']} features: {splits}",
+        *(f"{'':10} {line}" for line in plan.data.lines()),
+        f"model      {model.family}, {model.network.kind} [{hidden}], likelihood {model.likelihood}",
+        *(
+            f"{'' if index else 'search':10} {name}: {_parameter_text(parameter)}"
+            for index, (name, parameter) in enumerate(config.search.items())
+        ),
+        f"objectives {', '.join(f'{o.direction} {o.metric}' for o in config.objectives)}",
+        f"reference  {', '.join(f'{name} {value:.4g}' for name, value in plan.reference.items())} (hypervolume)",
+        f"budget     {config.trials} trials of {_epochs(config)} epochs, sampler {config.sampler.kind}",
+        *_steering_lines(config),
+        f"resources  {resources.cpu:g} CPU and {resources.gpu:g} GPU a worker, {_trials_per_device(config)} on each",
+        f"champion   by {plan.rule}{f' ({plan.why_rule})' * bool(plan.why_rule)}, "
+        f"score {config.anomaly.score or 'by the rule'}",
+    ]
+    return "\n".join(lines)
+
+
+def columns_text(plan: Plan) -> str:
+    """A table with one row for each column of the data: how it was read, what it holds and what it becomes."""
+    from vae_study.data.inspection import COLUMN_HEADS
+
+    if not plan.data.columns:
+        return f"{plan.data.source} has no columns: its features are the pixels of images"
+    table = Table(*COLUMN_HEADS, box=None, pad_edge=False)
+    for cells in plan.data.columns:
+        table.add_row(*map(escape, cells))
+    # In a file or a pipe, as wide as the table may be: nothing is cut.
+    console = Console(width=None if sys.stdout.isatty() else WIDEST)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get().rstrip()
+
+
+def _trials_per_device(config: StudyConfig) -> str:
+    count = config.resources.trials_per_device
+    if count == "auto":
+        return "as many trials at once as is fastest"
+    return "one trial at a time" if count == 1 else f"{count} trials at once"
+
+
+def cost_text(plan: Plan, cost: Cost) -> str:
+    """The estimated cost of a study, and what the estimate is based on."""
+    runs = f"{cost.trials} trials{', repeats included,' if cost.trials > plan.config.trials else ''}"
+    basis = f"random draws here, on {'a GPU' if cost.device == 'cuda' else 'one core'}"
+    basis = f"measured on {cost.samples} {basis if cost.device else 'trials of this study'}"
+    lines = [
+        f"cost       about {cost.worker_hours:.2g} worker-hours, equal to node-hours if a worker fills a node:",
+        f"{runs} of about {_duration(cost.trial_seconds)} each, {basis},",
+        "without the start of workers and the scoring at the end of each trial",
+        *_cost_notes(plan.config, cost),
+    ]
+    return f"\n{'':10} ".join(lines)
+
+
+def _cost_notes(config: StudyConfig, cost: Cost) -> Iterator[str]:
+    if cost.device and config.early_stopping.kind != "none":
+        yield "less what early stopping saves"
+    if cost.device and config.resources.trials_per_device == "auto":
+        yield "less what training several trials at once saves"
+    if config.resources.gpu and cost.device not in ("", "cuda"):
+        yield "measured without a GPU; with one the number differs"
+    elif 0 < config.resources.gpu != 1:
+        yield f"which are {cost.worker_hours * config.resources.gpu:.2g} GPU-hours"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 6000 else f"{seconds / 3600:.1f} hours"
+
+
+def _steering_lines(config: StudyConfig) -> Iterator[str]:
+    stopping = config.early_stopping
+    if stopping.kind != "none":
+        epochs = ", ".join(map(str, rungs(stopping, config.training.epochs)))
+        compared = f" on {stopping.metric}" if stopping.compares_one_metric else ""
+        yield f"stopping   {stopping.kind}{compared}, at epochs {epochs} once the KL weight is 1"
+    if config.constraints:
+        bounds = (f"{c.metric} at {'least' if c.at_most is None else 'most'} {c.bound:g}" for c in config.constraints)
+        yield f"constraint {', '.join(bounds)}"
+    if config.enqueue:
+        yield f"enqueued   {len(config.enqueue)} configurations to try first"
+    if config.warm_start:
+        yield f"warm start from the trials of {config.warm_start}"
+
+
+def _epochs(config: StudyConfig) -> str:
+    searched = config.search.get("training.epochs")
+    ends = sorted(map(str, searched.ends()), key=float) if searched else [str(config.training.epochs)]
+    return " to ".join(dict.fromkeys((ends[0], ends[-1])))
+
+
+def _parameter_text(parameter: Range | Choices) -> str:
+    if isinstance(parameter, Choices):
+        text = " | ".join(str(list(value) if isinstance(value, tuple) else value) for value in parameter.choices)
+    else:
+        kind = "int" if parameter.type == "int" else "float"
+        text = f"{parameter.low:g} to {parameter.high:g}, {kind}{', log' if parameter.log else ''}"
+    for parent, allowed in parameter.when.items():
+        text += f", when {parent} is {' or '.join(map(str, allowed))}"
+    return text
+
+
+def result_text(record: StudyRecord, report: Path | None, home: str) -> str:
+    """The summary at the end of a run."""
+    from vae_study.report import summary
+
+    lines = [f"study      {record.name}", *_facts(summary(record)), *_failures(record)]
+    if report is not None:
+        lines.append(f"report     {report}")
+    store = f"--tracking-uri {record.tracking_uri}" if "://" in record.tracking_uri else f"--home {home}"
+    if record.tracking_uri.endswith(f"{Path(home).resolve()}/mlflow.db"):
+        store = "" if home == "studies" else f"--home {home}"
+    lines.append(f"MLflow UI  vae-study ui {store}".rstrip())
+    return "\n".join(lines)
+
+
+def status_text(record: StudyRecord, pending: int) -> str:
+    """The state of a study in a few lines.
+
+    Args:
+        record: The study.
+        pending: How many of its records on this machine are not in MLflow yet.
+    """
+    from vae_study.report import summary
+
+    total = record.config.get("trials", "?")
+    how = f"by the driver, or by: vae-study sync {record.name}"
+    late = [f"pending    {pending:,} records to be uploaded {how}"] if pending else []
+    facts = *_facts(summary(record)), *_failures(record), *late
+    return "\n".join([f"study      {record.name}, {total} trials asked for", *facts])
+
+
+@contextmanager
+def scoring_bar(console: Console) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar of rows. Yields a function of (rows done, all rows or None) that updates it."""
+    columns = (
+        TextColumn("{task.completed:,.0f} rows"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(show_speed=True),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("score", total=None)
+        yield lambda done, count: bar.update(task, completed=done, total=count)
+
+
+def scored_text(found: ScoredSummary, output: Path) -> str:
+    """The result of scoring: rows, rate, flagged rows, output file."""
+    rate = found.rows / found.seconds if found.seconds else float("nan")
+    above = [f"{count:,} above p{name} ({count / max(found.rows, 1):.1%})" for name, count in found.above.items()]
+    lines = [f"scored     {found.rows:,} rows by {found.model}, {rate:,.0f} a second"]
+    lines += [f"{'':10} {note}" for note in found.notes]
+    lines += [f"flagged    {_flagged_text(found)}", f"scores     {', '.join(above)}"]
+    lines += [f"explained  {found.explanation}"] if found.explanation else []
+    return "\n".join([*lines, f"written    {output}"])
+
+
+def _flagged_text(found: ScoredSummary) -> str:
+    """How many rows are flagged; if none is, why not and what it would take."""
+    from vae_study.anomaly.conformal import calibration_needed, fewest_flags
+
+    rate, known = f"{100 * found.fdr:g} %", f"{found.calibration_rows:,} normal validation rows"
+    text = f"{found.flagged:,} rows at a false discovery rate of {rate}"
+    fewest = fewest_flags(found.rows, found.calibration_rows, found.fdr)
+    if found.flagged or found.highest >= fewest:
+        return text
+    if not found.highest:
+        return f"{text}: no row scores above all {known}"
+    needed = calibration_needed(found.rows, found.highest, found.fdr)
+    higher = f"{found.highest:,} {'rows score' if found.highest > 1 else 'row scores'} above all {known}"
+    return f"{text}: {higher}; to flag as few of {found.rows:,} rows takes {needed:,} normal validation rows"
+
+
+def _failures(record: StudyRecord) -> Iterator[str]:
+    """The failed trials by class and reason."""
+    from vae_study.report.failures import failures
+
+    for index, failure in enumerate(failures(record)):
+        trials = f"{len(failure.trials):,} trial{'s' if len(failure.trials) != 1 else ''}"
+        reason = failure.reason or (f"{failure.reasons:,} other reasons" if failure.reasons else "no reason is known")
+        yield f"{'' if index else 'failed':10} {failure.kind}, {trials}: {reason}"
+
+
+def _facts(facts: StudySummary) -> Iterator[str]:
+    states = ", ".join(f"{count} {state}" for state, count in facts.states.items() if count)
+    yield f"trials     {states or 'none yet'}"
+    volume = "none yet" if math.isnan(facts.hypervolume) else f"{facts.hypervolume:.4g}"
+    if facts.hypervolume == 0:
+        volume += f": {NO_HYPERVOLUME}"
+    yield f"frontier   {facts.frontier_size} trials, hypervolume {volume}"
+    if facts.best_elbo_trial is not None:
+        yield f"best ELBO  {facts.best_elbo_nats:.2f} nats (validation), {trial_name(facts.best_elbo_trial)}"
+    if facts.champion_trial is not None:
+        how = f"chosen by {facts.champion_rule}, scored by {facts.champion_score}"
+        yield f"champion   {trial_name(facts.champion_trial)}, {how}"
+        if facts.collapsed:
+            yield f"{'':10} it is collapsed: its decoder ignores the code, and its score is {facts.collapsed}"
+    if facts.promoted:
+        yield f"promoted   {facts.promoted}, the champion in MLflow's registry"
+    area = facts.test_auroc
+    if not math.isnan(area.value):
+        yield f"test AUROC {area.value:.3f}, 95 % interval {area.low:.3f} to {area.high:.3f}"
+        area, points = facts.average_precision, facts.points
+        interval = f"95 % interval {area.low:.3f} to {area.high:.3f}"
+        yield f"precision  average {area.value:.3f}, {interval}; by chance {points['prevalence']:.3f}"
+        found = f"{points['precision_at_n'] * facts.test_anomalies:.4g} of the {facts.test_anomalies} highest scores"
+        real = f"{points['alarm_precision'] * points['alarms']:.4g} of {points['alarms']:.0f} alarms are real"
+        stated = points["stated_precision"]
+        text = "" if math.isnan(stated) else f"; {stated:.1%} at the stated prevalence"
+        yield f"alarms     {real}, {points['alarm_recall']:.1%} of the anomalies{text}; {found} are anomalies"
+    yield from (f"{'baseline' if not index else '':10} {line}" for index, line in enumerate(facts.verdicts))

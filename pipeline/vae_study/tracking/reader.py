@@ -1,0 +1,176 @@
+"""Studies read from MLflow as plain frames and arrays; and single runs, for a driver that resumes a study."""
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Run
+from mlflow.exceptions import MlflowException
+
+from vae_study.errors import UserError, redacted
+from vae_study.tracking import schema
+from vae_study.tracking.events import EpochsLogged, Event, RunStarted
+from vae_study.tracking.ownership import promoted_model
+from vae_study.tracking.record import (
+    ChampionRecord,
+    EpochRecord,
+    RunRecord,
+    StudyRecord,
+    confirmations_frame,
+    joined,
+    trials_frame,
+)
+from vae_study.tracking.store import find_children, require_parent, run_record
+
+# MLflow's statuses of runs that have ended, and the tags that a run is started with.
+ENDED = ("FINISHED", "FAILED")
+STARTED_WITH = (schema.KIND, schema.TRIAL, schema.SEED, schema.SAMPLER)
+
+
+def read_study(client: MlflowClient, name: str) -> StudyRecord:
+    """A study by its name, finished or still running.
+
+    Raises:
+        UserError: There is no such study in this tracking store.
+    """
+    parent = require_parent(client, name)
+    with tempfile.TemporaryDirectory() as scratch:
+        files = _Artifacts(client, Path(scratch))
+        trials, history = _frames(client, parent, files)
+        return StudyRecord(
+            name=name,
+            config=files.json(parent, schema.CONFIG_FILE),
+            data=_data(parent, files),
+            environment=files.json(parent, schema.ENVIRONMENT_FILE),
+            trials=trials,
+            history=history,
+            reference=files.json(parent, schema.REFERENCE_FILE),
+            champion=_champion(client, parent, trials, files),
+            tracking_uri=redacted(client.tracking_uri),
+            experiment_id=parent.info.experiment_id,
+            run_id=parent.info.run_id,
+            confirmations=confirmations_frame(map(run_record, find_children(client, parent, "confirmation"))),
+            promoted=promoted_model(client, parent),
+            **_comparison(parent, files),
+        )
+
+
+class _Artifacts:
+    """A run's files, each downloaded when it is first needed."""
+
+    def __init__(self, client: MlflowClient, scratch: Path):
+        self.client, self.scratch = client, scratch
+
+    def path(self, run_id: str, name: str) -> Path:
+        folder = self.scratch / run_id
+        folder.mkdir(exist_ok=True)
+        return Path(self.client.download_artifacts(run_id, name, str(folder)))
+
+    def json(self, parent: Run, name: str) -> Any:
+        try:
+            return json.loads(self.path(parent.info.run_id, name).read_text(encoding="utf-8"))
+        except (MlflowException, OSError) as error:
+            study = parent.data.tags[schema.STUDY]
+            raise UserError(f"the study {study!r} has no readable {name} in MLflow: {error}") from None
+
+
+def _frames(client: MlflowClient, parent: Run, files: _Artifacts) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Trials and history: from the parent's files if the study has ended, else from the runs of its trials."""
+    if parent.data.tags.get(schema.STATE) != "running":
+        paths = [files.path(parent.info.run_id, name) for name in (schema.TRIALS_FILE, schema.HISTORY_FILE)]
+        return pd.read_parquet(paths[0]), pd.read_parquet(paths[1])
+    children = find_children(client, parent)
+    histories = downloaded_histories(client, {run.info.run_id: run for run in children})
+    return trials_frame(map(run_record, children)), joined([*histories.values()])
+
+
+def downloaded_histories(client: MlflowClient, runs: Mapping[str, Run]) -> dict[str, pd.DataFrame]:
+    """The histories of those runs that have ended, by their keys: one row per epoch."""
+    ended = {key: run for key, run in runs.items() if run.data.tags[schema.STATE] in schema.ENDED}
+    with tempfile.TemporaryDirectory() as scratch:
+        files = _Artifacts(client, Path(scratch))
+        return {key: pd.read_parquet(files.path(run.info.run_id, schema.HISTORY_FILE)) for key, run in ended.items()}
+
+
+def _data(parent: Run, files: _Artifacts) -> dict[str, Any]:
+    """The data summary, with the preprocessing."""
+    summary: dict[str, Any] = files.json(parent, schema.DATA_FILE)
+    if "columns" in summary:
+        summary["preprocessing"] = files.json(parent, schema.PREPROCESSING_FILE)
+    return summary
+
+
+def _comparison(parent: Run, files: _Artifacts) -> dict[str, pd.DataFrame]:
+    """The detectors and their scores, of a study that has a champion."""
+    if schema.CHAMPION_SCORE not in parent.data.tags:
+        return {}
+    names = {"choices": schema.CHOICES_FILE, "detectors": schema.DETECTORS_FILE}
+    return {field: pd.read_parquet(files.path(parent.info.run_id, name)) for field, name in names.items()}
+
+
+def _champion(client: MlflowClient, parent: Run, trials: pd.DataFrame, files: _Artifacts) -> ChampionRecord | None:
+    number = parent.data.tags.get(schema.CHAMPION)
+    if number is None:
+        return None
+    run_id = str(trials.set_index("trial").loc[int(number), "run_id"])
+    with np.load(files.path(run_id, schema.EXAMPLES_FILE), allow_pickle=False) as arrays:
+        return ChampionRecord(
+            trial=int(number),
+            rule=parent.data.tags[schema.CHAMPION_RULE],
+            score=parent.data.tags.get(schema.CHAMPION_SCORE),
+            scores=pd.read_parquet(files.path(run_id, schema.SCORES_FILE)),
+            # A field's array has its name without the axes. Not every family of models or kind of data has all.
+            **{
+                field.name: arrays[name]
+                for field in fields(ChampionRecord)
+                if (name := field.name.rpartition("_")[0]) in arrays
+            },
+        )
+
+
+def has_ended(run: Run) -> bool:
+    """Whether MLflow has all events of a run: its status is set last."""
+    return run.info.status in ENDED and run.data.tags[schema.STATE] not in ("running", "waiting")
+
+
+def remote_state(run: Run) -> RunRecord:
+    """What MLflow has of a run; one without its last status has not ended."""
+    found = run_record(run)
+    if run.info.status not in ENDED and found.tags[schema.STATE] != "waiting":
+        found.tags[schema.STATE] = "running"
+    return found
+
+
+def events_of_open_run(client: MlflowClient, key: str, run: Run) -> list[Event]:
+    """The events of a run that has not ended, with the times that MLflow has, so that a replay changes nothing there.
+
+    This takes one request per metric.
+    """
+    start = RunStarted(
+        run=key,
+        time_ms=run.info.start_time,
+        name=run.info.run_name,
+        parameters=dict(run.data.params),
+        tags={tag: run.data.tags[tag] for tag in STARTED_WITH if tag in run.data.tags},
+    )
+    epochs = list(_epochs(client, run))
+    return [start, EpochsLogged(run=key, time_ms=epochs[-1].timestamp_ms, epochs=epochs)] if epochs else [start]
+
+
+def _epochs(client: MlflowClient, run: Run) -> Iterator[EpochRecord]:
+    points: defaultdict[int, list[Metric]] = defaultdict(list)
+    for name in run.data.metrics:
+        for point in client.get_metric_history(run.info.run_id, name):
+            points[point.step].append(point)
+    for epoch in sorted(points.keys() - {0}):
+        # What was measured at the end may have the last epoch's step, with a later time.
+        stamp = min(point.timestamp for point in points[epoch])
+        metrics = {point.key: point.value for point in points[epoch] if point.timestamp == stamp}
+        yield EpochRecord(epoch=epoch, timestamp_ms=stamp, metrics=metrics)

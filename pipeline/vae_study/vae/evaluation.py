@@ -1,0 +1,201 @@
+"""Measure trained models: reconstruction and KL of each example, metrics of a split, the reference of hypervolumes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vae_study.anomaly.detection import auroc
+from vae_study.anomaly.scores import simple_scores
+from vae_study.config.model import ModelConfig
+from vae_study.data import Dataset
+from vae_study.metrics import ACTIVE_VARIANCE, COLLAPSED_KL, SIMPLE_SCORES
+from vae_study.vae.families.base import Family
+from vae_study.vae.inference import Examples, mode_of, posterior_mode, rows_per_minibatch, whole_blocks
+from vae_study.vae.likelihoods import make_likelihood
+
+Floats = NDArray[np.float64]
+# So many rows at a time, so that memory does not grow with the data.
+ROWS_OF_REFERENCE = 65_536
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One model's reconstruction, KL, error and code of each example of one split.
+
+    Attributes:
+        sampled_reconstruction_N: -log p(x|z) at one draw z from q(z|x), nats: an unbiased estimate of the distortion.
+        sampled_kl_N: KL at that draw, nats: the same as the sum of kl_NR unless one level's prior depends on another.
+        reconstruction_N: -log p(x|z) at the posterior mean, nats: deterministic, so that a score can be repeated.
+        kl_NR: KL of each latent dimension, or the rate of each discrete code, nats; None for a family without a rate.
+        squared_error_N: Sum over features of (x - E[x|posterior mean])^2.
+        mean_NZ: Posterior means.
+        is_anomaly_N: Which examples are anomalous.
+        own: Metrics that only its family has.
+    """
+
+    sampled_reconstruction_N: Floats
+    sampled_kl_N: Floats
+    reconstruction_N: Floats
+    kl_NR: Floats | None
+    squared_error_N: Floats
+    mean_NZ: Floats
+    is_anomaly_N: NDArray[np.bool_]
+    own: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def kl_N(self) -> Floats:
+        """KL of each example, nats; 0 for a family without a rate."""
+        return np.zeros_like(self.reconstruction_N) if self.kl_NR is None else self.kl_NR.sum(axis=1)
+
+    def scores(self) -> dict[str, Floats]:
+        """The anomaly scores that need nothing but these parts, by name; higher is more anomalous."""
+        return simple_scores(
+            reconstruction_N=self.reconstruction_N, kl_N=self.kl_N, squared_error_N=self.squared_error_N
+        )
+
+
+@torch.no_grad()
+def measure(
+    model: Family, examples: Examples, is_anomaly_N: NDArray[np.bool_], generators_K: Sequence[torch.Generator]
+) -> list[Measurement]:
+    """Each model's Measurement of some examples; the draws come from the models' generators."""
+    model.eval()
+    models = len(generators_K)
+    minibatches = [_parts(model, x_KBD, c_KBC, generators_K) for x_KBD, c_KBC in examples.minibatches(models)]
+    sampled, sampled_kl, reconstruction, rate, error, mean = (
+        torch.cat(part, dim=1).double().cpu().numpy() for part in zip(*minibatches, strict=True)
+    )
+    codes = [mean[k][:, mask_Z] for k, mask_Z in enumerate(model.code_mask_KZ.bool().cpu().numpy())]
+    rate_masks = model.rate_mask_KR.bool().cpu().numpy()
+    return [
+        Measurement(
+            sampled_reconstruction_N=sampled[k],
+            sampled_kl_N=sampled_kl[k],
+            reconstruction_N=reconstruction[k],
+            kl_NR=rate[k][:, rate_masks[k]] if model.has_rate else None,
+            squared_error_N=error[k],
+            mean_NZ=codes[k],
+            is_anomaly_N=is_anomaly_N,
+            own=model.split_metrics(k, codes[k][~is_anomaly_N]),
+        )
+        for k in range(models)
+    ]
+
+
+def _parts(
+    model: Family, x_KBD: Tensor, condition_KBC: Tensor | None, generators_K: Sequence[torch.Generator]
+) -> tuple[Tensor, ...]:
+    rows = x_KBD.shape[1]
+    noise_KBZ = whole_blocks(model.noise(1, rows, generators_K)[0])
+    x_KBD, condition_KBC = whole_blocks(x_KBD), None if condition_KBC is None else whole_blocks(condition_KBC)
+    draw = model.encode(x_KBD, condition_KBC)
+    drawn = draw(noise_KBZ)
+    sampled_KBE = model.decode(drawn.z_KBZ, condition_KBC)
+    sampled_KB = model.likelihood.negative_log(sampled_KBE, x_KBD).sum(dim=2)
+    is_plain = condition_KBC is None
+    mode = mode_of(model, x_KBD, None, draw) if is_plain else posterior_mode(model, x_KBD, condition_KBC)
+    reconstruction_KB = mode.negative_log_KBD.sum(dim=2)
+    error_KB = mode.residual_KBD.square().sum(dim=2)
+    parts = (sampled_KB, drawn.rate_KBR.sum(dim=2), reconstruction_KB, mode.rate_KBR, error_KB, mode.code_KBZ)
+    return tuple(part[:, :rows] for part in parts)
+
+
+def defined(metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics without those that are NaN, such as an AUROC where only one class occurs."""
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+
+def metrics_of(measured: Measurement, prefix: str, score: str) -> dict[str, float]:
+    """A split's metrics by name, `prefix/...`: of the normal rows, and one score's AUROC.
+
+    There is no AUROC where only one class occurs, or of a score that has to be fitted first.
+    """
+    normal_N = ~measured.is_anomaly_N
+    reconstruction = float(measured.sampled_reconstruction_N[normal_N].mean())
+    active = int((measured.mean_NZ[normal_N].var(axis=0) > ACTIVE_VARIANCE).sum())
+    metrics = {
+        "reconstruction": reconstruction,
+        "squared_error": float(measured.squared_error_N[normal_N].mean()),
+        "active_units": float(active),
+        **measured.own,
+    }
+    kl = math.inf
+    if measured.kl_NR is not None:
+        kl = float(measured.sampled_kl_N[normal_N].mean())
+        metrics |= {"kl": kl, "elbo": -(reconstruction + kl)}
+    metrics["collapsed"] = float(active == 0 or kl < COLLAPSED_KL)
+    if score in SIMPLE_SCORES:
+        metrics |= defined({"auroc": auroc(measured.is_anomaly_N, measured.scores()[score])})
+    return {f"{prefix}/{name}": value for name, value in metrics.items()}
+
+
+@torch.no_grad()
+def iwae_nats(model: Family, examples: Examples, generators_K: Sequence[torch.Generator], draws: int = 64) -> Tensor:
+    """The importance-weighted bound on log p(x) (Burda et al. 2016, equation 8), nats per example, shape (K,).
+
+    The draws are streamed, so that memory does not grow with their number.
+    """
+    model.eval()
+    total_K = model.code_mask_KZ.new_zeros(len(generators_K))
+    for x_KBD, condition_KBC in examples.minibatches(len(generators_K), rows_per_minibatch(model)):
+        rows = x_KBD.shape[1]
+        x_KBD, condition_KBC = whole_blocks(x_KBD), None if condition_KBC is None else whole_blocks(condition_KBC)
+        bound_KB = torch.full_like(x_KBD[..., 0], -math.inf)
+        draw = model.encode(x_KBD, condition_KBC)
+        for _ in range(draws):
+            code = draw(whole_blocks(model.noise(1, rows, generators_K)[0]))
+            decoded_KBE = model.decode(code.z_KBZ, condition_KBC)
+            assert code.log_ratio_KB is not None, "a draw has its ratio"
+            log_likelihood_KB = -model.likelihood.negative_log(decoded_KBE, x_KBD).sum(dim=2)
+            bound_KB = torch.logaddexp(bound_KB, log_likelihood_KB + code.log_ratio_KB)
+        total_K += (bound_KB[:, :rows] - math.log(draws)).sum(dim=1)
+    return total_K / len(examples.x_ND)
+
+
+def trade_off_reference(data: Dataset, models: Sequence[ModelConfig]) -> dict[str, float]:
+    """The reference point of hypervolumes: the largest reconstruction and KL of a useful model.
+
+    It depends on the data and on the likelihoods only, so that studies of one data set can be compared.
+
+    Let R0 be the reconstruction of the best decoder that ignores z, and R1 that of one that returns x itself. A model
+    with a better ELBO than the first has reconstruction + KL < R0 and reconstruction >= R1, so that it lies inside
+    reconstruction < R0 and KL < R0 - R1. What lies outside is worse than no latent code at all.
+
+    Args:
+        data: The study's data set.
+        models: The models that a study may train, as far as their likelihoods differ; the largest box counts.
+
+    Returns:
+        `val/reconstruction` and `val/kl`, nats per example.
+    """
+    boxes = [_box(data, model) for model in models]
+    return {
+        "val/reconstruction": max(reconstruction for reconstruction, _ in boxes),
+        "val/kl": max(kl for _, kl in boxes),
+    }
+
+
+@torch.no_grad()
+def _box(data: Dataset, model: ModelConfig) -> tuple[float, float]:
+    likelihood = make_likelihood([model], len(data.feature_names)).double()
+    mean_D, variance_D = (torch.as_tensor(moment_D) for moment_D in _moments(data.splits["train"].x_ND))
+    normal_ND = data.splits["validation"].normal_ND
+    costs = []
+    for start in range(0, len(normal_ND), ROWS_OF_REFERENCE):
+        x_ND = torch.as_tensor(normal_ND[start : start + ROWS_OF_REFERENCE]).double()
+        without, perfect = likelihood.without_code(mean_D, variance_D, x_ND), likelihood.perfect(x_ND)
+        costs.append([float(without.sum()), float(perfect.sum())])
+    reconstruction, smallest = np.sum(costs, axis=0) / len(normal_ND)
+    return float(reconstruction), float(reconstruction - smallest)
+
+
+def _moments(x_ND: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and variance of each feature, in float64 without a copy of all rows in it."""
+    mean_D = x_ND.mean(axis=0, dtype=np.float64)
+    parts = (x_ND[start : start + ROWS_OF_REFERENCE] - mean_D for start in range(0, len(x_ND), ROWS_OF_REFERENCE))
+    return mean_D, np.asarray(sum((part_ND**2).sum(axis=0) for part_ND in parts) / len(x_ND))

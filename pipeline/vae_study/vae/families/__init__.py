@@ -1,0 +1,34 @@
+"""The kinds of autoencoder, by the names that a config uses.
+
+A new one is a subclass of `base.Family`, and a row in FAMILIES.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from vae_study.config.model import ModelConfig
+from vae_study.vae.families import gaussian, several_codes
+from vae_study.vae.families.base import Family
+from vae_study.vae.networks import DataShape, Generators
+
+FAMILIES: Mapping[str, Callable[[Sequence[ModelConfig], DataShape, Generators], Family]] = {
+    "vae": gaussian.VAE,
+    "autoencoder": gaussian.Autoencoder,
+    "denoising": lambda configs, *others: (
+        gaussian.DenoisingVAE if configs[0].code == "gaussian" else gaussian.DenoisingAutoencoder
+    )(configs, *others),
+    "conditional": gaussian.Conditional,
+    "adversarial": gaussian.Adversarial,
+    "hierarchical": several_codes.Hierarchical,
+    "vector_quantized": several_codes.VectorQuantized,
+}
+
+
+def make_family(configs: Sequence[ModelConfig], shape: DataShape, generators_K: Generators) -> Family:
+    """K models that differ in latent size and in the values of their options only.
+
+    Args:
+        configs: Of the models; the first one's family, network and likelihood are those of all.
+        shape: Sizes of the data.
+        generators_K: Each model's source of initial weights.
+    """
+    return FAMILIES[configs[0].family](configs, shape, generators_K)

@@ -1,0 +1,146 @@
+"""The base class of all families: what training, measuring and scoring need of one."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vae_study.config.model import ModelConfig
+from vae_study.vae.likelihoods import make_likelihood
+from vae_study.vae.networks import DataShape, Generators, make_decoder
+
+
+class Code(NamedTuple):
+    """The encoder's output for a minibatch, at one draw or at the posterior mode.
+
+    Attributes:
+        z_KBZ: The code; 0 in dimensions that a model does not have.
+        rate_KBR: What the code costs, nats for each of its R parts: the KL of each latent dimension, log(codebook size)
+            of each discrete code, 0 where a family has no rate.
+        log_ratio_KB: log p(z) - log q(z|x) at this draw, nats, for importance weighting; None is allowed at the mode.
+        penalty_K: What the objective weighs in place of the mean rate; None for the rate itself.
+        auxiliary_K: The family's own terms of the loss, added as they are; None for none.
+    """
+
+    z_KBZ: Tensor
+    rate_KBR: Tensor
+    log_ratio_KB: Tensor | None = None
+    penalty_K: Tensor | None = None
+    auxiliary_K: Tensor | None = None
+
+
+# Takes standard normal noise and gives a draw of the codes; takes None and gives the posterior mode.
+Draw = Callable[[Tensor | None], Code]
+
+
+class Family(nn.Module):
+    """K models of one family with the same network and likelihood; latent sizes may differ.
+
+    Attributes:
+        noise_sizes_K: Standard normal numbers that a draw of one example's code takes.
+        code_mask_KZ, rate_mask_KR: 1 where a model has that dimension of the code or that part of the rate, else 0.
+        has_rate: Whether the code has a rate; without one there is no KL and no ELBO.
+        is_conditional: Whether encoder and decoder take a label beside x.
+        corrupts: Whether `corrupt` changes its input.
+    """
+
+    code_mask_KZ: Tensor
+    rate_mask_KR: Tensor
+    is_conditional = False
+    corrupts = False
+
+    def __init__(
+        self,
+        configs: Sequence[ModelConfig],
+        shape: DataShape,
+        generators_K: Generators,
+        code_mask_KZ: Tensor,
+        rate_mask_KR: Tensor | None = None,
+    ):
+        super().__init__()
+        self.configs, self.shape = list(configs), shape
+        self.network, self.has_rate = configs[0].network, configs[0].has_rate
+        self.noise_sizes_K: list[int] = code_mask_KZ.sum(dim=1).int().tolist()
+        self.register_buffer("code_mask_KZ", code_mask_KZ.float(), persistent=False)
+        rate_mask_KR = code_mask_KZ if rate_mask_KR is None else rate_mask_KR
+        self.register_buffer("rate_mask_KR", rate_mask_KR.float(), persistent=False)
+        self.likelihood = make_likelihood(configs, shape.features)
+
+    def _add_decoder(self, generators_K: Generators) -> None:
+        """Make the decoder. Call it last: the other layers take their initial weights first from each generator."""
+        extra = self.shape.classes if self.is_conditional else 0
+        inputs_K = [int(size) + extra for size in self.code_mask_KZ.sum(dim=1)]
+        self.decoder = make_decoder(inputs_K, self.shape, self.likelihood.outputs, self.network, generators_K)
+
+    def corrupt(self, x_KBD: Tensor, noise_KBD: Tensor) -> Tensor:
+        """Corrupt x by standard normal noise; training encodes the result in place of x."""
+        return x_KBD
+
+    def encode(self, x_KBD: Tensor, condition_KBC: Tensor | None) -> Draw:
+        """Encode a minibatch once; the result gives any number of draws of its codes."""
+        raise NotImplementedError
+
+    def code(self, x_KBD: Tensor, condition_KBC: Tensor | None, noise_KBZ: Tensor | None) -> Code:
+        """One draw of a minibatch's codes, or the posterior mode if the noise is None."""
+        return self.encode(x_KBD, condition_KBC)(noise_KBZ)
+
+    def decode(self, z_KBZ: Tensor, condition_KBC: Tensor | None = None) -> Tensor:
+        """The parameters of p(x|z) as the likelihood takes them, (K, B, E)."""
+        decoded: Tensor = self.decoder(z_KBZ)
+        return decoded
+
+    def prior(self, noise_KBZ: Tensor) -> Tensor | None:
+        """Codes drawn from the prior by standard normal noise, (K, B, Z); None for a family without a prior."""
+        return noise_KBZ * self.code_mask_KZ[:, None]
+
+    def noise(self, steps: int, rows: int, generators_K: Generators) -> Tensor:
+        """Standard normal noise for draws of codes, (S, K, rows, Z); 0 where a model has no dimension."""
+        return self._scatter(self.noise_sizes_K, steps, rows, generators_K)
+
+    def prior_noise(self, rows: int, generators_K: Generators) -> Tensor:
+        """Standard normal noise for draws from the prior, (K, rows, Z); 0 where a model has no dimension."""
+        return self._scatter(self.code_mask_KZ.sum(dim=1).int().tolist(), 1, rows, generators_K)[0]
+
+    def _scatter(self, sizes_K: Sequence[int], steps: int, rows: int, generators_K: Generators) -> Tensor:
+        like = self.code_mask_KZ
+        noise_SKBZ = like.new_zeros(steps, len(like), rows, like.shape[1])
+        for k, (size, generator) in enumerate(zip(sizes_K, generators_K, strict=True)):
+            if size:
+                draws = torch.randn((steps, rows, size), generator=generator, device=like.device, dtype=like.dtype)
+                noise_SKBZ[:, k][..., like[k].bool()] = draws
+        return noise_SKBZ
+
+    def split_metrics(self, k: int, z_NZ: NDArray[np.float64]) -> dict[str, float]:
+        """Metrics that only this family has, from one model's posterior modes on a split."""
+        return {}
+
+
+def size_mask(sizes_K: Sequence[int]) -> Tensor:
+    """1 in the first sizes_K[k] of the largest size's columns, shape (K, Z)."""
+    return (torch.arange(max(sizes_K)) < torch.tensor(sizes_K)[:, None]).float()
+
+
+def log_normal_ratio(z_KBZ: Tensor, noise_KBZ: Tensor, log_variance_KBZ: Tensor) -> Tensor:
+    """Log N(z; 0, 1) - log q(z) of z = mean + sigma * noise, nats, (K, B); 0 where noise, z and log variance are 0."""
+    return 0.5 * (noise_KBZ.square() + log_variance_KBZ - z_KBZ.square()).sum(dim=2)
+
+
+def gaussian_kl(
+    mean_KBZ: Tensor,
+    log_variance_KBZ: Tensor,
+    prior_mean: Tensor | float = 0.0,
+    prior_log_variance: Tensor | float = 0.0,
+) -> Tensor:
+    """KL of one normal distribution to another, by default the standard one, for each latent dimension.
+
+    Returns:
+        0.5 ((mean - m)^2 / v + variance / v - log(variance / v) - 1), nats, shape (K, B, Z); never negative (Kingma and
+        Welling 2014, appendix B, where m = 0 and v = 1).
+    """
+    log_ratio_KBZ = log_variance_KBZ - prior_log_variance
+    scale = torch.exp(-torch.as_tensor(prior_log_variance))
+    # expm1: where the two distributions are nearly one, exp(x) - x - 1 is rounding, and may be negative.
+    return 0.5 * ((mean_KBZ - prior_mean).square() * scale + (torch.expm1(log_ratio_KBZ) - log_ratio_KBZ))

@@ -1,0 +1,335 @@
+"""A batch of K models trained at once as one tensor program; K = 1 is the plain case."""
+
+import copy
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vae_study.data import Dataset
+from vae_study.vae.evaluation import Measurement, measure, metrics_of
+from vae_study.vae.families.base import Family
+from vae_study.vae.fast_step import covers, fast_step
+from vae_study.vae.inference import Examples
+from vae_study.vae.networks import shape_of
+from vae_study.vae.objective import GradientStep, Losses, Objective, StepInputs, kl_weights
+from vae_study.vae.optimizer import StackedAdam, autograd_step, learning_rate_factors
+from vae_study.vae.stacking import (
+    LASTING_STREAMS,
+    ModelSetup,
+    Progress,
+    append_models,
+    chunks_of,
+    compatibility_key,
+    keep_models,
+    own_part,
+    padded_latent_dim,
+    require_same_kind,
+    stack_models,
+)
+
+# Steps whose noise is drawn in one call: few calls, and memory that does not grow with the data.
+STEPS_PER_DRAW = 64
+TRAIN_METRICS = ("train/loss", "train/reconstruction", "train/kl", "train/kl_weight")
+
+
+class ModelBatch:
+    """K models on one data set, trained side by side. No model can change another's numbers.
+
+    All models have the same `compatibility_key`. Latent size, objective, optimizer settings, budget, seed and epoch are
+    each model's own. Between two epochs models join and leave; an empty batch trains and measures nothing.
+
+    On a CPU with one thread, a model's weights, metrics and scores are the same bits alone and in any batch if
+    - the latent sizes are padded to the same `latent_capacity`,
+    - the minibatch is a multiple of 32 examples,
+    - the hidden widths are multiples of 4, with batch normalization of 16, and
+    - the network is an MLP: grouped convolutions have other kernels for one model than for several.
+    Otherwise the numbers are the same up to rounding. A padded model pays for the latent layers of the capacity.
+
+    Attributes:
+        setups: What each model is made from.
+        model: The stacked models; their parameters are views of the optimizer's buffers.
+        progress_K: How far each one is.
+        chunks: The same models, as many at a time as the cache takes.
+    """
+
+    def __init__(
+        self,
+        setups: Sequence[ModelSetup],
+        data: Dataset,
+        score: str = "elbo",
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        latent_capacity: int | None = None,
+    ):
+        """Put data, parameters and schedules on the device.
+
+        Args:
+            setups: The first K models, one at least.
+            data: Shared by all models; it stays on the device.
+            score: The anomaly score whose AUROC is measured.
+            device: Where to train.
+            dtype: Of data, parameters and noise.
+            latent_capacity: The largest latent size that a model may ever have; by default that of the first models.
+
+        Raises:
+            ValueError: The models do not fit together.
+        """
+        self.data, self.score, self.device, self.dtype = data, score, torch.device(device), dtype
+        self.training, self.key = setups[0].config.training, compatibility_key(setups[0].config)
+        self.latent_capacity = padded_latent_dim(latent_capacity, [setup.config.model for setup in setups])
+        for setup in setups:
+            self._require_fits(setup)
+        rows = len(data.splits["train"].x_ND)
+        self.batch_size = min(self.training.batch_size, rows)
+        self.steps_per_epoch = rows // self.batch_size
+        self._start(setups)
+        self.examples = {name: self._examples(name) for name in data.splits}
+
+    def _start(self, setups: Sequence[ModelSetup]) -> None:
+        """Start with these models and no others."""
+        self.setups: list[ModelSetup] = []
+        self.progress_K: list[Progress] = []
+        self.model = self._stack(setups)
+        self.adam = StackedAdam(self.model, [setup.config.training for setup in setups])
+        self.objective = Objective([], self.tensor([]))
+        self._add(setups)
+
+    @property
+    def epochs_K(self) -> list[int]:
+        """How many epochs each model has done."""
+        return [progress.epoch for progress in self.progress_K]
+
+    @property
+    def epoch(self) -> int:
+        """The epochs done, if all models are at the same epoch."""
+        (epoch,) = set(self.epochs_K)
+        return epoch
+
+    def join(self, setup: ModelSetup, state: Mapping[str, Tensor] | None = None) -> None:
+        """Append a model. Only between two epochs.
+
+        Args:
+            setup: Compatible with the batch, with no more latent dimensions than its capacity.
+            state: What `state` returned for it in any batch; by default its training starts.
+
+        Raises:
+            ValueError: It does not fit, or the state is not its own; the batch is as it was.
+        """
+        self._require_fits(setup)
+        rows = self._stack([setup])
+        # The optimizer first: if memory runs out there, nothing has changed yet.
+        self.adam.append(rows, [setup.config.training])
+        append_models(self.model, rows)
+        self._add([setup])
+        try:
+            if state is not None:
+                self.restore(len(self.setups) - 1, state)
+        except ValueError:
+            self.leave(len(self.setups) - 1)
+            raise
+
+    def leave(self, k: int) -> None:
+        """Take a model out, also a diverged one; those behind it move up. Only between two epochs."""
+        stay = [other for other in range(len(self.setups)) if other != k]
+        keep_models(self.model, stay)
+        self.adam.keep(stay)
+        self.setups = [self.setups[other] for other in stay]
+        self.progress_K = [self.progress_K[other] for other in stay]
+        self._lay_out(self.objective.multiplier_K[stay])
+
+    def alone(self, k: int) -> "ModelBatch":
+        """A copy of one model as a batch of its own on the same data, to measure or train on its own."""
+        apart = copy.copy(self)
+        apart._start([self.setups[k]])
+        apart.restore(0, self.state(k))
+        return apart
+
+    def state(self, k: int) -> dict[str, Tensor]:
+        """A copy on the host of all that a model's further training depends on: the same tensors in any batch.
+
+        Returns:
+            By name, without the dimension of models and without padding: `model/...` (parameters and running
+            statistics), Adam's `mean/...` and `square/...` of each parameter, the Lagrange `multiplier`, the states of
+            the generators `random/...` (bytes), and the number of `epoch` and `steps` done.
+        """
+        own = {
+            name: row.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+            for name, row in self._own(k).items()
+        }
+        random = {name: generator.get_state() for name, generator in self._random(k).items()}
+        epoch = self.epochs_K[k]
+        return {**own, **random, "epoch": torch.tensor(epoch), "steps": torch.tensor(epoch * self.steps_per_epoch)}
+
+    def restore(self, k: int, state: Mapping[str, Tensor]) -> None:
+        """Set one model back to a state, taken with the same configuration and data.
+
+        On the same kind of device, training from there gives the same bits as without the interruption. The other
+        models are not touched, and may be at other epochs.
+
+        Args:
+            k: Which model.
+            state: What `state` returned.
+
+        Raises:
+            ValueError: It is the state of another model, of another budget, or of a generator on another kind of
+                device; the batch is as it was.
+        """
+        require_same_kind(self.state(k), state)
+        epoch, steps = int(state["epoch"]), int(state["steps"])
+        if steps != epoch * self.steps_per_epoch or epoch > self.setups[k].config.training.epochs:
+            raise ValueError(
+                f"{steps} steps in {epoch} epochs: the state of a training with another budget or batch size"
+            )
+        self.progress_K[k].epoch = epoch
+        for name, generator in self._random(k).items():
+            generator.set_state(state[name])
+        for name, row in self._own(k).items():
+            row.copy_(state[name])
+
+    def _own(self, k: int) -> dict[str, Tensor]:
+        """One model's tensors by name, as views without padding."""
+        stacked = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        names = [name for name, _ in self.model.named_parameters()]
+        for name, (mean, square) in zip(names, self.adam.moments(), strict=True):
+            stacked |= {f"mean/{name}": mean, f"square/{name}": square}
+        stacked["multiplier"] = self.objective.multiplier_K
+        return own_part(stacked, k, self.setups[k].config.model, self.model.shape)
+
+    def _random(self, k: int) -> dict[str, torch.Generator]:
+        return {f"random/{stream}": generator for stream, generator in self.progress_K[k].generators.items()}
+
+    def _require_fits(self, setup: ModelSetup) -> None:
+        latent, key = setup.config.model.latent_dim, compatibility_key(setup.config)
+        if latent > self.latent_capacity:
+            raise ValueError(f"{latent} latent dimensions, where the batch is made for {self.latent_capacity}")
+        if key != self.key:
+            raise ValueError(f"a model of another shape: {key}, expected {self.key}")
+
+    def _stack(self, setups: Sequence[ModelSetup]) -> Family:
+        configs, weights = [one.config.model for one in setups], [one.generator("weights") for one in setups]
+        rows = stack_models(configs, shape_of(self.data), weights, self.latent_capacity)
+        return rows.to(self.device, self.dtype)
+
+    def _add(self, setups: Sequence[ModelSetup]) -> None:
+        """Start the training of new models, whose rows are stacked already."""
+        for setup in setups:
+            training, annealing = setup.config.training, setup.config.objective.kl_annealing
+            steps = training.epochs * self.steps_per_epoch
+            rate_T = training.learning_rate * learning_rate_factors(training.learning_rate_schedule, steps)
+            generators = {stream: setup.generator(stream, self.device) for stream in LASTING_STREAMS}
+            self.progress_K.append(Progress(np.stack([kl_weights(annealing, steps), rate_T]), generators))
+        self.setups = [*self.setups, *setups]
+        self._lay_out(torch.cat([self.objective.multiplier_K, self.tensor([0.0] * len(setups))]))
+
+    def _lay_out(self, multiplier_K: Tensor) -> None:
+        """Make all that holds views of the models' rows again, after models have joined or left."""
+        configs = [setup.config.objective for setup in self.setups]
+        self.objective = Objective(configs, multiplier_K, multiplier_K)
+        self.chunks = chunks_of(self.model, self.batch_size)
+        self.gradient_step: GradientStep | None = None
+        if self.setups and covers(self.model):
+            self.gradient_step = fast_step(self.model, self.objective, self.adam.gradients, self.batch_size)
+        elif self.setups:
+            self.gradient_step = autograd_step(self.chunks, self.objective, self.adam.gradients)
+
+    def tensor(self, values: object) -> Tensor:
+        """Values on the batch's device, in its dtype."""
+        return torch.as_tensor(np.asarray(values), dtype=self.dtype, device=self.device)
+
+    def index(self, rows: NDArray[Any]) -> Tensor:
+        """Row indices, or a mask, on the batch's device."""
+        return torch.as_tensor(rows, device=self.device)
+
+    def generators(self, stream: str) -> list[torch.Generator]:
+        """Every model's generator of one stream, at its beginning."""
+        return [setup.generator(stream, self.device) for setup in self.setups]
+
+    def _examples(self, split: str) -> Examples:
+        condition_NC = self.tensor(self.data.condition(split)) if self.model.is_conditional else None
+        return Examples(self.tensor(self.data.splits[split].x_ND), condition_NC)
+
+    def train_epoch(self) -> list[dict[str, float]]:
+        """Train every model for one epoch and measure it on the validation rows.
+
+        Returns:
+            The epoch's metrics of each model: `train/...` averaged over the epoch's minibatches, `val/...` after it,
+            all in nats per example; `time/epoch_seconds`, its share of the batch's time.
+            The values of a diverged model are not finite.
+        """
+        if not self.setups:
+            return []
+        started = time.perf_counter()
+        for chunk in self.chunks:
+            chunk.model.train()
+        weight_SK, rows_SKB = self._begin_epoch(), self._minibatches()
+        noise_generators = self._lasting("batches")
+        sums_4K = weight_SK.new_zeros(len(TRAIN_METRICS), len(self.setups))
+        for step in range(self.steps_per_epoch):
+            if step % STEPS_PER_DRAW == 0:
+                draws = min(STEPS_PER_DRAW, self.steps_per_epoch - step)
+                noise_SKBZ = self.model.noise(draws, self.batch_size, noise_generators)
+            losses = self._step(step, rows_SKB[step], noise_SKBZ[step % STEPS_PER_DRAW], weight_SK[step])
+            # Step by step: how a sum over steps is rounded depends on how many models stand side by side.
+            sums_4K += torch.stack([*losses, weight_SK[step]])
+        for progress in self.progress_K:
+            progress.epoch += 1
+        means_K4 = (sums_4K / self.steps_per_epoch).double().cpu().numpy().T.tolist()
+        measured = [metrics_of(measurement, "val", self.score) for measurement in self.measure("validation")]
+        seconds = (time.perf_counter() - started) / len(self.setups)
+        trained = [dict(zip(TRAIN_METRICS, mean_4, strict=True)) for mean_4 in means_K4]
+        if not self.model.has_rate:
+            for metrics in trained:
+                del metrics["train/kl"]
+        return [{**a, **b, "time/epoch_seconds": seconds} for a, b in zip(trained, measured, strict=True)]
+
+    def _begin_epoch(self) -> Tensor:
+        """Give the optimizer each model's learning rates of the epoch; return the KL weights, (S, K)."""
+        budgets_K = [setup.config.training.epochs for setup in self.setups]
+        assert all(np.less(self.epochs_K, budgets_K)), "a model has spent its budget: it has to leave first"
+        steps_K = [epoch * self.steps_per_epoch for epoch in self.epochs_K]
+        schedules = zip(steps_K, self.progress_K, strict=True)
+        cuts_K = [progress.schedule_2T[:, done : done + self.steps_per_epoch] for done, progress in schedules]
+        weight_SK, rate_SK = np.stack(cuts_K, axis=2)
+        self.adam.begin(steps_K, rate_SK)
+        return self.tensor(weight_SK)
+
+    def _lasting(self, stream: str) -> list[torch.Generator]:
+        """Every model's generator of one lasting stream, in its present state."""
+        return [progress.generators[stream] for progress in self.progress_K]
+
+    def _minibatches(self) -> Tensor:
+        """Indices of training rows, shuffled for each model, minibatch by minibatch, (S, K, B)."""
+        rows, generators = len(self.examples["train"].x_ND), self._lasting("batches")
+        order_KN = torch.stack([torch.randperm(rows, generator=one, device=self.device) for one in generators])
+        used_KN = order_KN[:, : self.steps_per_epoch * self.batch_size].contiguous()
+        return used_KN.view(-1, self.steps_per_epoch, self.batch_size).transpose(0, 1).contiguous()
+
+    def _step(self, step: int, rows_KB: Tensor, noise_KBZ: Tensor, weight_K: Tensor) -> Losses:
+        """One optimizer step of every model, the epoch's number `step`."""
+        x_KBD, condition_KBC = self.examples["train"].at(rows_KB)
+        assert self.gradient_step is not None
+        losses = self.gradient_step(StepInputs(self._corrupted(x_KBD), x_KBD, condition_KBC, noise_KBZ, weight_K))
+        self.adam.step(step)
+        self.objective.ascend(losses.kl_K, weight_K)
+        return losses
+
+    def _corrupted(self, x_KBD: Tensor) -> Tensor:
+        if not self.model.corrupts:
+            return x_KBD
+        noise = [
+            torch.randn(x_KBD.shape[1:], generator=generator, device=self.device, dtype=self.dtype)
+            for generator in self._lasting("corruption")
+        ]
+        return self.model.corrupt(x_KBD, torch.stack(noise))
+
+    def measure(self, split: str) -> list[Measurement]:
+        """Every model's Measurement of one split."""
+        if not self.setups:
+            return []
+        rows, generators_K = (self.examples[split], self.data.splits[split].is_anomaly_N), self.generators("evaluation")
+        return [one for own, model in self.chunks for one in measure(model, *rows, generators_K[own])]

@@ -1,0 +1,197 @@
+"""The loss that training minimizes: the annealing of the KL, the penalty on it, and what a training step computes.
+
+All terms are nats per example: summed over dimensions, averaged over examples.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vae_study.config.model import KlAnnealing, ObjectiveConfig
+
+# Of the augmented Lagrangian: step size of the dual ascent, and coefficient of the quadratic penalty; per nat.
+ASCENT_PER_NAT, STIFFNESS_PER_NAT = 0.02, 0.5
+Floats = NDArray[np.float64]
+# How steep the sigmoid is: before it is rescaled it goes from sigmoid(-STEEPNESS) to sigmoid(STEEPNESS).
+STEEPNESS = 6.0
+
+
+def _sigmoid(time_T: Floats, annealing: KlAnnealing) -> Floats:
+    position_T = np.minimum(1.0, time_T / annealing.warmup)
+
+    def raw(position: Floats | float) -> Floats:
+        return np.asarray(1 / (1 + np.exp(-STEEPNESS * (2 * np.asarray(position) - 1))))
+
+    return np.asarray((raw(position_T) - raw(0.0)) / (raw(1.0) - raw(0.0)))
+
+
+SCHEDULES: Mapping[str, Callable[[Floats, KlAnnealing], Floats]] = {
+    "none": lambda time_T, annealing: np.ones_like(time_T),
+    "linear": lambda time_T, annealing: np.minimum(1.0, time_T / annealing.warmup),
+    "cosine": lambda time_T, annealing: 0.5 * (1 - np.cos(np.pi * np.minimum(1.0, time_T / annealing.warmup))),
+    "sigmoid": _sigmoid,
+    # Fu et al. 2019, equations 6 and 7.
+    "cyclical": lambda time_T, annealing: np.minimum(1.0, (time_T * annealing.cycles) % 1.0 / annealing.ramp),
+}
+
+
+def kl_weights(annealing: KlAnnealing, steps: int) -> Floats:
+    """The KL weight of each optimizer step of a budget.
+
+    Args:
+        annealing: The schedule; its times are fractions of the budget.
+        steps: Optimizer steps of the whole budget, T. Step t is at time t / T.
+
+    Returns:
+        Weights from 0 to 1, shape (T,).
+    """
+    return SCHEDULES[annealing.schedule](np.arange(steps) / steps, annealing)
+
+
+class Objective:
+    """beta, free bits, constraints and capacities of K models, applied to all of them at once.
+
+    Attributes:
+        multiplier_K: The Lagrange multipliers of constrained models; the others' are not used.
+        is_beta_alone: Whether every model's penalty is beta times its whole KL.
+    """
+
+    def __init__(self, configs: Sequence[ObjectiveConfig], like: Tensor, multiplier_K: Tensor | None = None):
+        """Each model's own numbers, on the device and in the dtype of `like`; multipliers begin at 0."""
+
+        def numbers(values: Sequence[float]) -> Tensor:
+            return like.new_tensor(values)
+
+        def flags(values: Sequence[bool]) -> Tensor:
+            return torch.tensor(values, device=like.device)
+
+        self.beta_K = numbers([config.beta for config in configs])
+        self.nats_K = numbers([config.free_bits.nats for config in configs])
+        self.delta_K = numbers([config.delta_nats for config in configs])
+        self.gamma_K = numbers([config.gamma for config in configs])
+        self.capacity_K = numbers([config.capacity_nats for config in configs])
+        # Free bits go with the kind "beta" only: a constraint and a capacity set the KL themselves.
+        free = [config.free_bits.kind if config.kind == "beta" else "none" for config in configs]
+        self.floors_total_K = flags([kind == "total" for kind in free])
+        self.floors_each_K = flags([kind == "per_dimension" for kind in free])
+        self.is_constrained_K = flags([config.kind == "constrained" for config in configs])
+        self.is_capacity_K = flags([config.kind == "capacity" for config in configs])
+        self.multiplier_K = torch.zeros_like(self.beta_K) if multiplier_K is None else multiplier_K
+        self.is_beta_alone = self._is_beta_alone()
+
+    def of(self, models: slice) -> "Objective":
+        """The objective of some of the models, with views of the same multipliers."""
+        part = copy.copy(self)
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        vars(part).update({name: value_K[models] for name, value_K in tensors.items()})
+        part.is_beta_alone = part._is_beta_alone()
+        return part
+
+    def _is_beta_alone(self) -> bool:
+        others = (self.floors_total_K, self.floors_each_K, self.is_constrained_K, self.is_capacity_K)
+        return not any(bool(flags_K.any()) for flags_K in others)
+
+    def penalized_kl(self, kl_KZ: Tensor, latent_mask_KZ: Tensor) -> Tensor:
+        """KL' with free bits (Kingma et al. 2016, appendix C8), nats per example, shape (K,).
+
+        `none`: the KL. `total`: max(nats, KL). `per_dimension`: the sum over dimensions of max(nats, KL_j). A floor
+        holds for the mean over the batch, so that single examples may stay below it.
+
+        Args:
+            kl_KZ: KL of each latent dimension averaged over the batch; 0 where a model has no such dimension.
+            latent_mask_KZ: 1 where a model has the dimension, else 0.
+        """
+        total_K = kl_KZ.sum(dim=1)
+        each_K = (torch.maximum(kl_KZ, self.nats_K[:, None]) * latent_mask_KZ).sum(dim=1)
+        floored_K = torch.where(self.floors_total_K, torch.maximum(total_K, self.nats_K), total_K)
+        return torch.where(self.floors_each_K, each_K, floored_K)
+
+    def penalty(self, penalized_kl_K: Tensor, weight_K: Tensor) -> Tensor:
+        """The term that is added to the reconstruction, by each model's kind of objective; nats per example, (K,).
+
+        Args:
+            penalized_kl_K: KL', or the family's own penalty in its place.
+            weight_K: The annealing's weight at this step.
+        """
+        beta_K = self.beta_K * weight_K * penalized_kl_K
+        capacity_K = self.gamma_K * (penalized_kl_K - weight_K * self.capacity_K).abs()
+        constrained_K = weight_K * self._augmented(penalized_kl_K - self.delta_K)
+        return torch.where(self.is_constrained_K, constrained_K, torch.where(self.is_capacity_K, capacity_K, beta_K))
+
+    def _augmented(self, violation_K: Tensor) -> Tensor:
+        """The augmented Lagrangian's term for violation <= 0 (Nocedal and Wright 2006, equation 17.65), nats, (K,)."""
+        pull_K = self.multiplier_K + STIFFNESS_PER_NAT * violation_K
+        return (pull_K.clamp(min=0).square() - self.multiplier_K.square()) / (2 * STIFFNESS_PER_NAT)
+
+    def penalty_with_gradient(self, kl_KZ: Tensor, latent_mask_KZ: Tensor, weight_K: Tensor) -> tuple[Tensor, Tensor]:
+        """The penalty of `penalized_kl`, nats per example, (K,), and its gradient by each dimension's KL, (K, Z).
+
+        The gradient is beta where the penalty is beta times the KL. Else it is autograd's, on as few numbers as there
+        are dimensions, so that one place says what an objective is.
+        """
+        if self.is_beta_alone:
+            gradient_K = self.beta_K * weight_K
+            return kl_KZ.sum(dim=1).mul_(gradient_K), gradient_K[:, None].expand_as(kl_KZ)
+        with torch.enable_grad():
+            leaf_KZ = kl_KZ.requires_grad_()
+            penalty_K = self.penalty(self.penalized_kl(leaf_KZ, latent_mask_KZ), weight_K)
+            (gradient_KZ,) = torch.autograd.grad(penalty_K.sum(), leaf_KZ)
+        return penalty_K.detach(), gradient_KZ
+
+    @torch.no_grad()
+    def ascend(self, kl_K: Tensor, weight_K: Tensor) -> None:
+        """Move the multipliers of constrained models by dual ascent: up where the KL exceeds delta, else down to 0."""
+        step_K = ASCENT_PER_NAT * weight_K * (kl_K - self.delta_K)
+        self.multiplier_K.add_(step_K).clamp_(min=0)
+
+
+class StepInputs(NamedTuple):
+    """What one training step of K models takes.
+
+    Attributes:
+        seen_KBD: What the encoder sees of the minibatch: x, or for a denoising family what is left of it.
+        x_KBD: The minibatch.
+        condition_KBC: Its labels' indicators for a conditional family.
+        noise_KBZ: Standard normal noise of the draws.
+        weight_K: The annealing's weight of the KL.
+    """
+
+    seen_KBD: Tensor
+    x_KBD: Tensor
+    condition_KBC: Tensor | None
+    noise_KBZ: Tensor
+    weight_K: Tensor
+
+    def of(self, models: slice) -> "StepInputs":
+        """The inputs of some of the models."""
+        return StepInputs._make(None if value is None else value[models] for value in self)
+
+
+class Losses(NamedTuple):
+    """Terms of one step of every model, nats per example, each of shape (K,)."""
+
+    loss_K: Tensor
+    reconstruction_K: Tensor
+    kl_K: Tensor
+
+
+class GradientStep:
+    """Writes the gradients of every model's loss, some models after the others.
+
+    Its parts hold views of the parameters and of the places of their gradients: when models join or leave, another one
+    has to be made.
+    """
+
+    def __init__(self, parts: Sequence[tuple[slice, Callable[[StepInputs], Losses]]]):
+        """Args: parts: which models, and what writes the gradients of these."""
+        self.parts = parts
+
+    def __call__(self, inputs: StepInputs) -> Losses:
+        """Write the gradients, and give the terms of the losses."""
+        losses = [part(inputs.of(models)) for models, part in self.parts]
+        return Losses._make(torch.cat(terms) for terms in zip(*losses, strict=True))

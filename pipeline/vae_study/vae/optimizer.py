@@ -1,0 +1,168 @@
+"""An optimizer step of K models: gradients by autograd, and Adam with each model's own settings and step count."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vae_study.config.model import TrainingConfig
+from vae_study.vae import kernels
+from vae_study.vae.families.base import Family
+from vae_study.vae.objective import GradientStep, Losses, Objective, StepInputs
+from vae_study.vae.stacking import Chunk
+
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+ADAM = {"beta1": BETA_1, "beta2": BETA_2, "eps": EPSILON, "amsgrad": False, "maximize": False}
+# The offsets of parameters in a row, and the row's length, are multiples of this: two of a CPU's widest vectors.
+# Products written to unaligned memory are rounded in another way: a model's bits would depend on its row.
+ALIGNMENT = 32
+
+
+def learning_rate_factors(kind: str, steps: int) -> NDArray[np.float64]:
+    """What a model's learning rate is multiplied by at each step of its budget, shape (T,)."""
+    time_T = np.arange(steps) / steps
+    return np.ones(steps) if kind == "constant" else np.asarray(0.5 * (1 + np.cos(np.pi * time_T)))
+
+
+class AutogradPart:
+    """The gradients of some models by autograd, of whatever family and network."""
+
+    def __init__(self, model: Family, objective: Objective, gradients: list[Tensor]):
+        self.model, self.objective, self.gradients = model, objective, gradients
+        self.parameters = list(model.parameters())
+
+    def __call__(self, inputs: StepInputs) -> Losses:
+        """Write the gradients."""
+        code = self.model.code(inputs.seen_KBD, inputs.condition_KBC, inputs.noise_KBZ)
+        decoded_KBE = self.model.decode(code.z_KBZ, inputs.condition_KBC)
+        reconstruction_K = self.model.likelihood.negative_log(decoded_KBE, inputs.x_KBD).sum(dim=2).mean(dim=1)
+        kl_KR = code.rate_KBR.mean(dim=1)
+        penalized_K = code.penalty_K
+        if penalized_K is None:
+            penalized_K = self.objective.penalized_kl(kl_KR, self.model.rate_mask_KR)
+        loss_K = reconstruction_K + self.objective.penalty(penalized_K, inputs.weight_K)
+        if code.auxiliary_K is not None:
+            loss_K = loss_K + code.auxiliary_K
+        gradients = torch.autograd.grad(loss_K.sum(), self.parameters, materialize_grads=True)
+        kernels.copy_all(self.gradients, gradients)
+        return Losses(loss_K.detach(), reconstruction_K.detach(), kl_KR.detach().sum(dim=1))
+
+
+def autograd_step(chunks: Sequence[Chunk], objective: Objective, gradients: Sequence[Tensor]) -> GradientStep:
+    """A step by autograd, chunk by chunk.
+
+    Args:
+        chunks: Of the models.
+        objective: Of all of them.
+        gradients: Where each parameter's gradient goes, (K, ...), in the parameters' order.
+    """
+    parts = []
+    for models, model in chunks:
+        parts.append((models, AutogradPart(model, objective.of(models), [one[models] for one in gradients])))
+    return GradientStep(parts)
+
+
+class StackedAdam:
+    """Adam (Kingma and Ba 2015, algorithm 1) with decoupled weight decay over buffers (K, P), one row per model.
+
+    The model's parameters become views of one buffer. P counts the parameters and the gaps between them, which align
+    them and stay 0.
+
+    Attributes:
+        gradients: Views of the gradient's buffer in the parameters' shapes and order. A `GradientStep` writes there.
+        is_fused: Whether each row is updated in one pass (fastest on a CPU), or all rows at once in several passes.
+    """
+
+    def __init__(self, model: nn.Module, settings: Sequence[TrainingConfig]):
+        """Take over a model's parameters."""
+        self.parameters = list(model.parameters())
+        self.widths = [-(-parameter[0].numel() // ALIGNMENT) * ALIGNMENT for parameter in self.parameters]
+        flat_KP = self._flat(self.parameters)
+        self.is_fused = flat_KP.device.type == "cpu" and kernels.FUSED_ADAMW is not None
+        self._adopt(settings, flat_KP, torch.zeros_like(flat_KP), torch.zeros_like(flat_KP))
+
+    def _flat(self, parameters: Sequence[Tensor]) -> Tensor:
+        """A copy of parameters of shapes (K, ...) in one buffer (K, P)."""
+        flat_KP = parameters[0].new_zeros(len(parameters[0]), sum(self.widths))
+        for view, parameter in zip(self._views(flat_KP), parameters, strict=True):
+            view.copy_(parameter.detach())
+        return flat_KP
+
+    def _views(self, flat_KP: Tensor) -> list[Tensor]:
+        """The parts of a buffer (K, P) that belong to each parameter, in its shape."""
+        shapes = [parameter.shape[1:] for parameter in self.parameters]
+        parts = torch.split(flat_KP, self.widths, dim=1)
+        rows = len(flat_KP)
+        return [part[:, : shape.numel()].view(rows, *shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def _adopt(
+        self, settings: Sequence[TrainingConfig], parameters_KP: Tensor, mean_KP: Tensor, square_KP: Tensor
+    ) -> None:
+        """Take these buffers as the models' rows."""
+        self.gradient_KP = torch.zeros_like(parameters_KP)
+        self.parameters_KP, self.mean_KP, self.square_KP = parameters_KP, mean_KP, square_KP
+        self.settings = list(settings)
+        for parameter, view in zip(self.parameters, self._views(parameters_KP), strict=True):
+            parameter.data = view
+        self.gradients = self._views(self.gradient_KP)
+        self.clip_K1 = parameters_KP.new_tensor([one.gradient_clip or float("inf") for one in settings])[:, None]
+        self.decay_K1 = parameters_KP.new_tensor([one.weight_decay for one in settings])[:, None]
+        self.clips = any(one.gradient_clip for one in settings)
+        self.rows = list(zip(*map(list, (parameters_KP, self.gradient_KP, mean_KP, square_KP)), strict=True))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keep some models in this order; free the memory of the others."""
+        kept = [buffer_KP[list(rows)] for buffer_KP in (self.parameters_KP, self.mean_KP, self.square_KP)]
+        self._adopt([self.settings[row] for row in rows], *kept)
+
+    def append(self, model: nn.Module, settings: Sequence[TrainingConfig]) -> None:
+        """Append the models of another stacked model, before their first step."""
+        flat_KP = self._flat(list(model.parameters()))
+        nothing_KP = torch.zeros_like(flat_KP)
+        pairs = ((self.parameters_KP, flat_KP), (self.mean_KP, nothing_KP), (self.square_KP, nothing_KP))
+        self._adopt([*self.settings, *settings], *(torch.cat(pair) for pair in pairs))
+
+    def moments(self) -> list[tuple[Tensor, Tensor]]:
+        """Each parameter's running means, of the gradient and of its square, as views in the parameter's shape."""
+        return list(zip(self._views(self.mean_KP), self._views(self.square_KP), strict=True))
+
+    def begin(self, steps_K: Sequence[int], rate_SK: NDArray[np.float64]) -> None:
+        """Prepare S steps.
+
+        Args:
+            steps_K: Steps that each model has done so far.
+            rate_SK: Each model's learning rate at each of the steps to come.
+        """
+        self.steps_K = self.parameters_KP.new_tensor(steps_K, dtype=torch.float32)
+        self.rates_SK: list[list[float]] = rate_SK.tolist()
+        step_SK = np.asarray(steps_K) + np.arange(1, len(rate_SK) + 1)[:, None]
+        scale_SK = np.sqrt(1 - BETA_2**step_SK)
+        columns = (rate_SK * scale_SK / (1 - BETA_1**step_SK), EPSILON * scale_SK, rate_SK)
+        self.columns_3SK1 = self.parameters_KP.new_tensor(np.stack(columns))[..., None]
+
+    @torch.no_grad()
+    def step(self, step: int) -> None:
+        """Move all parameters once, down the gradients; `step` is one of those that `begin` has prepared."""
+        if self.clips:
+            norm_K1 = self.gradient_KP.norm(dim=1, keepdim=True)
+            self.gradient_KP.mul_((self.clip_K1 / norm_K1.clamp(min=EPSILON)).clamp(max=1))
+        if self.is_fused:
+            self._step_rows(step)
+        else:
+            self._step_all(step)
+
+    def _step_rows(self, step: int) -> None:
+        self.steps_K.add_(1)
+        for row, count, rate, one in zip(self.rows, self.steps_K, self.rates_SK[step], self.settings, strict=True):
+            buffers = [[buffer] for buffer in row]
+            kernels.FUSED_ADAMW(*buffers, [], [count], lr=rate, weight_decay=one.weight_decay, **ADAM)
+
+    def _step_all(self, step: int) -> None:
+        stride_K1, epsilon_K1, rate_K1 = self.columns_3SK1[:, step]
+        self.parameters_KP.mul_(1 - rate_K1 * self.decay_K1)
+        self.mean_KP.lerp_(self.gradient_KP, 1 - BETA_1)
+        self.square_KP.mul_(BETA_2).addcmul_(self.gradient_KP, self.gradient_KP, value=1 - BETA_2)
+        denominator_KP = self.square_KP.sqrt().add_(epsilon_K1)
+        self.parameters_KP.sub_((self.mean_KP / denominator_KP).mul_(stride_K1))

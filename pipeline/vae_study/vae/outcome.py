@@ -1,0 +1,234 @@
+"""What a trial leaves: final metrics, scores of each example, pictures, weights. Only here are test rows looked at."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vae_study.anomaly import detection
+from vae_study.anomaly.detection import area, auroc, interval, operating_points, pseudo_anomalies
+from vae_study.anomaly.scores import FITTED, Parts, Scorer, reference_rows
+from vae_study.config.study import DiagnosticsConfig
+from vae_study.data import Split
+from vae_study.metrics import AREAS, SCORES, need
+from vae_study.vae.diagnostics import Illustrator, code_arrays, explained_arrays, probe_accuracy, usual_cost
+from vae_study.vae.evaluation import defined, iwae_nats, metrics_of
+from vae_study.vae.families.base import Family
+from vae_study.vae.inference import (
+    NOISE,
+    USUAL_COST,
+    USUAL_INPUT,
+    RowScorer,
+    inference_model,
+    rows_per_minibatch,
+    score_parts,
+    whole_blocks,
+)
+from vae_study.vae.model_batch import ModelBatch
+
+Floats = NDArray[np.float64]
+HELD_OUT = ("validation", "test")
+ScoresBySplit = Mapping[str, Mapping[str, Floats]]
+# Draws of z for the reconstruction probability (An and Cho 2015 call it L).
+DRAWS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One model's results.
+
+    Attributes:
+        metrics: `test/...` by name, information quantities in nats per example; and for each anomaly score
+            `val_auroc/...`, `val_auprc/...`, `test_auroc/...`, `test_auprc/...`, and `pseudo_auroc/...` against
+            pseudo-anomalies.
+        scores: A row a validation or test example: split, row, label, anomaly, of images file, and each anomaly score.
+        arrays: Pictures, codes and explanations of some test examples, by name.
+        weights: The model's own parameters, by name, without the leading dimension of models and without padding.
+        scorer: What its scores take beside the weights, by name: the arrays of its `Scorer`, USUAL_COST,
+            USUAL_INPUT and NOISE.
+    """
+
+    metrics: dict[str, float]
+    scores: pd.DataFrame
+    arrays: Mapping[str, NDArray[Any]]
+    weights: dict[str, Tensor]
+    scorer: dict[str, Tensor]
+
+
+def fit_scorer(model_batch: ModelBatch) -> RowScorer:
+    """The scorers of all models of a batch, fitted to the reference rows of train."""
+    model = inference_model(model_batch.model)
+    scorers_K = [Scorer.fit(parts) for parts in _reference_parts(model, _reference_inputs(model_batch))]
+    return RowScorer(model=model, scorers_K=scorers_K, noise_LKZ=draw_noise(model_batch, DRAWS))
+
+
+def _reference_inputs(model_batch: ModelBatch) -> Tensor:
+    train_ND = model_batch.examples["train"].x_ND
+    return train_ND[model_batch.index(reference_rows(len(train_ND)))]
+
+
+def draw_noise(model_batch: ModelBatch, draws: int) -> Tensor:
+    """Each model's noise for the draws of the reconstruction probability, (L, K, Z)."""
+    return model_batch.model.noise(draws, 1, model_batch.generators("probability"))[:, :, 0]
+
+
+def _reference_parts(model: Family, x_RD: Tensor) -> list[Parts]:
+    """What each of K models' scorers is fitted to, computed for the reference rows."""
+    rows = rows_per_minibatch(model)
+    minibatches = [x_RD[start : start + rows] for start in range(0, len(x_RD), rows)]
+    none_0KZ = model.code_mask_KZ.new_zeros(0, *model.code_mask_KZ.shape)
+    parts = [score_parts(model, whole_blocks(x_BD), none_0KZ, FITTED) for x_BD in minibatches]
+    sizes = [len(x_BD) for x_BD in minibatches]
+    return [_side_by_side(own, sizes) for own in zip(*parts, strict=True)]
+
+
+def _side_by_side(parts: Sequence[Parts], sizes: Sequence[int]) -> Parts:
+    """The parts of several minibatches, concatenated without their padding."""
+
+    def joined(name: str) -> Floats:
+        return np.concatenate([getattr(one, name)[:size] for one, size in zip(parts, sizes, strict=True)])
+
+    names = ("reconstruction_N", "kl_N", "squared_error_N", "residual_ND", "mean_NZ")
+    return Parts(reconstruction_probability_N=None, **{name: joined(name) for name in names})
+
+
+def outcomes_of(model_batch: ModelBatch, diagnostics: DiagnosticsConfig) -> list[Outcome]:
+    """Measure every trained model on validation and test."""
+    # All at once, convolutional nets would fill the cache many times over; others gain from being measured together.
+    if model_batch.model.network.kind == "conv" and len(model_batch.chunks) > 1:
+        return [outcome_of(model_batch, k, diagnostics) for k in range(len(model_batch.setups))]
+    examination = _Examination(model_batch, diagnostics)
+    return [examination.outcome(k) for k in range(len(model_batch.setups))]
+
+
+def outcome_of(model_batch: ModelBatch, k: int, diagnostics: DiagnosticsConfig) -> Outcome:
+    """Measure one trained model of a batch, whose others cost nothing."""
+    return outcomes_of(model_batch.alone(k), diagnostics)[0]
+
+
+class _Examination:
+    """What is measured of all models of a batch at once."""
+
+    def __init__(self, model_batch: ModelBatch, diagnostics: DiagnosticsConfig):
+        self.model_batch, self.diagnostics = model_batch, diagnostics
+        self.splits = splits = model_batch.data.splits
+        self.scorer = fit_scorer(model_batch)
+        self.scores = {name: self.scorer.scores(model_batch.examples[name].x_ND) for name in HELD_OUT}
+        # The draws of the reconstruction probability cost too much for rows that are in no split.
+        without_draws = [name for name in SCORES if not need([name], "draws")]
+        self.pseudo = {
+            kind: self.scorer.scores(model_batch.tensor(x_ND), without_draws)
+            for kind, x_ND in pseudo_anomalies(splits["validation"].normal_ND).items()
+        }
+        self.usual_KD = usual_cost(model_batch)
+        self.usual_input_D = _reference_inputs(model_batch).double().mean(dim=0).cpu()
+        self.train, self.test = model_batch.measure("train"), model_batch.measure("test")
+        self.bounds = self._bounds()
+
+    def _bounds(self) -> list[dict[str, float]]:
+        """The importance-weighted bound of each model on test's normal rows."""
+        batch, model, draws = self.model_batch, self.scorer.model, self.diagnostics.iwae_draws
+        if not model.has_rate or not draws:
+            return [{} for _ in batch.setups]
+        normal = batch.examples["test"].rows(batch.index(~self.splits["test"].is_anomaly_N))
+        nats_K = iwae_nats(model, normal, batch.generators("evaluation"), draws)
+        return [{"test/iwae": float(nats)} for nats in nats_K]
+
+    def outcome(self, k: int) -> Outcome:
+        """The outcome of one of the models."""
+        scores = {name: every_K[k] for name, every_K in self.scores.items()}
+        state = self.model_batch.state(k)
+        return Outcome(
+            metrics=self._metrics(k, scores),
+            scores=pd.concat([_frame(name, self.splits[name], scores[name]) for name in HELD_OUT], ignore_index=True),
+            arrays={
+                **code_arrays(self.test[k], self.diagnostics.latent_map),
+                **Illustrator(self.model_batch, k, "test").arrays(self.test[k]),
+                **explained_arrays(self.model_batch, k, self.usual_KD[k], scores["test"]),
+            },
+            weights={name.removeprefix("model/"): value for name, value in state.items() if name.startswith("model/")},
+            scorer=self._scorer(k),
+        )
+
+    def _scorer(self, k: int) -> dict[str, Tensor]:
+        own_Z = self.model_batch.model.code_mask_KZ[k].bool()
+        return {
+            **{name: torch.as_tensor(array) for name, array in self.scorer.scorers_K[k].arrays().items()},
+            USUAL_COST: torch.as_tensor(self.usual_KD[k]),
+            USUAL_INPUT: self.usual_input_D,
+            NOISE: self.scorer.noise_LKZ[:, k][:, own_Z],
+        }
+
+    def _metrics(self, k: int, scores: ScoresBySplit) -> dict[str, float]:
+        asked, is_anomaly = self.model_batch.score, {name: self.splits[name].is_anomaly_N for name in HELD_OUT}
+        pseudo = {kind: every_K[k] for kind, every_K in self.pseudo.items()}
+        return {
+            **metrics_of(self.test[k], "test", asked),
+            **self.bounds[k],
+            **_detection(asked, is_anomaly, scores),
+            **_pseudo_metrics(scores["validation"], ~is_anomaly["validation"], pseudo),
+            **self._probe(k),
+        }
+
+    def _probe(self, k: int) -> dict[str, float]:
+        train, test, normal_N = self.splits["train"], self.splits["test"], ~self.splits["test"].is_anomaly_N
+        accuracy = probe_accuracy(
+            self.train[k].mean_NZ,
+            train.label_N,
+            self.test[k].mean_NZ[normal_N],
+            test.label_N[normal_N],
+            self.diagnostics.probe_labels,
+            self.model_batch.setups[k].seed % 2**32,
+        )
+        return defined({"test/probe_accuracy": accuracy})
+
+
+def _detection(asked: str, is_anomaly: Mapping[str, NDArray[np.bool_]], scores: ScoresBySplit) -> dict[str, float]:
+    """Every score's areas on both splits, and all of test's metrics of the score that was asked for."""
+    areas = {
+        f"{short}_{name}/{score}": area(metric, is_anomaly[split], scores[split][score])
+        for short, split in (("val", "validation"), ("test", "test"))
+        for name, metric in zip(AREAS, detection.AREAS, strict=True)
+        for score in SCORES
+    }
+    of_test = is_anomaly["test"], scores["test"][asked]
+    low, high = interval("auroc", *of_test)
+    points = operating_points(*of_test)
+    return defined(
+        {
+            **areas,
+            "val/auroc": areas[f"val_auroc/{asked}"],
+            "test/auroc": areas[f"test_auroc/{asked}"],
+            "test/auroc_low": low,
+            "test/auroc_high": high,
+            "val/auprc": areas[f"val_auprc/{asked}"],
+            "test/auprc": areas[f"test_auprc/{asked}"],
+            "test/precision_at_n": points["precision_at_n"],
+        }
+    )
+
+
+def _pseudo_metrics(
+    validation: Mapping[str, Floats], is_normal_N: NDArray[np.bool_], pseudo: ScoresBySplit
+) -> dict[str, float]:
+    """Each score's AUROC of validation's normal rows against pseudo-anomalies made from them, the mean of all kinds."""
+
+    def area(normal_N: Floats, anomalous_M: Floats) -> float:
+        is_anomaly = np.arange(len(normal_N) + len(anomalous_M)) >= len(normal_N)
+        return auroc(is_anomaly, np.concatenate([normal_N, anomalous_M]))
+
+    return {
+        f"pseudo_auroc/{score}": float(
+            np.mean([area(validation[score][is_normal_N], scores[score]) for scores in pseudo.values()])
+        )
+        for score in next(iter(pseudo.values()))
+    }
+
+
+def _frame(name: str, split: Split, scores: Mapping[str, Floats]) -> pd.DataFrame:
+    return pd.DataFrame({**split.about(name), **scores})

@@ -1,0 +1,373 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from scipy.stats import false_discovery_control
+from vae_study.data import frame_features, open_stream
+from vae_study.detector import score_file as module
+from vae_study.detector.detector import Detector
+from vae_study.detector.score_file import ScoredSummary, score_file
+from vae_study.errors import UserError
+from vae_study.terminal import scored_text
+
+from tests.detector.builders import ensemble, single, study, table
+from tests.small_disk import small_disk
+from tests.vae.builders import model_setup
+from tests.waiting import PATIENCE_SECONDS
+
+ROWS = 300
+RANDOM = np.random.default_rng(0)
+# The process is interrupted while it scores, by the parent, which has read that it does.
+INTERRUPTED = """
+import signal, sys, time
+from pathlib import Path
+from vae_study.data import open_stream
+from vae_study.detector.detector import Detector
+from vae_study.detector.score_file import score_file
+
+def progress(done, count):
+    print(done, flush=True)
+    time.sleep(0.1)
+
+# Whoever runs the tests in the background of a shell has it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+detector = Detector.load(sys.argv[1])
+score_file(detector, open_stream(sys.argv[2], detector.preprocessing), Path(sys.argv[3]), progress=progress)
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Two trials on a table with gaps and categories."""
+    network = {"likelihood": "gaussian_learned", "network__hidden": (8,), "latent_dim": 2}
+    return study(table(), [model_setup(1, **network), model_setup(2, **network)], tmp_path_factory.mktemp("trials"))
+
+
+@pytest.fixture(scope="module", params=["single", "ensemble"])
+def folder(request, trained, tmp_path_factory):
+    choice = single(0, "elbo") if request.param == "single" else ensemble(0, 1)
+    return trained.pack(choice, tmp_path_factory.mktemp("packed") / "model")
+
+
+@pytest.fixture
+def detector(folder) -> Detector:
+    return Detector.load(folder)
+
+
+def frame_of(rows=ROWS) -> pd.DataFrame:
+    """New rows with what nobody asked for among them, every fourth an anomaly."""
+    numbers = {name: RANDOM.normal(size=rows) for name in ("e", "a", "b", "c")}
+    numbers["a"][::4] *= 30
+    frame = pd.DataFrame({"card": np.arange(rows) * 7, "when": pd.Timestamp("2024-01-01"), **numbers})
+    frame["kind"] = RANDOM.choice(["red", "green", "new"], rows)
+    frame.loc[3, "c"] = np.nan
+    return frame
+
+
+def parts_in(folder, frame, size=50):
+    """The frame as a folder of Parquet files, each of which is a batch."""
+    folder.mkdir()
+    for start in range(0, len(frame), size):
+        frame[start : start + size].to_parquet(folder / f"{start:06}.parquet", index=False)
+    return str(folder)
+
+
+def left_in(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name != "data")
+
+
+@pytest.mark.parametrize("explain", [False, True])
+@pytest.mark.parametrize("bytes_per_group", [1, 16 << 20])
+def test_the_file_says_of_each_row_what_the_detector_says_of_it(
+    detector, explain, bytes_per_group, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "BYTES_PER_GROUP", bytes_per_group)
+    frame = frame_of()
+    stream = open_stream(parts_in(tmp_path / "data", frame), detector.preprocessing, keys=["card", "when"])
+    done = []
+    found = score_file(
+        detector, stream, tmp_path / "out.parquet", explain, 0.3, lambda *numbers: done.append(numbers), "cards"
+    )
+    expected = detector.score(frame_features(frame, detector.preprocessing), explain=True)
+    written = pq.read_table(tmp_path / "out.parquet")
+    columns = ["a", "b", "c", "e", "kind"]
+    parts = [*(detector.summands or ()), *(f"part/{name}" for name in columns)] if explain else []
+    flags = ["above_p90", "above_p95", "above_p99"]
+    assert written.column_names == ["row", "card", "when", "score", "p_value", "flag", *flags, *parts]
+    assert written["row"].to_pylist() == list(range(ROWS))
+    assert written["card"].to_pylist() == frame["card"].tolist()
+    assert written.schema.field("when").type == pa.timestamp("us")
+    np.testing.assert_allclose(written["score"], expected["score"], rtol=1e-9)
+    for name in flags:
+        assert written[name].to_pylist() == expected[name].tolist()
+    for name in parts:
+        np.testing.assert_allclose(written[name], expected[name], rtol=1e-5, atol=1e-5)
+    assert written["p_value"].to_pylist() == expected["p_value"].tolist()
+    flagged_N = false_discovery_control(expected["p_value"]) <= 0.3
+    assert written["flag"].to_pylist() == flagged_N.tolist()
+    assert found.flagged == flagged_N.sum() > 0
+    assert (found.rows, found.above) == (ROWS, {name[7:]: int(expected[name].sum()) for name in flags})
+    assert found.seconds > 0
+    assert done == [(rows, ROWS) for rows in range(50, ROWS + 1, 50)]
+    assert pq.ParquetFile(tmp_path / "out.parquet").num_row_groups == (6 if bytes_per_group == 1 else 1)
+    about = {name.decode(): value.decode() for name, value in written.schema.metadata.items()}
+    assert about["vae_study.study"] == "cards"
+    assert about["vae_study.model"] == detector.description.name
+    assert json.loads(about["vae_study.thresholds"]) == dict(detector.description.thresholds)
+    assert about.get("vae_study.explanation", "") == found.explanation == (detector.explanation if explain else "")
+    assert float(about["vae_study.fdr"]) == 0.3
+    assert int(about["vae_study.calibration_rows"]) == found.calibration_rows == len(detector.calibration_M)
+    assert about["vae_study.source"] == stream.where
+    assert left_in(tmp_path) == ["out.parquet"]
+
+
+def test_a_row_has_one_score_whatever_file_it_comes_in(detector, tmp_path):
+    frame = frame_of()
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    parts = parts_in(tmp_path / "data", frame)
+    outputs = [tmp_path / "of_csv.parquet", tmp_path / "of_parquet.parquet"]
+    for place, output in zip((str(tmp_path / "t.csv"), parts), outputs, strict=True):
+        score_file(detector, open_stream(place, detector.preprocessing), output)
+    first, second = (pd.read_parquet(output) for output in outputs)
+    np.testing.assert_allclose(first["score"], second["score"], rtol=1e-9)
+    assert "vae_study.study" not in pq.read_schema(outputs[0]).metadata
+
+
+def test_a_csv_file_says_what_the_parquet_file_says(detector, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BYTES_PER_GROUP", 1)
+    place = parts_in(tmp_path / "data", frame_of())
+    for name in ("out.parquet", "out.CSV"):
+        stream = open_stream(place, detector.preprocessing, keys=["card", "when"])
+        score_file(detector, stream, tmp_path / name, explain=True)
+    expected = pd.read_parquet(tmp_path / "out.parquet")
+    found = pd.read_csv(tmp_path / "out.CSV", parse_dates=["when"])
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-6)
+    assert found["above_p99"].dtype == bool
+    assert left_in(tmp_path) == ["out.CSV", "out.parquet"]
+
+
+def test_flags_are_those_of_all_rows_whatever_the_batches_and_the_kind_of_file(detector, tmp_path, monkeypatch):
+    frame = frame_of()
+    expected_N = detector.score(frame_features(frame, detector.preprocessing))["p_value"].to_numpy()
+    for size, bytes_per_group in ((40, 1), (ROWS, 16 << 20)):
+        monkeypatch.setattr(module, "BYTES_PER_GROUP", bytes_per_group)
+        place = parts_in(tmp_path / f"data-{size}", frame, size)
+        for name, read in (("out.parquet", pd.read_parquet), ("out.csv", pd.read_csv)):
+            for level in (0.02, 0.3):
+                stream = open_stream(place, detector.preprocessing, keys=["card"])
+                found = score_file(detector, stream, tmp_path / name, fdr=level)
+                written = read(tmp_path / name)
+                assert written["flag"].tolist() == (false_discovery_control(expected_N) <= level).tolist()
+                assert written["p_value"].to_numpy() == pytest.approx(expected_N, rel=1e-12)
+                assert written["card"].tolist() == frame["card"].tolist()
+                assert (found.flagged, found.fdr) == (written["flag"].sum(), level)
+                assert found.highest == (expected_N == expected_N.min()).sum()
+    assert score_file(detector, stream, tmp_path / "out.csv").fdr == detector.description.fdr == 0.1
+
+
+@pytest.mark.parametrize("fdr", [0.0, 1.0, -1.0, float("nan")])
+def test_a_false_discovery_rate_that_is_none_is_refused(detector, fdr, tmp_path):
+    stream = open_stream(parts_in(tmp_path / "data", frame_of()), detector.preprocessing)
+    with pytest.raises(UserError, match=r"fdr: got .*, expected a false discovery rate between 0 and 1"):
+        score_file(detector, stream, tmp_path / "out.parquet", fdr=fdr)
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("flagged", "highest", "said"),
+    [
+        (40, 35, "40 rows at a false discovery rate of 10 %"),
+        (0, 0, "0 rows at a false discovery rate of 10 %: no row scores above all 799 normal validation rows"),
+        (
+            0,
+            10,
+            "0 rows at a false discovery rate of 10 %: 10 rows score above all 799 normal validation rows; "
+            "to flag as few of 2,000 rows takes 1,999 normal validation rows",
+        ),
+    ],
+)
+def test_where_nothing_can_be_flagged_the_number_of_rows_that_it_takes_is_said(flagged, highest, said):
+    rows = {"rows": 2000, "above": {"99": 30}, "flagged": flagged, "highest": highest, "calibration_rows": 799}
+    numbers = {"model": "trial-0007", **rows}
+    text = scored_text(ScoredSummary(**numbers, fdr=0.1, explanation="", seconds=2.0), Path("scores.csv"))
+    assert text.splitlines() == [
+        "scored     2,000 rows by trial-0007, 1,000 a second",
+        f"flagged    {said}",
+        "scores     30 above p99 (1.5%)",
+        "written    scores.csv",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "dtype"),
+    [
+        (["3", "-1", "0", "9007199254740993"], pa.int64()),
+        (["1", "2", "", "4"], pa.int64()),
+        (["1", "2", "3", "0123"], pa.string()),
+        (["1", "2", "3", "1.0"], pa.string()),
+        (["1", "2", "3", "99999999999999999999"], pa.string()),
+    ],
+)
+def test_the_key_of_a_csv_file_is_an_integer_where_all_of_it_is(detector, keys, dtype, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BYTES_PER_GROUP", 1)
+    frame = frame_of()
+    spelled = [keys[i % 3] for i in range(ROWS - 1)] + [keys[3]]
+    frame.assign(card=spelled).to_csv(tmp_path / "t.csv", index=False)
+    stream = open_stream(str(tmp_path / "t.csv"), detector.preprocessing, keys=["card"])
+    score_file(detector, stream, tmp_path / "out.parquet")
+    written = pq.read_table(tmp_path / "out.parquet")
+    assert written.schema.field("card").type == dtype
+    assert [str(key) for key in written["card"].to_pylist() if key not in (None, "")] == [key for key in spelled if key]
+    assert written.schema.metadata[b"vae_study.source"]
+    assert left_in(tmp_path) == ["out.parquet", "t.csv"]
+
+
+def test_a_link_is_written_through_and_what_is_no_regular_file_is_refused(detector, tmp_path):
+    place = parts_in(tmp_path / "data", frame_of())
+    stream = open_stream(place, detector.preprocessing)
+    (tmp_path / "far").mkdir()
+    (tmp_path / "out.parquet").symlink_to(tmp_path / "far" / "scores.parquet")
+    score_file(detector, stream, tmp_path / "out.parquet")
+    assert (tmp_path / "out.parquet").is_symlink()
+    assert pq.read_metadata(tmp_path / "far" / "scores.parquet").num_rows == ROWS
+    os.mkfifo(tmp_path / "pipe.csv")
+    for odd in (tmp_path / "pipe.csv", Path("/dev/null")):
+        with pytest.raises(UserError, match=f"^{odd}: is a device or a pipe"):
+            score_file(detector, stream, odd)
+    with pytest.raises(UserError, match=r"scores\.xlsx: got the suffix '\.xlsx', expected \.parquet or \.csv"):
+        score_file(detector, stream, tmp_path / "scores.xlsx")
+
+
+def test_no_password_of_the_source_s_address_is_written(detector, tmp_path):
+    stream = open_stream(parts_in(tmp_path / "data", frame_of()), detector.preprocessing)
+    score_file(detector, replace(stream, where="s3://key:hunter2@bucket/t"), tmp_path / "out.parquet")
+    assert pq.read_schema(tmp_path / "out.parquet").metadata[b"vae_study.source"] == b"s3://key:***@bucket/t"
+
+
+def test_what_was_there_stays_until_the_new_file_is_whole(detector, tmp_path):
+    frame = frame_of()
+    frame.loc[ROWS - 1, "a"] = np.inf
+    stream = open_stream(parts_in(tmp_path / "data", frame), detector.preprocessing)
+    output = tmp_path / "out.parquet"
+    for before in (None, b"of last week"):
+        if before is not None:
+            output.write_bytes(before)
+        with pytest.raises(UserError, match="column 'a': infinite in row 300"):
+            score_file(detector, stream, output)
+        assert left_in(tmp_path) == ([] if before is None else ["out.parquet"])
+        assert before is None or output.read_bytes() == before
+    frame[:-1].to_parquet(tmp_path / "whole.parquet")
+    score_file(detector, open_stream(str(tmp_path / "whole.parquet"), detector.preprocessing), output)
+    assert pq.read_metadata(output).num_rows == ROWS - 1
+
+
+@pytest.mark.processes
+def test_ctrl_c_leaves_nothing_half_written(folder, tmp_path):
+    parts = parts_in(tmp_path / "data", frame_of(), size=1)
+    (tmp_path / "out.parquet").write_bytes(b"of last week")
+    command = [sys.executable, "-c", INTERRUPTED, str(folder), parts, str(tmp_path / "out.parquet")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().strip() == "1"
+        # The unfinished file is there, so that what follows shows that it goes.
+        assert len(left_in(tmp_path)) == 2
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == -signal.SIGINT
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert left_in(tmp_path) == ["out.parquet"]
+    assert (tmp_path / "out.parquet").read_bytes() == b"of last week"
+
+
+def test_one_batch_is_read_ahead_and_no_more_are_held(detector, tmp_path):
+    source = open_stream(parts_in(tmp_path / "data", frame_of(), size=20), detector.preprocessing)
+    made, is_ahead = [], threading.Event()
+
+    def parts():
+        for part in source.parts():
+            made.append(part[0])
+            if len(made) > 1:
+                is_ahead.set()
+            yield part
+
+    ahead = []
+
+    def progress(done, count):
+        assert is_ahead.wait(PATIENCE_SECONDS)
+        ahead.append(len(made) - done // 20)
+
+    stream = replace(source, parts=parts, count=ROWS)
+    score_file(detector, stream, tmp_path / "out.parquet", progress=progress)
+    assert len(ahead) == ROWS // 20
+    assert max(ahead) <= 1
+
+
+def test_an_error_in_the_middle_ends_the_reading_too(detector, tmp_path):
+    stream = open_stream(parts_in(tmp_path / "data", frame_of(), size=1), detector.preprocessing)
+    threads = threading.active_count()
+
+    def progress(done, count):
+        raise RuntimeError("the bar broke")
+
+    with pytest.raises(RuntimeError, match="the bar broke"):
+        score_file(detector, stream, tmp_path / "out.parquet", progress=progress)
+    assert threading.active_count() == threads
+    assert left_in(tmp_path) == []
+
+
+def test_torch_has_its_threads_back_afterwards(detector, tmp_path):
+    frame_of().to_parquet(tmp_path / "t.parquet")
+    stream = open_stream(str(tmp_path / "t.parquet"), detector.preprocessing)
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(3)
+    try:
+        score_file(detector, stream, tmp_path / "out.parquet", progress=lambda *_: seen.append(torch.get_num_threads()))
+        assert (seen, torch.get_num_threads()) == ([2], 3)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("key", ["row", "score", "p_value", "flag", "above_p95", "part/a"])
+def test_a_key_that_is_called_like_a_column_of_the_output_is_refused(detector, key, tmp_path):
+    frame_of().rename(columns={"card": key}).to_parquet(tmp_path / "t.parquet")
+    stream = open_stream(str(tmp_path / "t.parquet"), detector.preprocessing, keys=[key])
+    said = f"t.parquet: the key '{key}' has the name of an output column; rename it"
+    with pytest.raises(UserError, match=said):
+        score_file(detector, stream, tmp_path / "out.parquet", explain=True)
+
+
+def test_the_output_must_be_a_file_that_can_be_written_and_no_part_of_the_data(detector, tmp_path):
+    place = parts_in(tmp_path / "data", frame_of())
+    stream = open_stream(place, detector.preprocessing)
+    for output, said in {
+        tmp_path: "is a folder; expected a file to write the scores to",
+        tmp_path / "no" / "out.parquet": "cannot be written",
+        tmp_path / "data" / "out.parquet": "lies in what is scored",
+        tmp_path / "data" / "000000.parquet": "lies in what is scored",
+    }.items():
+        with pytest.raises(UserError, match=said) as caught:
+            score_file(detector, stream, output)
+        assert str(caught.value).startswith(f"{output}: ")
+    assert len(os.listdir(place)) == 6
+
+
+def test_a_full_disk_is_said_and_nothing_is_left_on_it(detector, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BYTES_PER_GROUP", 1)
+    frame = pd.concat([frame_of()] * 100)
+    frame["card"] = [RANDOM.bytes(64).hex() for _ in range(len(frame))]
+    stream = open_stream(parts_in(tmp_path / "data", frame, 5_000), detector.preprocessing, keys=["card"])
+    (tmp_path / "disk").mkdir()
+    with small_disk(tmp_path / "disk") as disk:
+        with pytest.raises(UserError, match=r"out\.parquet: cannot be written \(.*No space left"):
+            score_file(detector, stream, disk / "out.parquet")
+        assert not any("parquet" in name for name in os.listdir(disk))

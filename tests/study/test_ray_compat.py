@@ -1,0 +1,121 @@
+"""Without any one of the private parts of Ray that are used, a study still runs; each test says what it loses."""
+
+import pytest
+import ray
+from ray.tune.execution import class_cache
+from vae_study.study import messages, ray_compat
+from vae_study.study.messages import Commands, Task
+from vae_study.study.ray_compat import CLASS_CACHE, KV, private
+
+COMMANDS = Commands(start=[Task(key="trial-0007", number=7, parameters={"beta": 0.5})], stop=["trial-0001"])
+
+
+@pytest.fixture
+def hide(monkeypatch):
+    """Makes a private name one that this release of Ray does not have."""
+
+    def hide_it(module, name):
+        def seen(wanted_module, wanted):
+            return None if (module, name) == (wanted_module, wanted) else private(wanted_module, wanted)
+
+        monkeypatch.setattr(ray_compat, "private", seen)
+
+    return hide_it
+
+
+def test_a_module_or_a_name_that_is_not_there_is_none():
+    assert private(KV, "_internal_kv_get") is not None
+    assert private(KV, "_internal_kv_got") is None
+    assert private("ray.experimental.internal", "_internal_kv_get") is None
+
+
+def test_with_all_of_them_this_release_needs_no_fallback():
+    assert private("ray._private.state", "state.get_draining_nodes") is not None
+    assert ray_compat._has_kv()
+    assert "PL_DISABLE_FORK" in private(CLASS_CACHE, "DEFAULT_ENV_VARS") or not private(CLASS_CACHE, "DEFAULT_ENV_VARS")
+    assert private(CLASS_CACHE, "ENV_VARS_TO_PROPAGATE") is not None
+
+
+def test_without_get_draining_nodes_no_node_is_known_to_be_taken_away(ray_session, hide):
+    assert ray_compat.draining() == set()
+    hide("ray._private.state", "state.get_draining_nodes")
+    assert ray_compat.draining() == set()
+    assert not ray_compat.is_leaving()
+
+
+@pytest.mark.parametrize("name", [None, "_internal_kv_put", "_internal_kv_get", "_internal_kv_del"])
+def test_without_a_part_of_the_key_value_store_commands_go_through_an_actor(ray_session, hide, name):
+    hide(KV, name)
+    channels = messages.new_channels()
+    first, second = f"{channels}/0", f"{channels}/1"
+    assert messages.collect(first) == Commands()
+    messages.post(first, Commands(is_over=True))
+    messages.post(first, COMMANDS)
+    assert messages.collect(second) == Commands()
+    assert messages.collect(first) == COMMANDS
+    assert messages.collect(first) == Commands()
+    messages.post(second, COMMANDS)
+    actors = [one for one in ray.util.list_named_actors(all_namespaces=True) if one["name"] == channels]
+    assert len(actors) == (name is not None)
+    ray_compat.clear(channels)
+    assert messages.collect(second) == Commands()
+    ray_compat.clear(channels)
+
+
+def test_without_preloaded_modules_a_local_ray_starts_all_the_same_and_says_so(monkeypatch, caplog):
+    asked = []
+
+    def init(**settings):
+        asked.append(settings)
+        if "_system_config" in settings:
+            raise RuntimeError("Unknown keyword argument(s): _system_config")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: asked.append("shutdown"))
+    ray_compat.init_local(["math"], log_to_driver=False)
+    with_it, between, without = asked
+    assert between == "shutdown"
+    assert with_it.pop("_system_config") == {"preload_python_modules": ["math"]}
+    assert with_it == without == {"address": "local", "include_dashboard": False, "log_to_driver": False}
+    assert "starting it without them" in caplog.text
+
+
+def test_a_local_ray_preloads_nothing_unless_it_is_asked_to(monkeypatch):
+    asked = []
+    monkeypatch.setattr(ray, "init", lambda **settings: asked.append(settings))
+    ray_compat.init_local([])
+    assert asked == [{"address": "local", "include_dashboard": False}]
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    monkeypatch.setattr(class_cache, "DEFAULT_ENV_VARS", {"PL_DISABLE_FORK": "1"})
+    monkeypatch.setattr(class_cache, "ENV_VARS_TO_PROPAGATE", {"AWS_SECRET_ACCESS_KEY", "RAY_CHDIR_TO_TRIAL_DIR"})
+
+
+def test_workers_get_neither_variables_of_their_own_nor_the_drivers_keys(environment):
+    ray_compat.leave_environment_alone()
+    assert class_cache.DEFAULT_ENV_VARS == {}
+    assert {"RAY_CHDIR_TO_TRIAL_DIR"} == class_cache.ENV_VARS_TO_PROPAGATE
+
+
+def test_without_the_default_variables_workers_are_new_processes_and_the_keys_stay_out(environment, hide):
+    hide(CLASS_CACHE, "DEFAULT_ENV_VARS")
+    ray_compat.leave_environment_alone()
+    assert class_cache.DEFAULT_ENV_VARS == {"PL_DISABLE_FORK": "1"}
+    assert {"RAY_CHDIR_TO_TRIAL_DIR"} == class_cache.ENV_VARS_TO_PROPAGATE
+
+
+@pytest.mark.parametrize("has_keys", [True, False])
+def test_without_the_names_of_what_is_handed_on_a_driver_with_keys_is_warned(
+    environment, hide, monkeypatch, caplog, has_keys
+):
+    if has_keys:
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    else:
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY", raising=False)
+    hide(CLASS_CACHE, "ENV_VARS_TO_PROPAGATE")
+    ray_compat.leave_environment_alone()
+    assert class_cache.DEFAULT_ENV_VARS == {}
+    assert ("AWS keys" in caplog.text) is has_keys
+    assert {"AWS_SECRET_ACCESS_KEY", "RAY_CHDIR_TO_TRIAL_DIR"} == class_cache.ENV_VARS_TO_PROPAGATE

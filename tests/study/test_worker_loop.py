@@ -1,0 +1,188 @@
+"""Tasks in one worker: trained together they end as they do alone, and an error of one is no other's."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+from vae_study.config.loading import load_config
+from vae_study.data import prepare
+from vae_study.study.messages import Assignment, Commands, Task
+from vae_study.study.worker import WorkerLoop
+from vae_study.vae.model_batch import ModelBatch
+
+CONFIG = {
+    "study": "digits",
+    "data": {"source": "digits", "anomaly_labels": [8]},
+    "model": {"network": {"kind": "mlp", "hidden": [32, 16]}, "likelihood": "bernoulli"},
+    "training": {"batch_size": 128},
+    "search": {
+        "beta": {"low": 0.1, "high": 10, "log": True},
+        "latent_dim": {"low": 2, "high": 8, "type": "int"},
+        "network.activation": {"choices": ["relu", "tanh"]},
+        "training.learning_rate": {"low": 1e-4, "high": 1e30, "log": True},
+        "training.epochs": {"low": 4, "high": 6, "type": "int"},
+    },
+    "resources": {"trials_per_device": 8},
+    "checkpoints": {"every_seconds": 0},
+    "diagnostics": {"iwae_draws": 0},
+}
+DIVERGES = 3
+
+
+def task(number, **others):
+    parameters = {
+        "beta": 0.5 + number,
+        "latent_dim": 2 + number,
+        "network.activation": "tanh" if number == 2 else "relu",
+        "training.learning_rate": 1e-3,
+        "training.epochs": 4 + number % 3,
+    }
+    return Task(key=f"trial-{number:04d}", number=number, parameters={**parameters, **others})
+
+
+TASKS = [task(number) for number in range(5)]
+
+
+def open_loop(folder, **resources):
+    config = load_config(CONFIG)
+    plain = config.plain()
+    plain["resources"] |= resources
+    sha256 = prepare(config.data).sha256
+    return WorkerLoop(Assignment(config=plain, data_sha256=sha256, folder=str(folder), channel=""))
+
+
+def train(loop, tasks, each_turn=lambda: None):
+    """Every epoch that was told of, and the last report, of each task."""
+    loop.apply(Commands(start=list(tasks)))
+    epochs, ends = {one.key: {} for one in tasks}, {}
+    while len(ends) < len(tasks):
+        for key, report in loop.advance().items():
+            epochs[key] |= {record.epoch: record.metrics for record in report.epochs}
+            if report.state != "running":
+                ends[key] = report
+        each_turn()
+    return epochs, ends
+
+
+def timeless(metrics):
+    return {name: value for name, value in metrics.items() if not name.startswith("time/")}
+
+
+def same(one, other):
+    (epochs, ends), (_, other_epochs, other_ends) = one, other
+    for key, history in epochs.items():
+        assert {epoch: timeless(metrics) for epoch, metrics in history.items()} == {
+            epoch: timeless(metrics) for epoch, metrics in other_epochs[key].items()
+        }
+        assert (ends[key].state, timeless(ends[key].metrics)) == (
+            other_ends[key].state,
+            timeless(other_ends[key].metrics),
+        )
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Each task in a worker of its own: the folder, every epoch and the last reports."""
+    folder, epochs, ends = tmp_path_factory.mktemp("alone"), {}, {}
+    for one in TASKS:
+        its_epochs, its_ends = train(open_loop(folder, trials_per_device=1), [one])
+        epochs |= its_epochs
+        ends |= its_ends
+    return folder, epochs, ends
+
+
+def test_tasks_trained_together_end_with_the_numbers_and_files_that_they_have_alone(alone, tmp_path):
+    same(train(open_loop(tmp_path), TASKS), alone)
+    for one in TASKS:
+        places = [folder / "trials" / one.key for folder in (tmp_path, alone[0])]
+        weights = [load_file(place / "model.safetensors") for place in places]
+        assert weights[0].keys() == weights[1].keys()
+        assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
+        pd.testing.assert_frame_equal(*[pd.read_parquet(place / "scores.parquet") for place in places])
+
+
+def test_who_joins_and_leaves_in_mid_training_changes_nobody(alone, tmp_path, monkeypatch):
+    monkeypatch.setattr("vae_study.study.worker.SECONDS_PER_REPORT", 1e-3)
+    loop, ends, epochs, company = open_loop(tmp_path), {}, {}, []
+    leaver, staying = TASKS[1].key, {one.key for one in TASKS} - {TASKS[1].key}
+    commands = [Commands(start=[one]) for one in TASKS] + [Commands(stop=[leaver])]
+    while ends.keys() != staying:
+        loop.apply(commands.pop(0) if commands else Commands())
+        reports = loop.advance()
+        company.append(len(reports))
+        for key, report in reports.items():
+            epochs.setdefault(key, {}).update({record.epoch: record.metrics for record in report.epochs})
+            if report.state != "running":
+                ends[key] = report
+    assert company[:4] == [1, 2, 3, 4]
+    assert 0 < len(epochs.pop(leaver)) < TASKS[1].parameters["training.epochs"]
+    same((epochs, ends), alone)
+
+
+def test_one_that_diverges_ends_with_its_reason_and_the_others_as_they_would(alone, tmp_path):
+    bad = task(DIVERGES, **{"training.learning_rate": 1e29})
+    company = [one if one.number != DIVERGES else bad for one in TASKS]
+    epochs, ends = train(open_loop(tmp_path), company)
+    report = ends.pop(bad.key)
+    assert (report.state, report.failure) == ("failed", "diverged")
+    del epochs[bad.key]
+    same((epochs, ends), alone)
+
+
+@pytest.mark.parametrize(("error", "failure", "slots"), [(ValueError, "error", 8), (MemoryError, "out_of_memory", 2)])
+def test_an_error_of_one_is_found_to_be_its_own(alone, tmp_path, monkeypatch, error, failure, slots):
+    whole = ModelBatch.train_epoch
+
+    def fails(model_batch):
+        if any(member.config.objective.beta == 0.5 + DIVERGES for member in model_batch.setups):
+            raise error("no")
+        return whole(model_batch)
+
+    monkeypatch.setattr(ModelBatch, "train_epoch", fails)
+    loop = open_loop(tmp_path)
+    epochs, ends = train(loop, TASKS)
+    report = ends.pop(TASKS[DIVERGES].key)
+    assert (report.state, report.failure) == ("failed", failure)
+    assert "no" in report.error
+    assert loop.slots == slots
+    del epochs[TASKS[DIVERGES].key]
+    same((epochs, ends), alone)
+
+
+def test_a_worker_that_comes_after_a_dead_one_goes_on_from_its_checkpoints(alone, tmp_path):
+    dead = open_loop(tmp_path)
+    dead.apply(Commands(start=TASKS))
+    for _ in range(3):
+        dead._train_epoch()
+    same(train(open_loop(tmp_path), TASKS), alone)
+
+
+def test_a_worker_that_hands_over_tells_all_epochs_and_the_next_one_goes_on_after_the_last(alone, tmp_path):
+    leaving = open_loop(tmp_path)
+    leaving.timer.every_seconds, leaving.timer.due = math.inf, math.inf
+    leaving.apply(Commands(start=TASKS))
+    for _ in range(3):
+        leaving._train_epoch()
+    told = leaving.hand_over()
+    assert {key: [one.epoch for one in report.epochs] for key, report in told.items()} == {
+        one.key: [1, 2, 3] for one in TASKS
+    }
+    assert not leaving.hand_over()
+    following = open_loop(tmp_path)
+    following.apply(Commands(start=TASKS))
+    assert {len(run.history) for run in following._runs()} == {3}
+    following.hand_over()
+    same(train(open_loop(tmp_path), TASKS), alone)
+
+
+def test_a_task_that_cannot_be_begun_fails_alone(tmp_path):
+    bad = task(7, beta="much")
+    _, ends = train(open_loop(tmp_path), [*TASKS[:2], bad])
+    assert {key: report.state for key, report in ends.items()} == {
+        TASKS[0].key: "finished",
+        TASKS[1].key: "finished",
+        bad.key: "failed",
+    }
+    assert ends[bad.key].failure == "error"
