@@ -163,13 +163,19 @@ def load_study(name: str, *, home: Home = HOME, tracking_uri: str | None = None)
 
 
 def sync_study(
-    name: str, *, home: Home = HOME, tracking_uri: str | None = None, show: Callable[[int], None] = lambda left: None
+    name: str,
+    *,
+    home: Home = HOME,
+    tracking_uri: str | None = None,
+    rebuild: bool = False,
+    show: Callable[[int], None] = lambda left: None,
 ) -> int:
     """Upload to MLflow the pending records of a study on this machine; to another `tracking_uri`, all its records.
 
     Args:
         name: The study's name.
         home, tracking_uri: As in `run_study`.
+        rebuild: Whether to upload all its records again, for an MLflow that lost some of them.
         show: Called with the number of pending records.
 
     Returns:
@@ -181,7 +187,7 @@ def sync_study(
     """
     from vae_study.tracking.study import sync
 
-    return sync(client_of(home, tracking_uri), name, scratch_of(name, home), show)
+    return sync(client_of(home, tracking_uri), name, scratch_of(name, home), show, rebuild=rebuild)
 
 
 def pending_records(name: str, home: Home = HOME) -> int:

@@ -186,21 +186,21 @@ def serve(name: str, model: str, port: int, home: str, tracking_uri: str | None)
 
 @main.command(short_help="Upload to MLflow the records that are only on this machine.")
 @click.argument("name")
+@click.option("--rebuild", is_flag=True, help="Upload all records again, also those that MLflow had.")
 @options.places
-def sync(name: str, home: str, tracking_uri: str | None) -> None:
+def sync(name: str, rebuild: bool, home: str, tracking_uri: str | None) -> None:
     """Upload to MLflow the records that a study wrote while MLflow did not answer.
 
-    With another --tracking-uri, all records of the study are uploaded to that store. Trials that a killed driver
-    left in the state running are marked as waiting.
+    With another --tracking-uri, all records of the study are uploaded to that store; so they are if a run was deleted
+    in MLflow, which makes it anew. Trials that a killed driver left in the state running are marked as waiting.
     """
     from rich.console import Console
 
     from vae_study import api
 
     with Console(stderr=True).status("") as line:
-        count = api.sync_study(
-            name, home=home, tracking_uri=tracking_uri, show=lambda left: line.update(f"{left:,} records pending")
-        )
+        show = lambda left: line.update(f"{left:,} records pending")  # noqa: E731
+        count = api.sync_study(name, home=home, tracking_uri=tracking_uri, rebuild=rebuild, show=show)
     click.echo(f"{count:,} records of {name} uploaded to MLflow; its report: vae-study report {name}")
 
 

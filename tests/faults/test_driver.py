@@ -2,7 +2,9 @@
 
 import random
 import signal
+import sqlite3
 import time
+from contextlib import closing
 
 import psutil
 import pytest
@@ -28,6 +30,25 @@ def test_a_study_whose_driver_is_killed_at_five_moments_ends_as_if_undisturbed(u
         driver = Driver(tmp_path, *RESUME, ray=ray_address)
     assert driver.wait() == 0, driver.text()
     check_invariants(tmp_path, TRIALS)
+    check_equal(tmp_path, undisturbed)
+
+
+def test_a_journal_that_is_lost_with_what_mlflow_did_not_have_yet_comes_back_from_the_trials(
+    undisturbed, ray_address, tmp_path
+):
+    driver = Driver(tmp_path, more=ONE_BY_ONE, ray=ray_address, settings=["trials=5"])
+    until(lambda: ended(tmp_path) >= 1, "a trial has ended")
+    # MLflow can write nothing from here on.
+    with closing(sqlite3.connect(tmp_path / "mlflow.db", timeout=PATIENCE_SECONDS)) as mlflow:
+        mlflow.execute("BEGIN IMMEDIATE")
+        count = ended(tmp_path)
+        until(lambda: ended(tmp_path) >= count + 2, "two more trials have ended")
+        driver.kill()
+    for file in ("journal.jsonl", "journal.offset"):
+        (tmp_path / "digits" / file).unlink()
+    again = Driver(tmp_path, *RESUME, ray=ray_address)
+    assert again.wait() == 0, again.text()
+    check_invariants(tmp_path, 5)
     check_equal(tmp_path, undisturbed)
 
 

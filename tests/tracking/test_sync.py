@@ -11,7 +11,7 @@ from vae_study.tracking.study import sync
 from vae_study.tracking.writer import TrackingWriter
 
 from tests.tracking.servers import free_port
-from tests.tracking.story import STORY, end, log, start, whole_trial
+from tests.tracking.story import STORY, check, end, log, records_of, start, whole_trial
 
 
 def begun(name):
@@ -139,3 +139,33 @@ def test_a_store_that_stays_away_is_told_with_what_waits(store, tmp_path, name, 
 def test_without_a_journal_there_is_nothing_to_sync(store, tmp_path, name):
     with pytest.raises(UserError, match="no records of the study 'gone' are here"):
         sync(store, "gone", tmp_path, nothing)
+
+
+def test_a_run_that_was_deleted_in_mlflow_is_made_anew_by_the_next_sync(store, tmp_path, name):
+    driver, parent = opened(store, name, tmp_path)
+    tell(driver, 0, 1, 2, 4)
+    driver.drain()
+    driver.close()
+    before = runs_by_key(store, parent)
+    for key in ("trial-0000", "trial-0002"):
+        store.delete_run(before[key].info.run_id)
+    sync(store, name, tmp_path, nothing)
+    check(store, parent, records_of(driver)[1:])
+    assert runs_by_key(store, parent)["trial-0001"].info.run_id == before["trial-0001"].info.run_id
+
+
+def test_a_rebuild_gives_an_emptied_mlflow_the_whole_study_again(store, tmp_path, name):
+    driver, parent = opened(store, name, tmp_path)
+    tell(driver, 0, 1, 2, 4)
+    driver.drain()
+    driver.close()
+    store.delete_tag(parent.info.run_id, schema.STATE)
+    one = runs_by_key(store, parent)["trial-0001"].info.run_id
+    store.set_terminated(one, "KILLED")
+    assert sync(store, name, tmp_path, nothing) == 0
+    assert sync(store, name, tmp_path, nothing, rebuild=True) == len(records_of(driver))
+    check(store, parent, records_of(driver)[1:])
+    for run in [parent, *runs_by_key(store, parent).values()]:
+        store.delete_run(run.info.run_id)
+    sync(store, name, tmp_path, nothing, rebuild=True)
+    check(store, find_parent(store, name), records_of(driver)[1:])

@@ -70,8 +70,7 @@ def drive(
         store = _store(plan, url, owner)
         _prepare(plan, store, places)
         about = plan.config, plan.name, plan.data, plan.reference, plan.rule, plan.scratch, places.study_file
-        # On the journal's disk, trials need no logs of their own.
-        writer = open_study(client, *about, None if plan.folder.local else plan.trials, owner)
+        writer = open_study(client, *about, plan.trials, owner)
         try:
             recover(store, writer)
             _run(plan, store, writer, most, likely, console, shutdown)

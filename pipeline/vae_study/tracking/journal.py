@@ -1,6 +1,6 @@
 """The journal of a study: an append-only file of JSON lines, from which an uploader sends events to MLflow.
 
-It is on a local disk of the driver. If the study's files are in an object store, each trial also has a log there.
+It is on a local disk of the driver. Each trial also has a log in its own folder, which outlasts the journal.
 """
 
 import json
@@ -98,7 +98,7 @@ class TrialLogs:
     """The events of each run from its start to its end, in HOME/STUDY/trials/trial-0007/run.json.
 
     A log is written before MLflow or the study store get the run's end, so it has everything that either of them has.
-    It costs one request of some tens of milliseconds per run; one request per epoch would be too many.
+    In an object store it costs one request of some tens of milliseconds per run; one per epoch would be too many.
     """
 
     def __init__(self, folder: Folder | None, about: Mapping[str, str | None], journal: Journal):
@@ -187,6 +187,10 @@ class Marker:
             return int(saved["offset"]) if self.run_id in (None, saved["run_id"]) else 0
         except (OSError, ValueError, KeyError):
             return 0
+
+    def forget(self) -> None:
+        """Begin again at 0."""
+        self.path.unlink(missing_ok=True)
 
     def write(self, offset: int) -> None:
         """Replace the offset atomically."""

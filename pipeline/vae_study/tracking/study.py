@@ -21,7 +21,7 @@ from vae_study.selection.ranking import Selection
 from vae_study.storage import Folder, Owner
 from vae_study.tracking import schema
 from vae_study.tracking.events import DataDescribed, StudyBegun, TextLogged, parsed
-from vae_study.tracking.journal import JOURNAL_FILE, Journal
+from vae_study.tracking.journal import JOURNAL_FILE, Journal, Marker, locked
 from vae_study.tracking.note import plan_note
 from vae_study.tracking.store import create_parent, find_parent, own_parent, runs_by_key
 from vae_study.tracking.writer import TrackingWriter
@@ -118,7 +118,7 @@ def close_study(writer: TrackingWriter, state: str, note: str, rule: str, champi
     writer.close_parent(tags, "FINISHED" if state == "finished" else "KILLED")
 
 
-def sync(client: MlflowClient, name: str, folder: Path, show: Callable[[int], None]) -> int:
+def sync(client: MlflowClient, name: str, folder: Path, show: Callable[[int], None], *, rebuild: bool = False) -> int:
     """Upload all records of a study's journal, and mark what a dead driver left running.
 
     Args:
@@ -126,6 +126,7 @@ def sync(client: MlflowClient, name: str, folder: Path, show: Callable[[int], No
         name: The study's name.
         folder: Has the journal.
         show: Called with the number of pending records whenever it has changed.
+        rebuild: Whether to upload those again that were uploaded before; what MLflow still has of them stays.
 
     Returns:
         How many records were uploaded.
@@ -135,7 +136,10 @@ def sync(client: MlflowClient, name: str, folder: Path, show: Callable[[int], No
         StudyError: The store does not answer, or refused a record.
     """
     if not (folder / JOURNAL_FILE).exists():
-        raise UserError(f"{folder} has no {JOURNAL_FILE}: no records of the study {name!r} are here")
+        raise UserError(
+            f"{folder} has no {JOURNAL_FILE}: no records of the study {name!r} are here; if its trials' folders are, "
+            f"write them again: vae-study resume {name}"
+        )
     begun = _begun(folder)
     study_id = begun.tags.get(schema.STUDY_ID) if begun else None
     parent = own_parent(client, name, study_id) if study_id else find_parent(client, name)
@@ -144,6 +148,9 @@ def sync(client: MlflowClient, name: str, folder: Path, show: Callable[[int], No
             missing = f"no study {name!r} in {client.tracking_uri}"
             raise UserError(f"{missing}, and the journal in {folder} lacks its beginning")
         parent = create_parent(client, begun.experiment, begun.name, begun.tags)
+    if rebuild:
+        with locked(folder):
+            Marker(folder / JOURNAL_FILE).forget()
     writer = TrackingWriter(client, parent, runs_by_key(client, parent), folder)
     try:
         writer.abandon()

@@ -47,15 +47,20 @@ class Uploader:
     """
 
     def __init__(self, client: MlflowClient, parent: Run, run_ids: dict[str, str], journal: Journal):
-        """Continue where an earlier uploader of this journal and parent run stopped."""
+        """Continue where an earlier uploader of this journal and parent run stopped.
+
+        If MLflow lacks a run that it had, somebody has deleted it, and all events are uploaded again.
+        """
         self.journal, self.errors, self.is_away = journal, list[Exception](), False
         self._replay = Replay(client, parent, run_ids)
         self._marker = Marker(journal.path, parent.info.run_id)
         # If the journal was lost and a new one begun, the saved offset is beyond its end.
         self._offset = min(self._marker.read(), journal.end)
+        uploaded = (ev.parsed(plain) for offset, plain in journal.read() if offset <= self._offset)
+        if not self._replay.recall(uploaded):
+            self._offset = 0
         self._marker.write(self._offset)
         self._size = EVENTS_PER_BATCH
-        self._replay.recall(ev.parsed(plain) for offset, plain in journal.read() if offset <= self._offset)
         self._advanced = time.monotonic()
         self._wake, self._is_closing, self._is_awaited = threading.Event(), False, False
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
@@ -179,13 +184,21 @@ class Replay:
             ev.ChampionChosen: lambda event: models.set_champion(self.client, self.run_ids[event.run], event),
         }
 
-    def recall(self, events: Iterable[ev.Event]) -> None:
-        """Collect the histories of the open runs from events that are in MLflow already."""
+    def recall(self, events: Iterable[ev.Event]) -> bool:
+        """Collect the histories of the open runs from events that are in MLflow already.
+
+        Returns:
+            Whether MLflow has every run that they started; if not, nothing is collected.
+        """
         for event in events:
+            if isinstance(event, ev.RunStarted) and event.run not in self.run_ids:
+                self._epochs.clear()
+                return False
             if isinstance(event, ev.EpochsLogged):
                 self._remember(event)
             elif isinstance(event, ev.RunEnded):
                 self._epochs.pop(event.run, None)
+        return True
 
     def apply(self, events: Sequence[ev.Event]) -> None:
         """Apply events; after an error they may all be applied again."""

@@ -9,7 +9,7 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from vae_study.errors import StudyError, redacted_values
+from vae_study.errors import LONGEST_REASON, StudyError, redacted_values
 from vae_study.storage import Folder
 from vae_study.tracking import events as ev
 from vae_study.tracking import schema
@@ -263,7 +263,11 @@ class TrackingWriter:
         """Raise StudyError if MLflow refused a record for good."""
         errors = self.uploader.errors
         if errors:
-            raise StudyError(f"MLflow refused {len(errors)} records; the first: {errors[0]}")
+            study = self._runs.run(PARENT).tags.get(schema.STUDY, "NAME")
+            raise StudyError(
+                f"MLflow refused {len(errors)} records; the first: {str(errors[0])[:LONGEST_REASON]}; if somebody has "
+                f"deleted runs there, make them anew: vae-study sync {study}"
+            )
 
     def close(self) -> None:
         """End the upload; pending records stay in the journal for the next driver."""
