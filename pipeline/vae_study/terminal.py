@@ -252,6 +252,7 @@ def _facts(facts: StudySummary) -> Iterator[str]:
         yield f"precision  average {area.value:.3f}, {interval}; by chance {points['prevalence']:.3f}"
         found = f"{points['precision_at_n'] * facts.test_anomalies:.4g} of the {facts.test_anomalies} highest scores"
         real = f"{points['alarm_precision'] * points['alarms']:.4g} of {points['alarms']:.0f} alarms are real"
+        real += f" (95 % interval {points['alarm_low']:.0%} to {points['alarm_high']:.0%})"
         stated = points["stated_precision"]
         text = "" if math.isnan(stated) else f"; {stated:.1%} at the stated prevalence"
         yield f"alarms     {real}, {points['alarm_recall']:.1%} of the anomalies{text}; {found} are anomalies"

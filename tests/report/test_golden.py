@@ -25,43 +25,26 @@ from vae_study.report.sections.thresholds import scores
 from vae_study.report.sections.trials import confirmation
 from vae_study.report.tables import StudyTables
 
-from .golden import CONFIG, FOLDER, REFERENCE, golden, make
+from .golden import CONFIG, REFERENCE, golden, make
+from .golden.by_hand import (
+    OBJECTIVES,
+    Row,
+    finished,
+    frontier,
+    is_known,
+    mean_precision,
+    numbers,
+    pairs,
+    rows,
+    scored_test_rows,
+)
 
-Row = dict[Any, Any]
 Floats = NDArray[np.float64]
-OBJECTIVES = ("val/reconstruction", "val/kl")
 
 
 @pytest.fixture(scope="module")
 def tables() -> StudyTables:
     return StudyTables(golden())
-
-
-def rows(name: str = "trials") -> list[Row]:
-    return pd.read_parquet(FOLDER / f"{name}.parquet").to_dict("records")
-
-
-def finished() -> list[Row]:
-    return [row for row in rows() if row["state"] == "finished"]
-
-
-def is_known(*values: Any) -> bool:
-    return all(value is not None and math.isfinite(value) for value in values)
-
-
-def frontier() -> list[Row]:
-    """Whom no other finished trial equals or beats in both objectives and beats in one."""
-    known = [row for row in finished() if is_known(*(row[metric] for metric in OBJECTIVES))]
-
-    def beats(other: Row, row: Row) -> bool:
-        no_worse = all(other[metric] <= row[metric] for metric in OBJECTIVES)
-        return no_worse and any(other[metric] < row[metric] for metric in OBJECTIVES)
-
-    return [row for row in known if not any(beats(other, row) for other in known)]
-
-
-def numbers(*found: Row) -> list[int]:
-    return [row["trial"] for row in found]
 
 
 def test_the_parquet_is_what_the_script_makes_of_its_formulas(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,25 +118,6 @@ def test_the_knee_is_the_farthest_from_the_line_through_the_ends_in_any_unit(tab
         assert tables.of(knee).trial == max(distances, key=distances.__getitem__)
     (row,) = (row for row in members if row["trial"] == tables.of(knee).trial)
     assert dict(tables.of(knee).metrics) == {metric: row[metric] for metric in OBJECTIVES}
-
-
-def scored_test_rows() -> tuple[list[float], list[float]]:
-    """Scores of the normal and the anomalous test examples."""
-    known = [row for row in rows("scores") if row["split"] == "test" and is_known(row["elbo"])]
-    return tuple([row["elbo"] for row in known if row["anomaly"] == which] for which in (False, True))  # type: ignore[return-value]
-
-
-def pairs(normal: list[float], anomalous: list[float]) -> float:
-    won = sum((high > low) + 0.5 * (high == low) for high, low in product(anomalous, normal))
-    return won / (len(normal) * len(anomalous))
-
-
-def mean_precision(normal: list[float], anomalous: list[float]) -> float:
-    """The precision at every anomaly's own score, averaged over the anomalies."""
-    both = normal + anomalous
-    return statistics.fmean(
-        sum(other >= one for other in anomalous) / sum(other >= one for other in both) for one in anomalous
-    )
 
 
 def test_auroc_is_the_share_of_pairs_in_the_right_order(tables: StudyTables) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit, logit
-from scipy.stats import betabinom
+from scipy.stats import betabinom, norm
 from scipy.stats import t as students_t
 from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -81,6 +81,13 @@ def alarm_budget(alarms: Mapping[str, float] | int | None, rows: int) -> int:
         return min(alarms, rows)
     per_1000 = alarms["per_1000"] if alarms else ALARMS_PER_1000
     return max(1, round(rows * per_1000 / 1000))
+
+
+def share_interval(share: float, rows: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a share that was found among some rows (Wilson 1927)."""
+    z = norm.ppf((1 + level) / 2)
+    centre, half = share + z**2 / (2 * rows), z * np.sqrt(share * (1 - share) / rows + z**2 / (4 * rows**2))
+    return float((centre - half) / (1 + z**2 / rows)), float((centre + half) / (1 + z**2 / rows))
 
 
 def precision_at(prevalence: float, true_rate: float, false_rate: float) -> float:

@@ -13,7 +13,16 @@ from scipy.optimize import brentq
 from scipy.stats import norm, rankdata
 from scipy.stats import t as students_t
 
-from vae_study.anomaly.detection import Area, Floats, Mask, area, bootstrap, precision_within, why_undefined
+from vae_study.anomaly.detection import (
+    Area,
+    Floats,
+    Mask,
+    area,
+    bootstrap,
+    precision_within,
+    share_interval,
+    why_undefined,
+)
 
 #: With fewer rows in the smaller class, DeLong's interval of a difference is too short: see `_auroc_difference`.
 FEW_ROWS = 100
@@ -81,6 +90,11 @@ class ScoredRows:
             return Difference(value=value, low=-1.0, high=1.0)
         if metric == "auroc":
             low, high = _auroc_difference(self.placements, other.placements, level)
+        elif metric == "alarm_precision":
+            draws, rows = (self.drawn(metric), other.drawn(metric)), min(self.alarms, len(self.score_N))
+            ends = [share_interval(share, rows, level) for share in (ours, others)]
+            reaches = [(share - low, high - share) for share, (low, high) in zip((ours, others), ends, strict=True)]
+            low, high = _joined(value, reaches, _correlation(*draws))
         else:
             drawn_W = self.drawn(metric) - other.drawn(metric)
             error = drawn_W.std(ddof=1) * np.sqrt(smaller / (smaller - 1))
@@ -112,12 +126,26 @@ def _auroc_difference(ours: tuple[Floats, Floats], others: tuple[Floats, Floats]
     of_ours, of_others = (sum(part.var(ddof=1) / len(part) for part in one) for one in (ours, others))
     product = np.sqrt(of_ours * of_others)
     correlation = np.clip((of_ours + of_others - variance) / (2 * product), -1, 1) if product > 0 else 0.0
-    (down, up), (other_down, other_up) = (_auroc_reach(float(one[0].mean()), sizes, level) for one in (ours, others))
+    reaches = [_auroc_reach(float(one[0].mean()), sizes, level) for one in (ours, others)]
+    farther = _joined(value, reaches, correlation)
+    return min(low, farther[0]), max(high, farther[1])
+
+
+def _joined(value: float, reaches: Sequence[tuple[float, float]], correlation: float) -> tuple[float, float]:
+    """The interval of a difference from how far those of its two parts reach down and up (Zou and Donner 2008)."""
+    ours, others = reaches
 
     def joint(a: float, b: float) -> float:
         return float(np.sqrt(max(a**2 + b**2 - 2 * correlation * a * b, 0)))
 
-    return min(low, value - joint(down, other_up)), max(high, value + joint(up, other_down))
+    return value - joint(ours[0], others[1]), value + joint(ours[1], others[0])
+
+
+def _correlation(draw_W: Floats, other_W: Floats) -> float:
+    """Of two detectors' precisions over resamples, at least 0; 0 where one is the same in all."""
+    if min(draw_W.std(), other_W.std()) == 0:
+        return 0.0
+    return float(max(np.corrcoef(draw_W, other_W)[0, 1], 0))
 
 
 def _auroc_reach(area: float, sizes: Sequence[int], level: float) -> tuple[float, float]:

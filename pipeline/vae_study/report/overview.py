@@ -253,7 +253,9 @@ def _alarm_numbers(tables: StudyTables) -> Iterator[KeyNumber]:
         ends = f"95 % interval {number(s.average_precision.low, 3)} to {number(s.average_precision.high, 3)}"
         value = number(s.average_precision.value, 3)
         yield KeyNumber(name="Average precision", value=value, remark=f"{ends}, {chance}")
-        remark = f"of {s.points['alarms']:,.0f} on test, {percent(s.points['alarm_recall'])} of the anomalies"
+        ends = f"95 % interval {percent(s.points['alarm_low'])} to {percent(s.points['alarm_high'])}"
+        found = f"{percent(s.points['alarm_recall'])} of the anomalies"
+        remark = f"of {s.points['alarms']:,.0f} on test, {ends}; {found}"
         yield KeyNumber(name="Real alarms", value=percent(s.points["alarm_precision"]), remark=remark)
 
 

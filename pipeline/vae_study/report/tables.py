@@ -62,8 +62,9 @@ class StudySummary:
             from the training mean"; empty where it did not.
         test_auroc: The chosen trial's AUROC on the test split, of that score, with its 95 % interval.
         average_precision: Likewise its average precision.
-        points: Its `detection.operating_points` on the test split within the study's alarm budget, and
-            `stated_precision`: the precision of those alarms at `anomaly.prevalence`, NaN if the study states none.
+        points: Its `detection.operating_points` on the test split within the study's alarm budget; `alarm_low` and
+            `alarm_high`, the 95 % interval of their precision; and `stated_precision`, that precision at
+            `anomaly.prevalence`, NaN if the study states none.
         test_rows, test_anomalies: How many rows these are of.
         why_no_auroc: Why the chosen trial has none, such as "no labelled anomaly among the examples"; empty where it
             has one, or none is chosen.
@@ -274,7 +275,7 @@ def champion_test(record: StudyRecord) -> pd.DataFrame:
 
 
 def operating_points(record: StudyRecord, scored: pd.DataFrame) -> dict[str, float]:
-    """`detection.operating_points` within the study's alarm budget, and `stated_precision` at its stated prevalence."""
+    """`StudySummary.points` of one detector's scored rows."""
     asked = record.config.get("anomaly") or {}
     examples = scored["anomaly"].to_numpy(np.bool_), scored["score"].to_numpy(np.float64)
     alarms = detection.alarm_budget(asked.get("alarms"), len(scored))
@@ -282,7 +283,8 @@ def operating_points(record: StudyRecord, scored: pd.DataFrame) -> dict[str, flo
     normals, false = int((~examples[0]).sum()), alarms * (1 - points["alarm_precision"])
     stated, false_rate = asked.get("prevalence"), false / normals if normals else float("nan")
     precision = detection.precision_at(stated, points["alarm_recall"], false_rate) if stated else np.nan
-    return {**points, "stated_precision": precision}
+    low, high = detection.share_interval(points["alarm_precision"], alarms)
+    return {**points, "alarm_low": low, "alarm_high": high, "stated_precision": precision}
 
 
 def targets(record: StudyRecord) -> tuple[str, ...]:
