@@ -182,7 +182,7 @@ def chosen(config: StudyConfig, data: Dataset) -> Iterator[tuple[str, bool, floa
     """Each rule's and ensemble's AUROC, and the study's own baseline's; whether the known anomalies were looked at."""
     trials, outcomes = trained(config, data)
     frontier = frontier_of(trials, [objective.metric for objective in config.objectives], [1, 1])["trial"].tolist()
-    found = candidates(trials, frontier, "val/elbo", None, config.ensemble.members)
+    found = candidates(trials, frontier, ("val/elbo", "val/auroc"), None, config.ensemble.members)
     baseline = Baseline.of(data).scores
     for labels in (False, True):
 

@@ -154,7 +154,10 @@ def finish(plan: Plan, writer: TrackingWriter, files: Path, trials: pd.DataFrame
     best = writer.trials().query("state == 'finished'").sort_values(RULE).iloc[-1]
     champion = Selection(int(best["trial"]), SCORE, float(best[RULE]))
     frontier = frontier_of(trials, list(plan.reference), plan.signs)["trial"].tolist()
-    found, scores = candidates(trials, frontier, "val/elbo", SCORE, members=5), read_scores(Folder.at(files))
+    found, scores = (
+        candidates(trials, frontier, ("val/elbo", "val/auroc"), SCORE, members=5),
+        read_scores(Folder.at(files)),
+    )
     table, compared = compare(found, lambda _: scores, Baseline.of(plan.data).scores)
     writer.log_frame(table, schema.CHOICES_FILE)
     writer.log_frame(compared, schema.DETECTORS_FILE)

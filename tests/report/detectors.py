@@ -44,7 +44,9 @@ def compared(record: StudyRecord, score: str | None = None, by: str | None = Non
     assert best is not None
     members = frontier(replace(record, trials=trials))["trial"].tolist()
     raw = rows.assign(**{BASELINE: scored(rows, {"trial": 9999, "val/auroc": 0.86})["reconstruction"]})
-    choices, scores = compare(candidates(trials, members, "val/elbo", score, 5), frames.__getitem__, raw, rule)
+    choices, scores = compare(
+        candidates(trials, members, ("val/elbo", "val/auroc"), score, 5), frames.__getitem__, raw, rule
+    )
     champion = replace(record.champion, trial=best.trial, rule=rule, score=best.score, scores=frames[best.trial])
     return replace(
         record, config=config, trials=trials, choices=choices, detectors=scores, champion=explained(champion, images_of)

@@ -43,7 +43,7 @@ def trials(scores: dict[int, pd.DataFrame]) -> pd.DataFrame:
 
 def compared(labels: bool = True) -> tuple[pd.DataFrame, pd.DataFrame, dict[int, pd.DataFrame], pd.DataFrame]:
     scores, baseline = frames(labels)
-    found = candidates(trials(scores), [1, 4], "val/elbo", None, 3)
+    found = candidates(trials(scores), [1, 4], ("val/elbo", "val/auroc"), None, 3)
     table, rows = compare(found, lambda number: scores[number], baseline)
     return table.set_index("rule"), rows, scores, baseline
 
@@ -76,14 +76,26 @@ def test_an_ensemble_is_the_mean_of_its_members_standardized_scores():
     assert len(labelled) == len({trial for trial, _ in labelled}) == 3
 
 
+@pytest.mark.parametrize("rule", ["val/auroc", "val/auprc"])
+def test_the_ensemble_that_uses_labels_has_the_best_trials_by_the_study_s_own_rule(rule):
+    scores, _ = frames()
+    known = trials(scores).assign(
+        **{f"val_auprc/{name}": lambda table, n=name: -table[f"val_auroc/{n}"] for name in SCORES}
+    )
+    found = {one.name: one for one in candidates(known, [1], ("val/elbo", rule), None, 2)}
+    column = RULES[rule].metric
+    best = known[[f"{column}{name}" for name in SCORES]].max(axis=1).sort_values(ascending=False).index[:2]
+    assert {pick.trial for pick in found["ensemble_labels"].selections} == set(known.loc[best, "trial"])
+
+
 def test_neither_a_rule_nor_an_ensemble_takes_a_trial_that_violates_a_constraint():
     scores, _ = frames()
     known = trials(scores).assign(feasible=[True, True, True, True, False, False])
     for members in (1, 3, 5):
-        found = {one.name: one for one in candidates(known, [1, 3], "val/elbo", None, members)}
+        found = {one.name: one for one in candidates(known, [1, 3], ("val/elbo", "val/auroc"), None, members)}
         assert {pick.trial for one in found.values() for pick in one.selections} <= {0, 1, 2, 3}
         assert {pick.trial for pick in found["ensemble_best"].selections} == {3, 2, 1, 0} - set(range(4 - members))
-    none = {one.name: one for one in candidates(known.assign(feasible=False), [], "val/elbo", None, 1)}
+    none = {one.name: one for one in candidates(known.assign(feasible=False), [], ("val/elbo", "val/auroc"), None, 1)}
     assert none["val/elbo"].selections[0].trial == 5
     assert "ensemble_frontier" not in none
 

@@ -122,7 +122,7 @@ class Candidate:
 def candidates(
     trials: pd.DataFrame,
     frontier: Sequence[int],
-    label_free: str,
+    rules: tuple[str, str],
     score: str | None,
     members: int,
     classes: tuple[int, int] | None = None,
@@ -132,7 +132,7 @@ def candidates(
     Args:
         trials: One row per trial.
         frontier: The trials of the frontier.
-        label_free: The rule that ranks trials for the ensemble that needs no label.
+        rules: Those that rank trials for the ensemble of the best that needs no label, and for the one that needs some.
         score: The anomaly score that the study prescribes, or None.
         members: How many trials an ensemble of the best has.
         classes: How many anomalies and normal rows validation has, see `ranked`.
@@ -143,11 +143,12 @@ def candidates(
         for rule in RULES
         if ranks[rule]
     ]
+    label_free, labelled = rules
     best = votes([one.trial for one in ranks[label_free][:members]])
     groups = (
         ("ensemble_best", False, best),
         ("ensemble_frontier", False, votes(frontier)),
-        ("ensemble_labels", True, tuple(ranks["val/auroc"][:members])),
+        ("ensemble_labels", True, tuple(ranks[labelled][:members])),
     )
     ensembles = [
         Candidate(name=name, needs_labels=labels, selections=selections, with_baseline=not labels)

@@ -131,8 +131,8 @@ def frontier_numbers(plan: Plan, trials: pd.DataFrame) -> list[int]:
 def candidates_of(plan: Plan, trials: pd.DataFrame, frontier: Sequence[int]) -> list[Candidate]:
     """The candidates of a study, by the rules and ensembles of its config."""
     config = plan.config
-    members = config.ensemble.members
-    return candidates(trials, frontier, plan.label_free_rule, config.anomaly.score, members, plan.classes)
+    rules = plan.label_free_rule, plan.label_rule
+    return candidates(trials, frontier, rules, config.anomaly.score, config.ensemble.members, plan.classes)
 
 
 def finalists(plan: Plan, trials: pd.DataFrame) -> set[int]:

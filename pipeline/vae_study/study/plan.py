@@ -88,7 +88,7 @@ class Plan:
     @property
     def rule(self) -> str:
         """The rule that chooses the champion."""
-        return self.config.champion.by or (self._label_rule if self.data.has_anomalies else self.label_free_rule)
+        return self.config.champion.by or (self.label_rule if self.data.has_anomalies else self.label_free_rule)
 
     @property
     def classes(self) -> tuple[int, int]:
@@ -97,7 +97,10 @@ class Plan:
         return int(is_anomaly_N.sum()), int((~is_anomaly_N).sum())
 
     @property
-    def _label_rule(self) -> str:
+    def label_rule(self) -> str:
+        """The rule that ranks trials where labels may be looked at: the study's own if it is one, else the default."""
+        if self.config.champion.by in LABEL_DEFAULTS:
+            return self.config.champion.by
         rare, otherwise = LABEL_DEFAULTS
         anomalies, normals = self.classes
         is_rare = anomalies >= LEAST_RARE and anomalies < RARE_PREVALENCE * (anomalies + normals)
