@@ -93,6 +93,18 @@ def test_a_sample_of_many_images_reaches_both_ends_of_the_range(monkeypatch):
     np.testing.assert_allclose(scaled_ND, x_ND / 10, rtol=1e-6)
 
 
+def test_many_columns_that_are_left_out_or_have_missing_values_are_counted():
+    x_ND = np.random.default_rng(0).normal(size=(60, 30))
+    x_ND[:, :12] = 1
+    x_ND[3, 15:] = np.nan
+    notes = fit(table(x_ND), ALL[:60], missing="median").notes
+    assert [note for note in notes if "more columns" in note] == [
+        "7 more columns that are left out: see vae-study check --columns",
+        "10 more columns with missing values: see vae-study check --columns",
+    ]
+    assert len(notes) == 12
+
+
 def test_a_column_that_is_constant_in_train_is_left_out_and_said_to_be():
     x_ND = np.stack([np.ones(100), np.arange(100)], axis=1)
     x_ND[60:, 0] = 7

@@ -92,8 +92,13 @@ class Preprocessing:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know: columns left out, and what replaces missing values."""
-        return tuple(note for note in (column.note() for column in self.columns) if note)
+        """What a user should know: columns left out, and what replaces missing values. Many alike are counted."""
+        found: list[str] = []
+        for is_used, what in ((False, "that are left out"), (True, "with missing values")):
+            notes = [note for column in self.columns if bool(column.features) is is_used and (note := column.note())]
+            more = f"{len(notes) - COLUMNS_SHOWN} more columns {what}: see vae-study check --columns"
+            found += [*notes[:COLUMNS_SHOWN], more] if len(notes) > COLUMNS_SHOWN + 1 else notes
+        return tuple(found)
 
     def transform(self, table: Table, rows_N: Rows | None = None) -> Floats:
         """The features of some rows, x_ND, computed in chunks.
