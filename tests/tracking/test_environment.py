@@ -122,6 +122,11 @@ def test_a_tool_that_finds_no_gpu_is_believed(tmp_path, monkeypatch):
     assert "gpus" not in hardware()
 
 
+def test_mlflow_shows_a_study_as_one_that_trains_models(store):
+    experiment = store.get_experiment(open_experiment(store, uuid.uuid4().hex))
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+
+
 def test_data_logged_twice_are_in_mlflow_once_with_their_columns_and_rows(store):
     run = store.create_run(open_experiment(store, uuid.uuid4().hex)).info.run_id
     for _ in range(2):

@@ -89,7 +89,7 @@ def open_experiment(client: MlflowClient, name: str) -> str:
         return known
     path = schema.sqlite_path(client.tracking_uri)
     location = (path.resolve().parent / "artifacts" / name).as_uri() if path is not None else None
-    return str(client.create_experiment(name, artifact_location=location))
+    return str(client.create_experiment(name, artifact_location=location, tags=schema.EXPERIMENT_TAGS))
 
 
 def find_experiment(client: MlflowClient, name: str) -> str | None:
