@@ -43,7 +43,6 @@ class Command:
                 stderr=file,
                 env=environment,
                 cwd=folder,
-                preexec_fn=_heed_ctrl_c,
             )
         self.pid = self._process.pid
 
@@ -58,8 +57,3 @@ class Command:
     def send_signal(self, kind: signal.Signals) -> None:
         """Send it a signal, unless it has ended."""
         self._process.send_signal(kind)
-
-
-def _heed_ctrl_c() -> None:
-    """Whoever runs the tests in the background of a shell has Ctrl-C ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
