@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from vae_study.tracking.store import find_children, require_parent
 
 from tests.faults.runs import CONFIRMED, TRIALS, Driver, check_equal, check_invariants, ended, study_of
-from tests.waiting import PATIENCE_SECONDS, until
+from tests.waiting import PATIENCE_SECONDS, command_line, until
 
 pytestmark = pytest.mark.processes
 
@@ -96,6 +96,34 @@ def test_ctrl_c_while_ray_starts_ends_it_too(tmp_path):
     assert "Traceback" not in driver.text()
     _, left = psutil.wait_procs(processes, timeout=PATIENCE_SECONDS)
     assert [process.cmdline() for process in left] == []
+
+
+def test_a_study_whose_local_ray_dies_says_what_died_and_ends_and_goes_on_as_if_undisturbed(
+    undisturbed, ray_address, tmp_path
+):
+    words = ()
+    for name in ("raylet", "gcs_server"):
+        driver = Driver(tmp_path, *words, more=ONE_BY_ONE, settings=["trials=6"])
+        count = ended(tmp_path)
+        until(lambda count=count: ended(tmp_path) > count, "another trial has ended", driver)
+        rays = driver.tree.children(recursive=True)
+        (victim,) = (process for process in rays if process.name() == name)
+        victim.kill()
+        assert driver.wait() == 1
+        told = driver.text().splitlines()[-1]
+        assert f"the local Ray's {name}, which " in told
+        assert f"(pid {victim.pid}), was killed by SIGKILL; " in told
+        assert told.endswith("of 6 trials are done; continue with: vae-study resume digits")
+        assert not any(word in driver.text() for word in ("Traceback", "Raylet is terminated"))
+        assert [command_line(process) for process in rays if process.is_running()] == []
+        client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+        parent = require_parent(client, "digits")
+        assert "RUNNING" not in {run.info.status for run in [parent, *find_children(client, parent)]}
+        words = RESUME
+    again = Driver(tmp_path, *RESUME, ray=ray_address)
+    assert again.wait() == 0, again.text()
+    check_invariants(tmp_path, 6)
+    check_equal(tmp_path, undisturbed)
 
 
 def test_a_second_driver_is_refused_until_the_first_is_dead(ray_address, tmp_path):

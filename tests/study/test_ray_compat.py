@@ -5,7 +5,7 @@ import ray
 from ray.tune.execution import class_cache
 from vae_study.study import messages, ray_compat
 from vae_study.study.messages import Commands, Task
-from vae_study.study.ray_compat import CLASS_CACHE, KV, private
+from vae_study.study.ray_compat import CLASS_CACHE, KV, WORKER, private
 
 COMMANDS = Commands(start=[Task(key="trial-0007", number=7, parameters={"beta": 0.5})], stop=["trial-0001"])
 
@@ -34,6 +34,7 @@ def test_with_all_of_them_this_release_needs_no_fallback():
     assert ray_compat._has_kv()
     assert "PL_DISABLE_FORK" in private(CLASS_CACHE, "DEFAULT_ENV_VARS") or not private(CLASS_CACHE, "DEFAULT_ENV_VARS")
     assert private(CLASS_CACHE, "ENV_VARS_TO_PROPAGATE") is not None
+    assert private(WORKER, "print_to_stdstream") is not None
 
 
 def test_without_get_draining_nodes_no_node_is_known_to_be_taken_away(ray_session, hide):

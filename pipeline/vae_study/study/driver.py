@@ -159,7 +159,8 @@ def run_stage(
         )
         run_workers(searcher, workers(count), plan.config.resources, shutdown, trainable)
     finally:
-        ray_compat.clear(channels)
+        if not shutdown.is_ray_dead:
+            ray_compat.clear(channels)
     dispatcher.pause()
 
 

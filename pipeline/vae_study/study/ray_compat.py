@@ -10,6 +10,7 @@ A private part may be renamed in any release of Ray. Then nothing breaks, but so
   failed start with it takes half a minute.
 - `DEFAULT_ENV_VARS`: workers cannot be the processes that a local Ray begins with, and start seconds later.
 - `ray.scripts.scripts`, the module of the command `ray`: without it, the address "auto" is refused.
+- `print_to_stdstream`: without it, a raylet that dies puts the end of its log on the terminal, twice.
 - `ENV_VARS_TO_PROPAGATE`: Ray writes the driver's AWS keys into its logs; there is a warning if it has any.
 """
 
@@ -17,8 +18,8 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from functools import reduce
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from importlib import import_module
 from typing import Any
 
@@ -27,6 +28,7 @@ import ray
 logger = logging.getLogger(__name__)
 
 KV, CLASS_CACHE = "ray.experimental.internal_kv", "ray.tune.execution.class_cache"
+WORKER, RAYLET_DIED = "ray._private.worker", "Raylet is terminated"
 NAMESPACE = "vae-study"
 SECONDS_FOR_AN_ANSWER = 30
 
@@ -70,6 +72,9 @@ def init_local(preload: Sequence[str], **settings: Any) -> None:
         preload: Modules that each of its first processes, one per core, imports at once.
         settings: Of `ray.init`.
     """
+    show = private(WORKER, "print_to_stdstream")
+    if show is not None:
+        vars(import_module(WORKER))["print_to_stdstream"] = partial(_shown, show)
     # Without an address Ray would join whatever cluster it finds traces of, also of a dead one.
     settings = {"address": "local", "include_dashboard": False, **settings}
     if preload:
@@ -80,6 +85,11 @@ def init_local(preload: Sequence[str], **settings: Any) -> None:
             logger.warning("local Ray failed to start with preloaded modules; starting it without them: %s", error)
             ray.shutdown()
     ray.init(**settings)
+
+
+def _shown(show: Callable[..., None], data: dict[str, Any], **settings: Any) -> None:
+    if RAYLET_DIED not in "".join(data.get("lines", ())):
+        show(data, **settings)
 
 
 def leave_environment_alone() -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import ray
 
 from vae_study.config.study import ResourcesConfig
 from vae_study.errors import StudyError, UserError, opening
+from vae_study.study.local_ray import LocalRay
 from vae_study.study.ray_compat import draining, init_local, is_known_cluster_alive
 from vae_study.tracking.serving import ENDS, handling
 
@@ -25,7 +26,7 @@ STOPPING = "stopping: running trials are being saved; Ctrl-C again ends at once"
 
 
 @contextmanager
-def connected(address: str | None, *, all_to_work: bool = False) -> Iterator[None]:
+def connected(address: str | None, *, all_to_work: bool = False) -> Iterator[LocalRay | None]:
     """Ray during a study: the one of this process, the cluster at `address`, or a new local one.
 
     Args:
@@ -33,17 +34,22 @@ def connected(address: str | None, *, all_to_work: bool = False) -> Iterator[Non
         all_to_work: Whether every process that a local Ray begins with, one per core, becomes a worker. Then they
             import what a worker needs while the driver is still being prepared.
 
+    Yields:
+        Who looks after a new local Ray; None for any other.
+
     Raises:
         UserError: It cannot be used.
     """
-    started = not ray.is_initialized()
-    if started:
-        _start(address or os.environ.get("RAY_ADDRESS"), WORKER_MODULES if all_to_work else ())
+    if ray.is_initialized():
+        yield None
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    _start(address, WORKER_MODULES if all_to_work else ())
+    local = None if address else LocalRay()
     try:
-        yield
+        yield local
     finally:
-        if started:
-            ray.shutdown()
+        (local.close if local else ray.shutdown)()
 
 
 def all_work(resources: ResourcesConfig, concurrency: Concurrency, trials: int) -> bool:
@@ -145,9 +151,14 @@ class Interrupted(StudyError):
 
 
 class Shutdown:
-    """The request to end a study early: running trials are saved, and another driver can continue."""
+    """The request to end a study early: running trials are saved, and another driver can continue.
+
+    Attributes:
+        local: The Ray whose death is such a request.
+    """
 
     def __init__(self) -> None:
+        self.local: LocalRay | None = None
         self._reason: Exception | None = None
         self._is_interrupted = False
         self._watched: list[tuple[threading.Event, Exception]] = []
@@ -155,10 +166,24 @@ class Shutdown:
     @property
     def reason(self) -> Exception | None:
         """The first reason that was given; None while there is none."""
+        if self.is_ray_dead and self.local:
+            self.request(self.local.why)
         for event, why in self._watched:
             if event.is_set():
                 self.request(why)
         return self._reason
+
+    @property
+    def is_ray_dead(self) -> bool:
+        """Whether a call of Ray's may never return."""
+        return self.local is not None and self.local.died.is_set()
+
+    def while_ray_lives(self, work: Callable[[], Any]) -> None:
+        """Do work that waits for Ray; return without its result if Ray dies meanwhile."""
+        if self.local is not None:
+            self.local.run(work)
+        else:
+            work()
 
     def request(self, why: Exception) -> None:
         """Request the end; only the first reason counts."""

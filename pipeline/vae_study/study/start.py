@@ -43,7 +43,9 @@ def start(plan: Plan, places: Locations, concurrency: session.Concurrency, conso
             with console.status("starting Ray"):
                 opening = beside.submit(_open_tracking, plan, places)
                 all_to_work = session.all_work(plan.config.resources, concurrency, plan.config.trials)
-                for_the_study.enter_context(session.connected(places.ray_address, all_to_work=all_to_work))
+                shutdown.local = for_the_study.enter_context(
+                    session.connected(places.ray_address, all_to_work=all_to_work)
+                )
                 # Ray takes the signals for itself when it starts.
                 for_the_study.enter_context(shutdown.on_signals())
                 client = opening.result()

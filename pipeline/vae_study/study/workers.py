@@ -272,7 +272,7 @@ def run_workers(
     leave_environment_alone()
     # Tune's own notes are never read again.
     with tempfile.TemporaryDirectory(prefix="vae-study-tune-") as notes:
-        tune.Tuner(
+        tuner = tune.Tuner(
             tune.with_resources(trainable, lambda config: exclusive if config["assignment"].is_exclusive else ordinary),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
@@ -288,7 +288,8 @@ def run_workers(
                 stop=_Ends(shutdown, searcher),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
-        ).fit()
+        )
+        shutdown.while_ray_lives(tuner.fit)
 
 
 def _name(trial: Trial) -> str:
