@@ -43,7 +43,7 @@ def study_cost(plan: Plan, home: Home = HOME) -> Cost | None:
         The estimate, or None if this machine has too little memory to train one trial.
     """
     from vae_study.study.cost import cost_from_trials, measured_cost
-    from vae_study.study.trial_run import is_out_of_memory
+    from vae_study.vae.device import is_out_of_memory
 
     try:
         if saved_config(plan.name, home).sha256() == plan.config.sha256():

@@ -151,7 +151,7 @@ def result_text(record: StudyRecord, report: Path | None, home: str) -> str:
     """The summary at the end of a run."""
     from vae_study.report import summary
 
-    lines = [f"study      {record.name}", *_facts(summary(record)), *_failures(record)]
+    lines = [f"study      {record.name}", *_facts(summary(record)), *_devices(record), *_failures(record)]
     if report is not None:
         lines.append(f"report     {report}")
     store = f"--tracking-uri {record.tracking_uri}" if "://" in record.tracking_uri else f"--home {home}"
@@ -173,7 +173,7 @@ def status_text(record: StudyRecord, pending: int) -> str:
     total = record.config.get("trials", "?")
     how = f"by the driver, or by: vae-study sync {record.name}"
     late = [f"pending    {pending:,} records to be uploaded {how}"] if pending else []
-    facts = *_facts(summary(record)), *_failures(record), *late
+    facts = *_facts(summary(record)), *_devices(record), *_failures(record), *late
     return "\n".join([f"study      {record.name}, {total} trials asked for", *facts])
 
 
@@ -216,6 +216,14 @@ def _flagged_text(found: ScoredSummary) -> str:
     needed = calibration_needed(found.rows, found.highest, found.fdr)
     higher = f"{found.highest:,} {'rows score' if found.highest > 1 else 'row scores'} above all {known}"
     return f"{text}: {higher}; to flag as few of {found.rows:,} rows takes {needed:,} normal validation rows"
+
+
+def _devices(record: StudyRecord) -> Iterator[str]:
+    """What the trials were trained on."""
+    from vae_study.report.sections.outcomes import devices
+
+    for index, (name, trials) in enumerate(devices(record).items()):
+        yield f"{'' if index else 'trained on':10} {name}: {trials:,} trial{'s' if trials != 1 else ''}"
 
 
 def _failures(record: StudyRecord) -> Iterator[str]:

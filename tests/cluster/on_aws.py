@@ -2,8 +2,8 @@
 
 Our own cluster.yaml, but for user and key, for the set-up commands, since the machines have no way to a package
 registry, for what tells nodes that AWS is elsewhere, and for the patience with an idle worker. AWS is moto's, and a
-machine made of namespaces is behind each instance that runs. The GPU is not there: Ray counts that of the instance's
-type, and the trials that have a half of it each train on the CPU.
+machine made of namespaces is behind each instance that runs. There is no GPU, and a study that asks for one would end
+there: the trials ask for the cores of an instance of that type instead.
 """
 
 import shutil
@@ -28,7 +28,7 @@ SETTINGS = [
     f"trials={TRIALS}",
     f"training.epochs={EPOCHS}",
     "training.batch_size=32",
-    "resources={cpu: 1, gpu: 0.5}",
+    "resources={cpu: 2, gpu: 0}",
     "checkpoints.every_seconds=0.5",
     "diagnostics.iwae_draws=0",
     "early_stopping={kind: pareto, min_epochs: 20}",

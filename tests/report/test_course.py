@@ -17,11 +17,13 @@ from vae_study.report.frames import Missing
 from vae_study.report.frontier import frontier, hypervolume_history
 from vae_study.report.overview import overview
 from vae_study.report.plane import Plane, plane
+from vae_study.report.reproduce import version_grid
 from vae_study.report.sections.choices import choices
 from vae_study.report.sections.outcomes import constraints, early_stopping, preemptions
 from vae_study.report.sections.trade_off import draw_plane
 from vae_study.report.sections.trials import trial_grid
 from vae_study.report.tables import StudyTables, tidy
+from vae_study.terminal import status_text
 from vae_study.tracking.record import StudyRecord
 
 from .detectors import compared
@@ -286,6 +288,21 @@ def test_the_hypervolume_is_told_with_the_epochs_that_it_took(record: StudyRecor
     unknown = hypervolume_history(tidy(replace(record, history=record.history.head(0))))
     assert not isinstance(unknown, Missing)
     assert unknown.epochs_N is None
+
+
+def test_what_the_trials_were_trained_on_is_told_and_a_column_where_it_differs(record: StudyRecord) -> None:
+    count = len(record.trials)
+    alike = with_trials(record, device="cuda, NVIDIA L4")
+    assert ("trained on", f"cuda, NVIDIA L4 ({count} trials)") in version_grid(alike).rows
+    assert f"trained on cuda, NVIDIA L4: {count} trials" in status_text(alike, 0)
+    assert "device" not in trial_grid(StudyTables(alike)).head
+    mixed = with_trials(record, device=["cpu, x86_64", *["cuda, NVIDIA L4"] * (count - 2), None])
+    told = f"cuda, NVIDIA L4 ({count - 2} trials); cpu, x86_64 (1 trial)"
+    assert ("trained on", told) in version_grid(mixed).rows
+    grid = trial_grid(StudyTables(mixed))
+    column = grid.head.index("device")
+    assert [row[column] for row in grid.rows[:2]] == ["cpu, x86_64", "cuda, NVIDIA L4"]
+    assert "trained on" not in dict(version_grid(record).rows)
 
 
 def quiet(made: StudyRecord) -> StudyRecord:

@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 from vae_study.api import build_report, load_study, run_study
 from vae_study.errors import StudyError, UserError
 from vae_study.report import summary
+from vae_study.vae.device import device_name
 
 from tests.study.conftest import CONFIG, SHORT
 
@@ -31,6 +32,10 @@ def test_a_diverged_trial_ends_alone_and_the_study_goes_on(study):
     assert (trials.loc[wild, "state"] == "failed").all()
     assert (trials.loc[wild, "failure"] == "diverged").all()
     assert (trials.loc[~wild, "state"] == "finished").all()
+
+
+def test_each_trial_says_what_it_was_trained_on(study):
+    assert set(study.record.trials["device"]) == {device_name("cpu")}
 
 
 def test_the_study_store_and_mlflow_tell_the_same(study):

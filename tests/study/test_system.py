@@ -1,5 +1,7 @@
 import math
 import time
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +53,14 @@ def test_a_gpu_that_the_process_does_not_use_is_left_alone():
     named = [name for name in SystemMetrics().sample() if "gpu" in name]
     assert torch.cuda.is_initialized() == before
     assert bool(named) == before
+
+
+def test_the_library_that_torch_asks_how_busy_a_gpu_is_comes_with_the_project():
+    """Without it nothing fails: the use of the GPU is only not there."""
+    root = Path(__file__).parents[2]
+    asked = tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert any(one.startswith("nvidia-ml-py") for one in asked)
+    assert "\nnvidia-ml-py==" in (root / "constraints.txt").read_text()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -5,10 +5,12 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.numpy import load_file
 from vae_study.config.loading import load_config
 from vae_study.data import prepare
 from vae_study.study.messages import Assignment, Commands, Task
+from vae_study.study.trial_run import RunGroup
 from vae_study.study.worker import WorkerLoop
 from vae_study.vae.model_batch import ModelBatch
 
@@ -149,6 +151,54 @@ def test_an_error_of_one_is_found_to_be_its_own(alone, tmp_path, monkeypatch, er
     assert loop.slots == slots
     del epochs[TASKS[DIVERGES].key]
     same((epochs, ends), alone)
+
+
+def until_it_ends(loop):
+    while True:
+        assert {report.state for report in loop.advance().values()} == {"running"}
+
+
+@pytest.mark.parametrize(
+    ("owner", "what", "epochs"), [(ModelBatch, "train_epoch", 2), (ModelBatch, "measure", 2), (RunGroup, "outcomes", 3)]
+)
+def test_a_gpu_that_refuses_all_work_ends_its_worker_and_the_next_one_goes_on_from_the_checkpoints(
+    alone, tmp_path, monkeypatch, owner, what, epochs
+):
+    """Every later call would fail as the first did, so no task may take the error for one of its own."""
+    whole = getattr(owner, what)
+
+    def fails(self, *others):
+        if owner is RunGroup or max(self.epochs_K) == {"train_epoch": 2, "measure": 3}[what]:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        return whole(self, *others)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(owner, what, fails)
+        lost = open_loop(tmp_path)
+        lost.apply(Commands(start=TASKS))
+        with pytest.raises(torch.AcceleratorError):
+            until_it_ends(lost)
+        saved = {path: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()}
+        lost.save()
+    assert {path: path.stat().st_mtime_ns for path in saved} == saved
+    following = open_loop(tmp_path)
+    following.apply(Commands(start=TASKS))
+    assert {len(run.history) for run in following._runs()} == {epochs}
+    following.hand_over()
+    same(train(open_loop(tmp_path), TASKS), alone)
+
+
+FULL = ["CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"]
+
+
+@pytest.mark.parametrize("words", FULL)
+def test_a_gpu_whose_memory_is_full_ends_no_worker(tmp_path, monkeypatch, words):
+    def fails(model_batch):
+        raise torch.AcceleratorError(words) if words.startswith("CUDA") else RuntimeError(words)
+
+    monkeypatch.setattr(ModelBatch, "train_epoch", fails)
+    _, ends = train(open_loop(tmp_path), TASKS[:2])
+    assert {(report.state, report.failure) for report in ends.values()} == {("failed", "out_of_memory")}
 
 
 def test_a_worker_that_comes_after_a_dead_one_goes_on_from_its_checkpoints(alone, tmp_path):

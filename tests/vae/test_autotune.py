@@ -47,6 +47,26 @@ def test_memory_that_does_not_suffice_ends_the_doubling(few, monkeypatch):
     assert found(few) == 4
 
 
+@pytest.mark.parametrize("words", ["CUDA error: out of memory", "CUDNN_STATUS_ALLOC_FAILED", "not enough memory"])
+def test_memory_that_a_library_of_the_gpu_asks_for_in_vain_ends_it_too(few, monkeypatch, words):
+    def seconds(model_batch):
+        if len(model_batch.setups) > 2:
+            raise RuntimeError(words)
+        return 1.0
+
+    monkeypatch.setattr(autotune, "_epoch_seconds", seconds)
+    assert found(few) == 2
+
+
+def test_another_error_is_not_taken_for_full_memory(few, monkeypatch):
+    def seconds(model_batch):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(autotune, "_epoch_seconds", seconds)
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        found(few)
+
+
 def test_what_is_tried_leaves_the_model_and_the_data_as_they_were(few):
     rows = {name: split.x_ND.copy() for name, split in few.splits.items()}
     assert found(few) in {1, 2, 4, 8, 16, 32, 64}

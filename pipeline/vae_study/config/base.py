@@ -28,15 +28,15 @@ def _countable(amount: float) -> float:
     return amount
 
 
-def _whole_or_a_part(amount: float) -> float:
-    """Raise ValueError for a value such as 1.5: Ray gives a fraction of one GPU, or whole GPUs."""
-    if amount > 1 and not amount.is_integer():
-        raise ValueError("a whole number, or a part of one such as 0.25")
+def _one_or_a_part(amount: float) -> float:
+    """Raise ValueError for more than one GPU: a worker trains on one."""
+    if amount > 1:
+        raise ValueError("at most 1, the nearest valid value: a worker trains on one GPU, or on a part such as 0.25")
     return amount
 
 
 Cpus = Annotated[NotNegative, AfterValidator(_countable)]
-Gpus = Annotated[Cpus, AfterValidator(_whole_or_a_part)]
+Gpus = Annotated[Cpus, AfterValidator(_one_or_a_part)]
 # With more of anything, a study would not end.
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 # What is too wide for the machine is found when a network is made: that depends on the machine.

@@ -122,7 +122,7 @@ class ResourcesConfig(ConfigPart):
     """What a worker occupies, in CPU cores and GPUs, and how many trials it trains at once.
 
     Attributes:
-        gpu: 0, a part of one such as 0.25, which also caps the GPU memory of the worker, or a whole number.
+        gpu: 0, a part of one such as 0.25, which also caps the GPU memory of the worker, or 1.
         trials_per_device: Trials of one shape are trained as one tensor program; small networks take a fraction of the
             time. The numbers of each trial are the same as when it is trained alone. "auto": each worker measures which
             number is fastest.

@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 Images = NDArray[np.float32]
 FIXED = ("trial", "state", "failure", "run_id")
 # Columns that exist only once the study has a trial.
-LATER = ("reason", "preemptions", "feasible")
+LATER = ("reason", "preemptions", "feasible", "device")
 STATES = ("finished", "pruned", "failed", "running", "waiting")
 
 

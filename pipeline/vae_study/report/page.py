@@ -173,7 +173,7 @@ def pages(tables: StudyTables, panels: Mapping[str, Panel]) -> tuple[str, str]:
         "sections": _sections(tables, panels),
         "notes": reproduce.data_notes(record.data),
         "splits": reproduce.split_grid(record.data),
-        "versions": reproduce.version_grid(record.environment),
+        "versions": reproduce.version_grid(record),
         "config": yaml_text(record.config),
         "commands": reproduce.commands(record),
         "seeds": reproduce.seed_grid(record),

@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 
 from vae_study.report.figure import Grid
-from vae_study.report.formatting import cell
+from vae_study.report.formatting import cell, count
 from vae_study.report.frames import row_of
 from vae_study.report.frontier import frontier
 from vae_study.report.parameters import short_name, word
+from vae_study.report.sections.outcomes import devices
 from vae_study.tracking.record import StudyRecord
 
 CODE = {"package": "vae-study", "config": "the study file"}
@@ -115,8 +116,10 @@ def split_grid(data: Mapping[str, Any]) -> Grid:
     return Grid(label="Splits", head=("split", *keys), rows=tuple(rows))
 
 
-def version_grid(environment: Mapping[str, str]) -> Grid:
-    """Package versions, without the commits."""
-    known = sorted((str(name), str(value)) for name, value in environment.items())
+def version_grid(record: StudyRecord) -> Grid:
+    """Package versions, without the commits, and what the trials were trained on."""
+    trained = "; ".join(f"{name} ({count(trials, 'trial')})" for name, trials in devices(record).items())
+    facts = {**record.environment, **({"trained on": trained} if trained else {})}
+    known = sorted((str(name), str(value)) for name, value in facts.items())
     rows = (row for row in known if not row[0].endswith(("_commit", "_is_clean")))
     return Grid(label="Packages", head=("package", "version"), rows=tuple(rows), is_numeric=False)

@@ -63,7 +63,8 @@ def measured_cost(plan: Plan) -> Cost:
         MemoryError, torch.OutOfMemoryError: This machine has too little memory.
     """
     config, draw, found = plan.config, random.Random(plan.config.seed), list[float]()
-    device = device_of(config.resources)
+    # The machine that asks may be a laptop without the GPU of the workers.
+    device = device_of(config.resources) if torch.cuda.is_available() else "cpu"
     began = time.monotonic()
     with _one_thread():
         while len(found) < (DRAWS if config.search else 1) and time.monotonic() - began < SECONDS:

@@ -53,6 +53,7 @@ class Dispatcher(ABC):
         # After which epoch a worker was lost; None if it had saved the task and left.
         self._deaths: defaultdict[str, list[int | None]] = defaultdict(list)
         self._running: set[str] = set()
+        self._devices: dict[str, str] = {}
 
     @abstractmethod
     def _fresh(self) -> Task | None:
@@ -74,14 +75,18 @@ class Dispatcher(ABC):
         """Count that a task lost its worker, and return how often it has."""
         return len(self._deaths[task.key])
 
-    def propose(self) -> Task | None:
-        """The next task, if one is ready: one that lost its worker, then a new one, and at the end an exclusive one."""
+    def propose(self, device: str = "") -> Task | None:
+        """The next task, if one is ready: one that lost its worker, then a new one, and at the end an exclusive one.
+
+        Args:
+            device: What it is going to be trained on, if that is known.
+        """
         task = self._again.popleft() if self._again else self._fresh()
         others_are_done = not self._has_fresh() and all(self.open[key].is_exclusive for key in self._running)
         if task is None and self._exclusive and others_are_done:
             task = self._exclusive.popleft()
         if task is not None:
-            self._begin(task)
+            self._begin(task, device)
         return task
 
     def has_waiting(self) -> bool:
@@ -144,24 +149,31 @@ class Dispatcher(ABC):
         self._running.discard(key)
         self._again.append(self.open[key])
 
+    def placed(self, key: str, device: str) -> None:
+        """Note what an open task is trained on from now on."""
+        if device and self._devices.get(key) != device:
+            self._devices[key] = device
+            self.tracking.tag(key, {schema.DEVICE: device})
+
     def pause(self) -> None:
         """Mark the open tasks as waiting for a later driver."""
         for key in self.open:
             self.tracking.pause(key)
 
-    def _begin(self, task: Task) -> None:
+    def _begin(self, task: Task, device: str) -> None:
         if task.key not in self.open:
             known = self.recalled.get(task.key)
             self._histories[task.key] = list(known.epochs) if known else []
             _slim(self._histories[task.key])
-            start_run(self.tracking, task)
+            start_run(self.tracking, task, device)
+            self._devices[task.key] = device
         self.open[task.key] = task
         self._running.add(task.key)
 
     def _finish(self, task: Task, report: TrialReport) -> None:
         self._close(task, report, self._histories.pop(task.key))
         self._running.discard(task.key)
-        del self.open[task.key]
+        del self.open[task.key], self._devices[task.key]
 
     def _note_preemption(self, key: str) -> None:
         self.tracking.tag(key, {schema.PREEMPTIONS: str(self._preempted(self.open[key]))})
@@ -174,15 +186,15 @@ def _slim(history: list[EpochRecord], first: int = 0) -> None:
         history[index] = replace(history[index], metrics={name: metrics[name] for name in metrics if name == KL_WEIGHT})
 
 
-def start_run(tracking: TrackingWriter, task: Task) -> None:
-    """Create or reopen a task's run."""
+def start_run(tracking: TrackingWriter, task: Task, device: str = "") -> None:
+    """Create or reopen a task's run; `device` is what it is going to be trained on, if that is known."""
     name, tags = schema.trial_run_name(task.number, task.parameters), {schema.TRIAL: str(task.number)}
     if task.repeat:
         name = f"t{task.number:03d} seed {task.repeat}"
         tags |= {schema.KIND: "confirmation", schema.SEED: str(task.repeat)}
     else:
         tags |= {schema.KIND: "trial", schema.SAMPLER: task.sampler}
-    tracking.start(task.key, name, task.parameters, tags)
+    tracking.start(task.key, name, task.parameters, tags | ({schema.DEVICE: device} if device else {}))
 
 
 def end_tags(report: TrialReport) -> dict[str, str]:

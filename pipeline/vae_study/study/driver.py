@@ -50,7 +50,9 @@ def drive(
 ) -> None:
     """Run a study to its end; see `start`, which has Ray and the tracking store ready."""
     url = places.storage_of(plan.name)
-    most, likely = session.at_once(plan.config.resources, concurrency, plan.config.trials)
+    most, likely = session.at_once(
+        plan.config.resources, concurrency, plan.config.trials, is_local=shutdown.local is not None
+    )
     plan.folder.require_writable()
     plan.scratch.mkdir(parents=True, exist_ok=True)
     is_new = owner_of(plan.folder) is None

@@ -107,11 +107,15 @@ class WorkerReport:
         slots: How many tasks it can train at once.
         tasks: A report on each of its tasks, by keys.
         is_leaving: Whether this is its last report because its node is draining; its tasks are saved.
+        device: What it trains on, such as "cuda, NVIDIA L4".
+        problem: Why no worker can train on a node such as its own; the study has to end.
     """
 
     slots: int
     tasks: dict[str, TrialReport] = field(default_factory=dict)
     is_leaving: bool = False
+    device: str = ""
+    problem: str = ""
 
 
 def new_channels() -> str:

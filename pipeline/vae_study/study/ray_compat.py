@@ -56,6 +56,12 @@ def is_leaving() -> bool:
     return ray.get_runtime_context().get_node_id() in draining()
 
 
+def gpus_given() -> str:
+    """The GPUs that Ray gave this process, such as "GPU 0"."""
+    given = ray.get_runtime_context().get_accelerator_ids().get("GPU") or ["of no number"]
+    return f"GPU {', '.join(given)}"
+
+
 def is_known_cluster_alive() -> bool:
     """Whether the cluster that "auto" leads to answers: `ray.init` would wait for a dead one without an end."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]

@@ -91,7 +91,9 @@ def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in nodes if node["Alive"] and node["NodeID"] not in leaving]
 
 
-def at_once(resources: ResourcesConfig, concurrency: Concurrency, trials: int) -> tuple[int, int]:
+def at_once(
+    resources: ResourcesConfig, concurrency: Concurrency, trials: int, *, is_local: bool = False
+) -> tuple[int, int]:
     """How many of this many trials can run at once, and about how many will.
 
     Args:
@@ -99,23 +101,27 @@ def at_once(resources: ResourcesConfig, concurrency: Concurrency, trials: int) -
         concurrency: A number; "max" for as many as the cluster takes, now and when it has grown, so all are
             requested; None for as many as fit now.
         trials: The budget.
+        is_local: Whether this is a local Ray, which no node joins.
 
     Raises:
-        UserError: None was given, and no node has what a single worker asks for.
+        UserError: No node has what a single worker asks for, and none is going to come for it, or to be waited for.
     """
-    if concurrency == "max":
-        # At least one is requested while another runs, unless there is only one.
-        return trials, min(trials, max(2, _fitting(resources) * resources.most_per_device))
-    if concurrency:
-        return concurrency, concurrency
     fits = _fitting(resources)
-    if not fits:
+    if not fits and (is_local or concurrency is None):
         largest = {kind: max((node.get(kind, 0) for node in _nodes()), default=0) for kind in ("CPU", "GPU")}
+        where, instead = "the largest node", "where workers come when they are needed, give --concurrency max"
+        if is_local:
+            gpu = "resources.gpu=0 trains on CPUs, and " if resources.gpu > largest["GPU"] else ""
+            where, instead = "this machine", f"{gpu}--ray-address leads to a cluster"
         raise UserError(
             f"resources: a worker asks for {resources.cpu:g} CPU and {resources.gpu:g} GPU; "
-            f"the largest node has {largest['CPU']:g} CPU and {largest['GPU']:g} GPU; where workers come when they are "
-            "needed, give --concurrency max"
+            f"{where} has {largest['CPU']:g} CPU and {largest['GPU']:g} GPU; {instead}"
         )
+    if concurrency == "max":
+        # At least one is requested while another runs, unless there is only one.
+        return trials, min(trials, max(2, fits * resources.most_per_device))
+    if concurrency:
+        return concurrency, concurrency
     return fits * resources.most_per_device, fits * resources.most_per_device
 
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from vae_study.config.study import ResourcesConfig, StudyConfig
@@ -23,8 +22,6 @@ from vae_study.vae.outcome import Outcome, outcome_of, outcomes_of
 from vae_study.vae.stacking import ModelSetup, compatibility_key
 
 logger = logging.getLogger(__name__)
-
-HOST_IS_FULL = ("can't allocate memory", "not enough memory")
 
 
 def trial_seed(study_seed: int, number: int, repeat: int = 0) -> int:
@@ -93,14 +90,6 @@ class TrialRun:
             logger.warning("no checkpoint: %s", error)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a GPU's or the host's memory is full."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # PyTorch has no class of its own for the host's memory.
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in HOST_IS_FULL)
-
-
 class RunGroup:
     """Tasks of one shape, which one ModelBatch trains together; its models are in the order of `runs`.
 
@@ -157,8 +146,8 @@ class RunGroup:
 
 
 def device_of(resources: ResourcesConfig) -> str:
-    """Where a worker trains: on a GPU where it asks for one and there is one."""
-    return "cuda" if resources.gpu and torch.cuda.is_available() else "cpu"
+    """Where a worker trains: on a GPU where it asks for one, even if there is none."""
+    return "cuda" if resources.gpu else "cpu"
 
 
 def largest_latent_dim(config: StudyConfig) -> int:

@@ -1,6 +1,7 @@
 """A worker: it trains the tasks that its commands name, side by side on one device, and reports about once a second."""
 
 import math
+import platform
 import time
 import traceback
 from collections import deque
@@ -16,9 +17,10 @@ from vae_study.data import Dataset, prepare
 from vae_study.errors import Diverged, guard_process, redacted
 from vae_study.storage import Folder
 from vae_study.study.messages import Assignment, Commands, Failure, Task, TrialReport, WorkerReport, collect
-from vae_study.study.ray_compat import is_leaving
+from vae_study.study.ray_compat import gpus_given, is_leaving
 from vae_study.study.trial_files import CheckpointTimer, write_outcome
-from vae_study.study.trial_run import RunGroup, TrialRun, is_out_of_memory
+from vae_study.study.trial_run import RunGroup, TrialRun, device_of
+from vae_study.vae.device import device_name, is_gpu_lost, is_out_of_memory, what_torch_sees
 
 # A report costs the driver some milliseconds, a small epoch less than that.
 SECONDS_PER_REPORT = 1.0
@@ -40,10 +42,16 @@ class VaeWorker(tune.Trainable):
         torch.set_num_threads(1)
         self.assignment: Assignment = config["assignment"]
         self.loop = WorkerLoop(self.assignment)
-        cap_memory(self.loop.config.resources, self.assignment.is_exclusive)
+        resources = self.loop.config.resources
+        self.problem = missing_gpu(resources)
+        cap_memory(resources, self.assignment.is_exclusive)
+        self.device = "" if self.problem else device_name(device_of(resources))
 
     def step(self) -> dict[str, Any]:
         """Train some epochs of all tasks, and report the tasks' progress."""
+        if self.problem:
+            # Not done: Tune would not pass it on.
+            return {"report": WorkerReport(slots=0, problem=self.problem), "done": False}
         commands = collect(self.assignment.channel)
         if commands.is_over:
             return {"report": WorkerReport(slots=0), "done": True}
@@ -52,7 +60,8 @@ class VaeWorker(tune.Trainable):
             self.loop.apply(Commands(stop=commands.stop))
             return {"report": WorkerReport(slots=0, tasks=self.loop.hand_over(), is_leaving=True), "done": True}
         self.loop.apply(commands)
-        return {"report": WorkerReport(slots=self.loop.slots, tasks=self.loop.advance()), "done": False}
+        tasks = self.loop.advance()
+        return {"report": WorkerReport(slots=self.loop.slots, tasks=tasks, device=self.device), "done": False}
 
     def cleanup(self) -> None:
         """Save every task when the study or this worker ends, so that training can continue from there."""
@@ -61,6 +70,9 @@ class VaeWorker(tune.Trainable):
 
 class WorkerLoop:
     """Trains tasks, those of one shape as one tensor program. An error of one task ends that task and no other.
+
+    An error after which the GPU refuses all work is raised: the process has to end, and its tasks continue in another
+    one from their last checkpoints.
 
     Attributes:
         slots: How many tasks it takes at once.
@@ -89,7 +101,7 @@ class WorkerLoop:
             try:
                 self._start(task)
             except Exception as error:
-                self.ended[task.key] = _failed(error)
+                self.ended[task.key] = self._failed(error)
 
     def advance(self) -> dict[str, TrialReport]:
         """Train for about a second, or until a task ends or comes to a rung.
@@ -156,7 +168,7 @@ class WorkerLoop:
             try:
                 self.groups.append(RunGroup(self.config, self._data(), suspect, is_open=False))
             except Exception as error:
-                self.ended[suspect.key] = _failed(error)
+                self.ended[suspect.key] = self._failed(error)
         for group in [*self.groups]:
             # One that comes from its last checkpoint may have nothing left to train.
             self._measure(group, [run for run in group.runs if run.is_trained])
@@ -184,8 +196,9 @@ class WorkerLoop:
         try:
             outcomes = group.outcomes(trained)
         except Exception as error:
+            self._require_gpu(error)
             if len(trained) == 1:
-                return self._end(group, trained[0], _failed(error))
+                return self._end(group, trained[0], self._failed(error))
             for run in trained:
                 self._measure(group, [run])
             return
@@ -195,13 +208,14 @@ class WorkerLoop:
                     write_outcome(run.files, outcome)
                 self._end(group, run, TrialReport(state="finished", metrics=outcome.metrics))
             except Exception as error:
-                self._end(group, run, _failed(error))
+                self._end(group, run, self._failed(error))
 
     def _split_up(self, group: RunGroup, error: Exception) -> None:
         """After an error among several tasks: each continues alone from its last checkpoint, to find the cause."""
+        self._require_gpu(error)
         group.is_open = False
         if len(group.runs) == 1:
-            return self._end(group, group.runs[0], _failed(error))
+            return self._end(group, group.runs[0], self._failed(error))
         if is_out_of_memory(error):
             self.slots = max(1, len(group.runs) // 2)
         self.suspects.extend(group.runs)
@@ -225,10 +239,28 @@ class WorkerLoop:
         self.groups.remove(group)
         del group.model_batch
 
+    def _failed(self, error: Exception) -> TrialReport:
+        self._require_gpu(error)
+        kind: Failure = "out_of_memory" if is_out_of_memory(error) else "error"
+        return TrialReport(state="failed", failure=kind, error=redacted("".join(traceback.format_exception(error))))
 
-def _failed(error: Exception) -> TrialReport:
-    kind: Failure = "out_of_memory" if is_out_of_memory(error) else "error"
-    return TrialReport(state="failed", failure=kind, error=redacted("".join(traceback.format_exception(error))))
+    def _require_gpu(self, error: Exception) -> None:
+        """Raise an error after which this process cannot use its GPU; what it holds is not saved."""
+        if is_gpu_lost(error):
+            self.groups.clear()
+            self.suspects.clear()
+            raise error
+
+
+def missing_gpu(resources: ResourcesConfig) -> str:
+    """What is wrong where Ray gave this worker a GPU and torch sees none; empty if nothing is."""
+    if not resources.gpu or torch.cuda.is_available():
+        return ""
+    return (
+        f"resources.gpu: a worker on {platform.node()} got {gpus_given()} from Ray, but sees no GPU: it has "
+        f"{what_torch_sees()}; expected torch for CUDA and NVIDIA's driver on each node that has GPUs, or "
+        "resources.gpu=0 to train on CPUs"
+    )
 
 
 def memory_share(gpu: float, device_bytes: int) -> float:
@@ -238,7 +270,7 @@ def memory_share(gpu: float, device_bytes: int) -> float:
     least twice what CUDA takes.
 
     Args:
-        gpu: What the worker occupies; 1 and more are whole GPUs.
+        gpu: What the worker occupies.
         device_bytes: The GPU's memory.
     """
     return 1.0 if gpu >= 1 else max(gpu - CONTEXT_BYTES / device_bytes, gpu / 2)

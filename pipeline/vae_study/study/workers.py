@@ -38,11 +38,12 @@ MOST_WAITING = 64
 
 @dataclass(kw_only=True)
 class Worker:
-    """A worker as the driver knows it; `keys` are those of its tasks."""
+    """A worker as the driver knows it; `keys` are those of its tasks, `device` is what it trains on."""
 
     channel: str
     is_exclusive: bool
     has_reported: bool = False
+    device: str = ""
     keys: set[str] = field(default_factory=set)
 
 
@@ -117,7 +118,9 @@ class WorkerSearcher(Searcher):
         """Pass on what a worker reports, and leave it its next commands."""
         worker = self.workers.get(trial_id)
         if worker is not None:
-            worker.has_reported, self.early_deaths = True, 0
+            worker.has_reported, worker.device, self.early_deaths = True, report.device, 0
+            if report.problem:
+                return self.shutdown.request(StudyError(report.problem))
             stop = [key for key in report.tasks if not self._continues(worker, key, report.tasks[key])]
             if report.is_leaving:
                 return self._take_back(worker)
@@ -159,10 +162,12 @@ class WorkerSearcher(Searcher):
         if self.shutdown.reason or sum(len(one.keys) for one in self.workers.values()) >= self.at_once:
             return None
         task, self.exclusive = self.exclusive, None
-        task = task or self.guarded(self.dispatcher.propose, None)
+        task = task or self.guarded(lambda: self.dispatcher.propose(worker.device), None)
         if task is not None and task.is_exclusive and not worker.is_exclusive:
             self.exclusive = task
             return None
+        if task is not None:
+            self.guarded(lambda: self.dispatcher.placed(task.key, worker.device), None)
         return task
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

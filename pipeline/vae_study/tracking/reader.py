@@ -31,7 +31,7 @@ from vae_study.tracking.store import find_children, require_parent, run_record
 
 # MLflow's statuses of runs that have ended, and the tags that a run is started with.
 ENDED = ("FINISHED", "FAILED")
-STARTED_WITH = (schema.KIND, schema.TRIAL, schema.SEED, schema.SAMPLER)
+STARTED_WITH = (schema.KIND, schema.TRIAL, schema.SEED, schema.SAMPLER, schema.DEVICE)
 
 
 def read_study(client: MlflowClient, name: str) -> StudyRecord:

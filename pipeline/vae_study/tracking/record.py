@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vae_study.tracking import schema
 
-TRIAL_COLUMNS = ["trial", "state", "failure", "reason", "feasible", "preemptions", "run_id"]
+TRIAL_COLUMNS = ["trial", "state", "failure", "reason", "feasible", "preemptions", "device", "run_id"]
 HISTORY_COLUMNS = ["trial", "epoch"]
 
 
@@ -81,8 +81,8 @@ class StudyRecord:
         environment: Package versions and the like, by name.
         trials: One row per trial: `trial`, `state` (finished, pruned, failed, running, waiting), `failure` and its last
             line `reason`, `feasible` (whether it keeps the config's constraints), `preemptions` (how often it lost its
-            worker and continued), `run_id`, the dotted parameters (missing if a branch does not have one), the slashed
-            metrics at their last value.
+            worker and continued), `device` (what it was last trained on, such as "cuda, NVIDIA L4"), `run_id`, the
+            dotted parameters (missing if a branch does not have one), the slashed metrics at their last value.
         history: One row per trial and epoch: `trial`, `epoch`, the slashed metrics.
         reference: The hypervolume's fixed reference point: objective metric to value.
         champion: The chosen trial; None while there is none.
@@ -143,6 +143,7 @@ class RunRecord:
             "reason": tags.get(schema.REASON),
             "feasible": tags.get(schema.FEASIBLE, "true") == "true",
             "preemptions": int(tags.get(schema.PREEMPTIONS, 0)),
+            "device": tags.get(schema.DEVICE),
             "run_id": self.run_id,
         }
         metrics = {name: value for name, value in self.metrics.items() if not name.startswith(schema.LOG10)}

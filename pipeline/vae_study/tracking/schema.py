@@ -9,16 +9,17 @@ from typing import Any
 from urllib.parse import unquote
 
 # Tags of runs. Of a trial: why it failed (FAILURE, and REASON in words), how often it lost its worker and went on
-# (PREEMPTIONS), and whether it keeps the config's constraints (FEASIBLE).
+# (PREEMPTIONS), whether it keeps the config's constraints (FEASIBLE), and what it was last trained on (DEVICE).
 KIND, STUDY, TRIAL, STATE, UID = (f"vae_study.{name}" for name in ("kind", "study", "trial", "state", "uid"))
 # Of the parent run and of the registered model: whose they are, see `storage.Owner`.
 STUDY_ID, MADE_BY = "vae_study.study_id", "vae_study.made_by"
 SEED, SAMPLER, IS_CLEAN = "vae_study.seed", "vae_study.sampler", "vae_study.is_clean"
-FAILURE, REASON, PREEMPTIONS, FEASIBLE = (
+FAILURE, REASON, PREEMPTIONS, FEASIBLE, DEVICE = (
     "vae_study.failure",
     "vae_study.reason",
     "vae_study.preemptions",
     "vae_study.feasible",
+    "vae_study.device",
 )
 CHAMPION, CHAMPION_RULE, CHAMPION_SCORE = "vae_study.champion", "vae_study.rule", "vae_study.score"
 CONFIG_SHA, DATA_SHA, COMMIT = "vae_study.config_sha256", "vae_study.data_sha256", "mlflow.source.git.commit"

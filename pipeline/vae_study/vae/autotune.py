@@ -7,6 +7,7 @@ import torch
 
 from vae_study.config.study import MOST_PER_DEVICE
 from vae_study.data import Dataset, Split
+from vae_study.vae.device import is_out_of_memory
 from vae_study.vae.model_batch import ModelBatch
 from vae_study.vae.stacking import ModelSetup
 
@@ -42,7 +43,9 @@ def models_per_device(
         try:
             model_batch = ModelBatch([setup] * best, excerpt, score, device, latent_capacity=latent_capacity)
             seconds = _epoch_seconds(model_batch) / best
-        except (MemoryError, torch.OutOfMemoryError):
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             break
         if seconds > (1 - WORTH_IT) * least:
             break

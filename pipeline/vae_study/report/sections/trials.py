@@ -24,7 +24,7 @@ from vae_study.report.formatting import (
 )
 from vae_study.report.frames import Interval, Missing, numbers, row_of, scalar, trial_numbers
 from vae_study.report.frontier import objective_signs
-from vae_study.report.sections.outcomes import constraints, early_stopping, preemptions
+from vae_study.report.sections.outcomes import constraints, devices, early_stopping, preemptions
 from vae_study.report.style import CHOSEN, INK, NORMAL, figure
 from vae_study.report.tables import StudyTables, auroc_metric, followed_score, meant, trial_auroc
 from vae_study.selection.ranking import ranked
@@ -72,6 +72,8 @@ def trial_grid(tables: StudyTables) -> Grid:
         about.append("feasible")
     if tables.of(preemptions).trials:
         about.append("preemptions")
+    if len(devices(tables.record)) > 1:
+        about.append("device")
     more = len(tables.trials) - len(trials)
     return replace(
         _trial_grid(tables, trials, OF_TRIALS, tuple(about)),

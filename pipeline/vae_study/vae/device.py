@@ -1,0 +1,45 @@
+"""The device that models are trained on: what torch sees of it, what it is called, and what its errors mean."""
+
+import platform
+
+import torch
+
+# What says that memory is full: the host's, for which PyTorch has no class; a GPU's, by CUDA itself; and a GPU's, by
+# CUDA's libraries (cuBLAS, cuSOLVER, cuDNN), which allocate beside PyTorch.
+MEMORY_IS_FULL = (
+    *("can't allocate memory", "not enough memory", "out of memory"),
+    *("ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED", "HOST_ALLOCATION_FAILED"),
+)
+# How the errors of CUDA and of its libraries begin.
+OF_CUDA = ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUDA driver error")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a GPU's or the host's memory is full."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in MEMORY_IS_FULL)
+
+
+def is_gpu_lost(error: BaseException) -> bool:
+    """Whether a GPU may refuse all further work of this process: after most of CUDA's errors, only a new one helps."""
+    if is_out_of_memory(error):
+        return False
+    return isinstance(error, torch.AcceleratorError) or (
+        isinstance(error, RuntimeError) and str(error).startswith(OF_CUDA)
+    )
+
+
+def device_name(device: str) -> str:
+    """A device for a reader, such as "cpu, x86_64" or "cuda, NVIDIA L4"."""
+    name = torch.cuda.get_device_name(0) if device == "cuda" else platform.machine()
+    return f"{device}, {name}" if name else device
+
+
+def what_torch_sees() -> str:
+    """Such as "torch 2.13.0+cpu, which is built without CUDA" or "torch 2.13.0 for CUDA 13.0, with 1 GPU"."""
+    build = torch.version.cuda or getattr(torch.version, "hip", None)
+    if build is None:
+        return f"torch {torch.__version__}, which is built without CUDA"
+    count = torch.cuda.device_count()
+    return f"torch {torch.__version__} for CUDA {build}, with {count or 'no'} GPU{'s' * (count > 1)}"
