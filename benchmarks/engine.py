@@ -52,16 +52,16 @@ def ours(net: Net, models: int, turns: Turns) -> None:
     config = TrialConfig.model_validate({"model": model, "training": {"epochs": EPOCHS, "batch_size": BATCH}})
     model_batch = ModelBatch([ModelSetup(config=config, seed=seed) for seed in range(models)], data)
     assert model_batch.steps_per_epoch == STEPS
-    measured_s, measure = 0.0, model_batch.measure
+    measured_s, measure = 0.0, model_batch.measure_beside
 
-    def timed(split: str) -> Any:
+    def timed(split: str, beside: torch.Tensor) -> Any:
         nonlocal measured_s
         started = time.process_time()
-        found = measure(split)
+        found = measure(split, beside)
         measured_s = time.process_time() - started
         return found
 
-    model_batch.measure = timed  # type: ignore[method-assign]
+    model_batch.measure_beside = timed  # type: ignore[method-assign]
     while True:
         turns.begin()
         model_batch.train_epoch()

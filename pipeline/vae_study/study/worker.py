@@ -20,7 +20,7 @@ from vae_study.study.messages import Assignment, Commands, Failure, Task, TrialR
 from vae_study.study.ray_compat import gpus_given, is_leaving
 from vae_study.study.trial_files import CheckpointTimer, write_outcome
 from vae_study.study.trial_run import RunGroup, TrialRun, device_of
-from vae_study.vae.device import device_name, is_gpu_lost, is_out_of_memory, what_torch_sees
+from vae_study.vae.device import compute_in_float32, device_name, is_gpu_lost, is_out_of_memory, what_torch_sees
 
 # A report costs the driver some milliseconds, a small epoch less than that.
 SECONDS_PER_REPORT = 1.0
@@ -45,6 +45,7 @@ class VaeWorker(tune.Trainable):
         resources = self.loop.config.resources
         self.problem = missing_gpu(resources)
         cap_memory(resources, self.assignment.is_exclusive)
+        compute_in_float32()
         self.device = "" if self.problem else device_name(device_of(resources))
 
     def step(self) -> dict[str, Any]:

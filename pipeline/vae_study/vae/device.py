@@ -1,8 +1,10 @@
 """The device that models are trained on: what torch sees of it, what it is called, and what its errors mean."""
 
 import platform
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 # What says that memory is full: the host's, for which PyTorch has no class; a GPU's, by CUDA itself; and a GPU's, by
 # CUDA's libraries (cuBLAS, cuSOLVER, cuDNN), which allocate beside PyTorch.
@@ -34,6 +36,36 @@ def device_name(device: str) -> str:
     """A device for a reader, such as "cpu, x86_64" or "cuda, NVIDIA L4"."""
     name = torch.cuda.get_device_name(0) if device == "cuda" else platform.machine()
     return f"{device}, {name}" if name else device
+
+
+def compute_in_float32() -> None:
+    """Have a GPU multiply and convolve in float32, as a CPU does; cuDNN would round the factors to TF32 by itself."""
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+
+
+def on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors of one dtype on the host, from a GPU in a single copy: each one makes the host wait for the GPU.
+
+    Those that are there already are returned as they are.
+    """
+    if all(one.device.type == "cpu" for one in tensors):
+        return list(tensors)
+    return _parts(torch.cat([one.reshape(-1) for one in tensors]).cpu(), tensors)
+
+
+def copy_from_host(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copy tensors of the host into those of one dtype and shape on any one device; to a GPU in a single copy."""
+    if targets[0].device.type != "cpu":
+        flat = torch.cat([one.reshape(-1) for one in sources]).to(targets[0].device)
+        sources = _parts(flat, targets)
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)
+
+
+def _parts(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    parts = torch.split(flat, [one.numel() for one in like])
+    return [part.view(one.shape) for part, one in zip(parts, like, strict=True)]
 
 
 def what_torch_sees() -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +16,14 @@ from vae_study.config.model import ModelConfig
 from vae_study.data import Dataset
 from vae_study.metrics import ACTIVE_VARIANCE, COLLAPSED_KL, SIMPLE_SCORES
 from vae_study.vae.families.base import Family
-from vae_study.vae.inference import Examples, mode_of, posterior_mode, rows_per_minibatch, whole_blocks
+from vae_study.vae.inference import (
+    ROWS_PER_MINIBATCH,
+    Examples,
+    mode_of,
+    posterior_mode,
+    rows_per_minibatch,
+    whole_blocks,
+)
 from vae_study.vae.likelihoods import make_likelihood
 
 Floats = NDArray[np.float64]
@@ -59,19 +67,38 @@ class Measurement:
         )
 
 
+class RawMeasurement(NamedTuple):
+    """What K models' Measurements of N examples are made of, on the device or on the host."""
+
+    sampled_KN: Tensor
+    sampled_kl_KN: Tensor
+    reconstruction_KN: Tensor
+    rate_KNR: Tensor
+    error_KN: Tensor
+    mean_KNZ: Tensor
+    code_mask_KZ: Tensor
+    rate_mask_KR: Tensor
+    parameters: Tensor
+
+
 @torch.no_grad()
-def measure(
-    model: Family, examples: Examples, is_anomaly_N: NDArray[np.bool_], generators_K: Sequence[torch.Generator]
-) -> list[Measurement]:
-    """Each model's Measurement of some examples; the draws come from the models' generators."""
+def measure(model: Family, examples: Examples, generators_K: Sequence[torch.Generator]) -> RawMeasurement:
+    """Measure some examples; the draws come from the models' generators, and nothing waits for the device."""
     model.eval()
     models = len(generators_K)
-    minibatches = [_parts(model, x_KBD, c_KBC, generators_K) for x_KBD, c_KBC in examples.minibatches(models)]
-    sampled, sampled_kl, reconstruction, rate, error, mean = (
-        torch.cat(part, dim=1).double().cpu().numpy() for part in zip(*minibatches, strict=True)
+    rows = ROWS_PER_MINIBATCH if examples.x_ND.device.type == "cpu" else rows_per_minibatch(model)
+    minibatches = [_parts(model, x_KBD, c_KBC, generators_K) for x_KBD, c_KBC in examples.minibatches(models, rows)]
+    parts = [torch.cat(part, dim=1) for part in zip(*minibatches, strict=True)]
+    return RawMeasurement._make([*parts, model.code_mask_KZ, model.rate_mask_KR, model.parameters_to_measure()])
+
+
+def measurements(model: Family, raw: RawMeasurement, is_anomaly_N: NDArray[np.bool_]) -> list[Measurement]:
+    """Each model's Measurement, from what was measured and is on the host."""
+    sampled, sampled_kl, reconstruction, rate, error, mean, code_mask, rate_mask, own = (
+        part.double().numpy() for part in raw
     )
-    codes = [mean[k][:, mask_Z] for k, mask_Z in enumerate(model.code_mask_KZ.bool().cpu().numpy())]
-    rate_masks = model.rate_mask_KR.bool().cpu().numpy()
+    codes = [mean[k][:, mask_Z] for k, mask_Z in enumerate(code_mask.astype(bool))]
+    rate_masks = rate_mask.astype(bool)
     return [
         Measurement(
             sampled_reconstruction_N=sampled[k],
@@ -81,9 +108,9 @@ def measure(
             squared_error_N=error[k],
             mean_NZ=codes[k],
             is_anomaly_N=is_anomaly_N,
-            own=model.split_metrics(k, codes[k][~is_anomaly_N]),
+            own=model.split_metrics(codes[k][~is_anomaly_N], own[k]),
         )
-        for k in range(models)
+        for k in range(len(codes))
     ]
 
 

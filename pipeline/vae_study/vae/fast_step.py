@@ -113,14 +113,13 @@ BLOCK_NUMBERS = 2**17
 
 
 def covers(model: Family) -> bool:
-    """Whether there is a hand-written step for the model: on a CPU, one code, and a plain MLP on each side of it.
+    """Whether there is a hand-written step for the model: one code, and a plain MLP on each side of it.
 
     Its activation's and its likelihood's derivatives have to be known, too.
     """
     network = model.network
     is_plain = type(model) in FAMILIES and network.kind == "mlp" and not network.batch_norm
-    is_known = network.activation in DERIVATIVES and type(model.likelihood) in COSTS
-    return is_plain and is_known and model.code_mask_KZ.device.type == "cpu"
+    return is_plain and network.activation in DERIVATIVES and type(model.likelihood) in COSTS
 
 
 class Gaussian:
@@ -252,7 +251,9 @@ def fast_step(model: Family, objective: Objective, gradients: Sequence[Tensor], 
 
 
 def _blocks(model: Family, rows: int) -> list[slice]:
-    """Models in blocks of nearly the same size; one by one if oneDNN computes a layer."""
+    """Models in blocks of nearly the same size, one by one if oneDNN computes a layer; on a GPU one block."""
+    if model.code_mask_KZ.device.type != "cpu":
+        return [slice(0, len(model.configs))]
     layers = [module for module in model.modules() if isinstance(module, StackedLinear)]
     if any(is_wide(layer.weight_KIO, rows) for layer in layers):
         return even_chunks(len(model.configs), 1)

@@ -26,7 +26,7 @@ USUAL_COST, USUAL_INPUT, NOISE = "usual_cost", "usual_input", "probability_noise
 ROWS_PER_MINIBATCH = 256
 # MLPs, and models on a GPU, take this many times more rows at once, which saves calls; fewer where all models' widest
 # activations would exceed NUMBERS_PER_MINIBATCH, so that memory does not grow with the features.
-MLP_FACTOR, CUDA_FACTOR, NUMBERS_PER_MINIBATCH = 16, 32, 2**22
+MLP_FACTOR, GPU_FACTOR, NUMBERS_PER_MINIBATCH = 16, 32, 2**22
 # A CPU rounds the remainder after the last full SIMD vector differently. In whole blocks of rows, a model's results do
 # not depend on how many other models are measured with it.
 ROWS_PER_BLOCK = 32
@@ -65,7 +65,7 @@ def rows_per_minibatch(model: Family) -> int:
     device = model.code_mask_KZ.device.type
     if device == "cpu" and model.network.kind == "conv":
         return ROWS_PER_MINIBATCH
-    most = CUDA_FACTOR if device == "cuda" else MLP_FACTOR
+    most = MLP_FACTOR if device == "cpu" else GPU_FACTOR
     widest = len(model.configs) * max((model.shape.features, *model.network.hidden))
     return max(1, min(most, NUMBERS_PER_MINIBATCH // (ROWS_PER_MINIBATCH * widest))) * ROWS_PER_MINIBATCH
 

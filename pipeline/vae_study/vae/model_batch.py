@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vae_study.data import Dataset
-from vae_study.vae.evaluation import Measurement, measure, metrics_of
+from vae_study.vae.device import copy_from_host, on_host
+from vae_study.vae.evaluation import Measurement, RawMeasurement, measure, measurements, metrics_of
 from vae_study.vae.families.base import Family
 from vae_study.vae.fast_step import covers, fast_step
 from vae_study.vae.inference import Examples
@@ -157,13 +158,9 @@ class ModelBatch:
             statistics), Adam's `mean/...` and `square/...` of each parameter, the Lagrange `multiplier`, the states of
             the generators `random/...` (bytes), and the number of `epoch` and `steps` done.
         """
-        own = {
-            name: row.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-            for name, row in self._own(k).items()
-        }
-        random = {name: generator.get_state() for name, generator in self._random(k).items()}
-        epoch = self.epochs_K[k]
-        return {**own, **random, "epoch": torch.tensor(epoch), "steps": torch.tensor(epoch * self.steps_per_epoch)}
+        views = self._own(k)
+        copies = (row.clone(memory_format=torch.contiguous_format) for row in on_host([*views.values()]))
+        return {**dict(zip(views, copies, strict=True)), **self._counters(k)}
 
     def restore(self, k: int, state: Mapping[str, Tensor]) -> None:
         """Set one model back to a state, taken with the same configuration and data.
@@ -179,7 +176,8 @@ class ModelBatch:
             ValueError: It is the state of another model, of another budget, or of a generator on another kind of
                 device; the batch is as it was.
         """
-        require_same_kind(self.state(k), state)
+        own = self._own(k)
+        require_same_kind({**own, **self._counters(k)}, state)
         epoch, steps = int(state["epoch"]), int(state["steps"])
         if steps != epoch * self.steps_per_epoch or epoch > self.setups[k].config.training.epochs:
             raise ValueError(
@@ -188,8 +186,7 @@ class ModelBatch:
         self.progress_K[k].epoch = epoch
         for name, generator in self._random(k).items():
             generator.set_state(state[name])
-        for name, row in self._own(k).items():
-            row.copy_(state[name])
+        copy_from_host([*own.values()], [state[name] for name in own])
 
     def _own(self, k: int) -> dict[str, Tensor]:
         """One model's tensors by name, as views without padding."""
@@ -198,7 +195,14 @@ class ModelBatch:
         for name, (mean, square) in zip(names, self.adam.moments(), strict=True):
             stacked |= {f"mean/{name}": mean, f"square/{name}": square}
         stacked["multiplier"] = self.objective.multiplier_K
-        return own_part(stacked, k, self.setups[k].config.model, self.model.shape)
+        own = own_part(stacked, k, self.setups[k].config.model, self.model.shape)
+        return {name: row.detach() for name, row in own.items()}
+
+    def _counters(self, k: int) -> dict[str, Tensor]:
+        """How far one model is, and where its generators are."""
+        random = {name: generator.get_state() for name, generator in self._random(k).items()}
+        epoch = self.epochs_K[k]
+        return {**random, "epoch": torch.tensor(epoch), "steps": torch.tensor(epoch * self.steps_per_epoch)}
 
     def _random(self, k: int) -> dict[str, torch.Generator]:
         return {f"random/{stream}": generator for stream, generator in self.progress_K[k].generators.items()}
@@ -278,8 +282,9 @@ class ModelBatch:
             sums_4K += torch.stack([*losses, weight_SK[step]])
         for progress in self.progress_K:
             progress.epoch += 1
-        means_K4 = (sums_4K / self.steps_per_epoch).double().cpu().numpy().T.tolist()
-        measured = [metrics_of(measurement, "val", self.score) for measurement in self.measure("validation")]
+        means_4K, measurements = self.measure_beside("validation", sums_4K / self.steps_per_epoch)
+        means_K4 = means_4K.double().numpy().T.tolist()
+        measured = [metrics_of(measurement, "val", self.score) for measurement in measurements]
         seconds = (time.perf_counter() - started) / len(self.setups)
         trained = [dict(zip(TRAIN_METRICS, mean_4, strict=True)) for mean_4 in means_K4]
         if not self.model.has_rate:
@@ -295,8 +300,7 @@ class ModelBatch:
         schedules = zip(steps_K, self.progress_K, strict=True)
         cuts_K = [progress.schedule_2T[:, done : done + self.steps_per_epoch] for done, progress in schedules]
         weight_SK, rate_SK = np.stack(cuts_K, axis=2)
-        self.adam.begin(steps_K, rate_SK)
-        return self.tensor(weight_SK)
+        return self.adam.begin(steps_K, rate_SK, weight_SK)[0]
 
     def _lasting(self, stream: str) -> list[torch.Generator]:
         """Every model's generator of one lasting stream, in its present state."""
@@ -331,5 +335,14 @@ class ModelBatch:
         """Every model's Measurement of one split."""
         if not self.setups:
             return []
-        rows, generators_K = (self.examples[split], self.data.splits[split].is_anomaly_N), self.generators("evaluation")
-        return [one for own, model in self.chunks for one in measure(model, *rows, generators_K[own])]
+        return self.measure_beside(split, self.objective.multiplier_K)[1]
+
+    def measure_beside(self, split: str, beside: Tensor) -> tuple[Tensor, list[Measurement]]:
+        """Measure a split, and bring another tensor of the device to the host in the same copy."""
+        generators_K, is_anomaly_N = self.generators("evaluation"), self.data.splits[split].is_anomaly_N
+        raw = [measure(model, self.examples[split], generators_K[own]) for own, model in self.chunks]
+        beside, *parts = on_host([beside, *(part for one in raw for part in one)])
+        width = len(RawMeasurement._fields)
+        found = [RawMeasurement(*parts[start : start + width]) for start in range(0, len(parts), width)]
+        every = zip(self.chunks, found, strict=True)
+        return beside, [one for chunk, own in every for one in measurements(chunk.model, own, is_anomaly_N)]

@@ -194,4 +194,6 @@ class GradientStep:
     def __call__(self, inputs: StepInputs) -> Losses:
         """Write the gradients, and give the terms of the losses."""
         losses = [part(inputs.of(models)) for models, part in self.parts]
+        if len(losses) == 1:
+            return losses[0]
         return Losses._make(torch.cat(terms) for terms in zip(*losses, strict=True))

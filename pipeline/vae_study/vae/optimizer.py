@@ -108,8 +108,8 @@ class StackedAdam:
             parameter.data = view
         self.gradients = self._views(self.gradient_KP)
         self.clip_K1 = parameters_KP.new_tensor([one.gradient_clip or float("inf") for one in settings])[:, None]
-        self.decay_K1 = parameters_KP.new_tensor([one.weight_decay for one in settings])[:, None]
         self.clips = any(one.gradient_clip for one in settings)
+        self.decays = any(one.weight_decay for one in settings)
         self.rows = list(zip(*map(list, (parameters_KP, self.gradient_KP, mean_KP, square_KP)), strict=True))
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -128,19 +128,27 @@ class StackedAdam:
         """Each parameter's running means, of the gradient and of its square, as views in the parameter's shape."""
         return list(zip(self._views(self.mean_KP), self._views(self.square_KP), strict=True))
 
-    def begin(self, steps_K: Sequence[int], rate_SK: NDArray[np.float64]) -> None:
+    def begin(self, steps_K: Sequence[int], rate_SK: NDArray[np.float64], *others_SK: NDArray[np.float64]) -> Tensor:
         """Prepare S steps.
 
         Args:
             steps_K: Steps that each model has done so far.
             rate_SK: Each model's learning rate at each of the steps to come.
+            others_SK: What else the steps take; it goes to the device in the same copy.
+
+        Returns:
+            The others, there.
         """
-        self.steps_K = self.parameters_KP.new_tensor(steps_K, dtype=torch.float32)
+        if self.is_fused:
+            self.steps_K = self.parameters_KP.new_tensor(steps_K, dtype=torch.float32)
         self.rates_SK: list[list[float]] = rate_SK.tolist()
         step_SK = np.asarray(steps_K) + np.arange(1, len(rate_SK) + 1)[:, None]
         scale_SK = np.sqrt(1 - BETA_2**step_SK)
-        columns = (rate_SK * scale_SK / (1 - BETA_1**step_SK), EPSILON * scale_SK, rate_SK)
-        self.columns_3SK1 = self.parameters_KP.new_tensor(np.stack(columns))[..., None]
+        decay_K = np.array([one.weight_decay for one in self.settings])
+        columns = (rate_SK * scale_SK / (1 - BETA_1**step_SK), EPSILON * scale_SK, 1 - rate_SK * decay_K)
+        there = self.parameters_KP.new_tensor(np.stack([*columns, *others_SK]))
+        self.columns_3SK1 = there[:3, ..., None]
+        return there[3:]
 
     @torch.no_grad()
     def step(self, step: int) -> None:
@@ -160,8 +168,9 @@ class StackedAdam:
             kernels.FUSED_ADAMW(*buffers, [], [count], lr=rate, weight_decay=one.weight_decay, **ADAM)
 
     def _step_all(self, step: int) -> None:
-        stride_K1, epsilon_K1, rate_K1 = self.columns_3SK1[:, step]
-        self.parameters_KP.mul_(1 - rate_K1 * self.decay_K1)
+        stride_K1, epsilon_K1, shrink_K1 = self.columns_3SK1[:, step]
+        if self.decays:
+            self.parameters_KP.mul_(shrink_K1)
         self.mean_KP.lerp_(self.gradient_KP, 1 - BETA_1)
         self.square_KP.mul_(BETA_2).addcmul_(self.gradient_KP, self.gradient_KP, value=1 - BETA_2)
         denominator_KP = self.square_KP.sqrt().add_(epsilon_K1)

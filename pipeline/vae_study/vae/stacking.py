@@ -107,6 +107,7 @@ def keep_models(model: Family, kept: Sequence[int]) -> None:
         setattr(module, name, value_K[list(kept)])
     model.configs = [model.configs[k] for k in kept]
     model.noise_sizes_K = [model.noise_sizes_K[k] for k in kept]
+    model.code_parts_K = [model.code_parts_K[k] for k in kept]
 
 
 def append_models(model: Family, other: Family) -> None:
@@ -115,6 +116,7 @@ def append_models(model: Family, other: Family) -> None:
         setattr(module, name, torch.cat([value_K, more_K]))
     model.configs = [*model.configs, *other.configs]
     model.noise_sizes_K = [*model.noise_sizes_K, *other.noise_sizes_K]
+    model.code_parts_K = [*model.code_parts_K, *other.code_parts_K]
 
 
 def _buffers(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
@@ -158,7 +160,7 @@ def widest(model: Family) -> int:
 
 def _views(model: Family, models: slice) -> Family:
     """A copy of the modules that has views of some models' rows."""
-    rows: tuple[Any, ...] = (*model.buffers(), model.configs, model.noise_sizes_K)
+    rows: tuple[Any, ...] = (*model.buffers(), model.configs, model.noise_sizes_K, model.code_parts_K)
     views = {id(value): value[models] for value in rows}
     views |= {id(parameter): nn.Parameter(parameter.data[models]) for parameter in model.parameters()}
     return copy.deepcopy(model, views)

@@ -40,6 +40,7 @@ class Family(nn.Module):
     """K models of one family with the same network and likelihood; latent sizes may differ.
 
     Attributes:
+        code_parts_K: Which dimensions of the code a model has.
         noise_sizes_K: Standard normal numbers that a draw of one example's code takes.
         code_mask_KZ, rate_mask_KR: 1 where a model has that dimension of the code or that part of the rate, else 0.
         has_rate: Whether the code has a rate; without one there is no KL and no ELBO.
@@ -63,7 +64,9 @@ class Family(nn.Module):
         super().__init__()
         self.configs, self.shape = list(configs), shape
         self.network, self.has_rate = configs[0].network, configs[0].has_rate
-        self.noise_sizes_K: list[int] = code_mask_KZ.sum(dim=1).int().tolist()
+        # The host knows the masks, too: to ask a GPU for them would make it wait.
+        self.code_parts_K = [_parts_of(mask_Z) for mask_Z in code_mask_KZ.tolist()]
+        self.noise_sizes_K = [_size(parts) for parts in self.code_parts_K]
         self.register_buffer("code_mask_KZ", code_mask_KZ.float(), persistent=False)
         rate_mask_KR = code_mask_KZ if rate_mask_KR is None else rate_mask_KR
         self.register_buffer("rate_mask_KR", rate_mask_KR.float(), persistent=False)
@@ -102,7 +105,7 @@ class Family(nn.Module):
 
     def prior_noise(self, rows: int, generators_K: Generators) -> Tensor:
         """Standard normal noise for draws from the prior, (K, rows, Z); 0 where a model has no dimension."""
-        return self._scatter(self.code_mask_KZ.sum(dim=1).int().tolist(), 1, rows, generators_K)[0]
+        return self._scatter([_size(parts) for parts in self.code_parts_K], 1, rows, generators_K)[0]
 
     def _scatter(self, sizes_K: Sequence[int], steps: int, rows: int, generators_K: Generators) -> Tensor:
         like = self.code_mask_KZ
@@ -110,12 +113,35 @@ class Family(nn.Module):
         for k, (size, generator) in enumerate(zip(sizes_K, generators_K, strict=True)):
             if size:
                 draws = torch.randn((steps, rows, size), generator=generator, device=like.device, dtype=like.dtype)
-                noise_SKBZ[:, k][..., like[k].bool()] = draws
+                start = 0
+                for part in self.code_parts_K[k]:
+                    end = start + part.stop - part.start
+                    noise_SKBZ[:, k, :, part] = draws[..., start:end]
+                    start = end
         return noise_SKBZ
 
-    def split_metrics(self, k: int, z_NZ: NDArray[np.float64]) -> dict[str, float]:
-        """Metrics that only this family has, from one model's posterior modes on a split."""
+    def parameters_to_measure(self) -> Tensor:
+        """What `split_metrics` takes of the parameters, (K, ...); nothing by default."""
+        return self.code_mask_KZ[:, :0]
+
+    def split_metrics(self, z_NZ: NDArray[np.float64], own: NDArray[np.float64]) -> dict[str, float]:
+        """Metrics that only this family has.
+
+        Args:
+            z_NZ: One model's posterior modes on a split.
+            own: Its part of `parameters_to_measure`.
+        """
         return {}
+
+
+def _parts_of(mask_Z: Sequence[float]) -> tuple[slice, ...]:
+    """The slices of a mask in which it is 1."""
+    edges = np.flatnonzero(np.diff([0, *mask_Z, 0])).tolist()
+    return tuple(slice(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True))
+
+
+def _size(parts: Sequence[slice]) -> int:
+    return sum(part.stop - part.start for part in parts)
 
 
 def size_mask(sizes_K: Sequence[int]) -> Tensor:

@@ -89,13 +89,18 @@ class _Denoising(Family):
     """Encodes a corrupted x and reconstructs the clean one (Vincent et al. 2008)."""
 
     corrupts = True
+    level_K11: Tensor
+
+    def __init__(self, configs: Sequence[ModelConfig], shape: DataShape, generators_K: Generators):
+        super().__init__(configs, shape, generators_K)  # type: ignore[call-arg]
+        level_K = torch.tensor([config.corruption.level for config in configs], dtype=torch.float64)
+        self.register_buffer("level_K11", level_K[:, None, None], persistent=False)
 
     def corrupt(self, x_KBD: Tensor, noise_KBD: Tensor) -> Tensor:
         """Set a share of the features to 0, or add normal noise."""
-        level_K11 = x_KBD.new_tensor([model.corruption.level for model in self.configs]).view(-1, 1, 1)
         if self.configs[0].corruption.kind == "gaussian":
-            return x_KBD + level_K11 * noise_KBD
-        kept_KBD: Tensor = torch.special.ndtr(noise_KBD) >= level_K11
+            return x_KBD + self.level_K11 * noise_KBD
+        kept_KBD: Tensor = torch.special.ndtr(noise_KBD) >= self.level_K11
         return x_KBD * kept_KBD
 
 

@@ -160,10 +160,13 @@ class VectorQuantized(Family):
         model_K11 = torch.arange(len(index_KBR), device=index_KBR.device)[:, None, None]
         return self.codebook_KCd[model_K11, index_KBR].flatten(2) * self.code_mask_KZ[:, None]
 
-    def split_metrics(self, k: int, z_NZ: NDArray[np.float64]) -> dict[str, float]:
+    def parameters_to_measure(self) -> Tensor:
+        """The codebooks."""
+        return self.codebook_KCd.detach()
+
+    def split_metrics(self, z_NZ: NDArray[np.float64], own: NDArray[np.float64]) -> dict[str, float]:
         """`perplexity`: exp of the entropy of the entries' usage, from 1 to the codebook's size."""
-        codes_Nd = torch.as_tensor(z_NZ).reshape(-1, self.dim)
-        book_Cd = self.codebook_KCd[k].detach().double().cpu()
+        codes_Nd, book_Cd = torch.as_tensor(z_NZ).reshape(-1, self.dim), torch.as_tensor(own)
         used_C = torch.bincount(torch.cdist(codes_Nd, book_Cd).argmin(dim=1), minlength=self.entries).double()
         share_C = used_C / used_C.sum()
         return {"perplexity": float(torch.exp(torch.special.entr(share_C).sum()))}

@@ -1,0 +1,149 @@
+"""The way of the code on a GPU, on the pretend one: the CPU's numbers, no wait in a step, few kernels."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from vae_study.config.study import DiagnosticsConfig
+from vae_study.vae.evaluation import RawMeasurement
+from vae_study.vae.model_batch import ModelBatch
+from vae_study.vae.outcome import outcomes_of
+
+from tests.pretend_gpu import PRETEND, PretendGpu
+from tests.vae.builders import model_setup, train
+from tests.vae.test_families import LIKELIHOODS, VARIANTS
+
+MODELS, EPOCHS = 4, 2
+MORE = {
+    "free-bits-total": {"free_bits__kind": "total", "free_bits__nats": 1.0},
+    "free-bits-each": {"free_bits__kind": "per_dimension", "free_bits__nats": 0.1},
+    "gelu": {"network__activation": "gelu"},
+    "silu": {"network__activation": "silu"},
+    "elu": {"network__activation": "elu"},
+    "tanh": {"network__activation": "tanh"},
+    "masking": {"family": "denoising", "corruption__kind": "masking"},
+    "conv-conditional": {"family": "conditional", "network__kind": "conv", "network__channels": (4, 8)},
+}
+CASES = VARIANTS | LIKELIHOODS | MORE
+# Each step of these is written by hand. More kernels: a sigma to learn, or a penalty that autograd differentiates.
+BY_HAND = {
+    "vae": 90, "bernoulli": 90, "autoencoder": 67, "linear": 61, "denoising-deterministic": 74, "conditional": 93,
+    "denoising": 101, "gaussian": 95, "decayed-and-clipped": 96, "learned-shared": 106, "learned-per_feature": 105,
+    "learned-per_example": 103, "constrained": 157, "capacity": 157,
+}  # fmt: skip
+BY_AUTOGRAD = {
+    "adversarial": 215, "hierarchical": 299, "vector_quantized": 135, "batch-norm": 202, "conv": 203,
+    "conv-batch-norm": 255,
+}  # fmt: skip
+
+
+def setup(number, values):
+    own = {"latent_dim": 3 + number, "beta": 0.5 + number, "training__batch_size": 32, "training__epochs": 4}
+    return model_setup(number, **{**own, **values})
+
+
+def batch_on(device, values, data, models=MODELS):
+    return ModelBatch([setup(number, values) for number in range(models)], data, device=device, latent_capacity=8)
+
+
+def way(device, values, data):
+    """A batch trains; one model leaves, joins again from its state, and all go on and are measured."""
+    batch = batch_on(device, values, data)
+    # As on a GPU: with other rounding, a discrete code may be another one.
+    batch.adam.is_fused = False
+    history = train(batch, EPOCHS)
+    state = batch.state(1)
+    batch.leave(1)
+    batch.join(setup(1, values), state)
+    history += train(batch, 1)
+    return history, [batch.state(k) for k in range(MODELS)], outcomes_of(batch, DiagnosticsConfig(iwae_draws=2))
+
+
+def assert_near(found, expected, places):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert np.allclose(found[name], value, rtol=places, atol=places, equal_nan=True), name
+
+
+@pytest.mark.parametrize("values", CASES.values(), ids=CASES)
+def test_on_a_gpu_a_pack_trains_is_saved_goes_on_and_is_measured_with_the_numbers_of_the_cpu(values, few):
+    expected, states, outcomes = way("cpu", values, few)
+    with PretendGpu():
+        found, gpu_states, gpu_outcomes = way(PRETEND, values, few)
+    for epoch, cpu_epoch in zip(found, expected, strict=True):
+        for own, cpu_own in zip(epoch, cpu_epoch, strict=True):
+            assert_near(own, cpu_own, 2e-4)
+    for own, cpu_own in zip(gpu_states, states, strict=True):
+        assert {value.device.type for value in own.values()} == {"cpu"}
+        assert_near(
+            {name: value for name, value in own.items() if not name.startswith("random/")},
+            {name: value for name, value in cpu_own.items() if not name.startswith("random/")},
+            2e-4,
+        )
+    for own, cpu_own in zip(gpu_outcomes, outcomes, strict=True):
+        is_stable = [name for name in cpu_own.metrics if name.startswith("test/") and "au" not in name]
+        assert_near({n: own.metrics[n] for n in is_stable}, {n: cpu_own.metrics[n] for n in is_stable}, 5e-3)
+        pd.testing.assert_frame_equal(own.scores, cpu_own.scores, rtol=5e-3, atol=5e-3)
+
+
+def counted(values, data, models=MODELS):
+    with PretendGpu() as gpu:
+        batch = batch_on(PRETEND, values, data, models)
+        gpu.count_calls("step", batch, "_step")
+        gpu.count_calls("measure", batch, "measure_beside")
+        with gpu.counting("epoch"):
+            batch.train_epoch()
+        with gpu.counting("state"):
+            batch.state(0)
+    return gpu, batch
+
+
+@pytest.mark.parametrize("values", CASES.values(), ids=CASES)
+def test_no_step_waits_for_the_gpu_and_an_epoch_waits_twice_once_to_begin_and_once_for_its_numbers(values, few):
+    gpu, _ = counted(values, few)
+    assert not gpu.waits("step")
+    assert [place.partition(",")[0] for place in sorted(gpu.waits("epoch"))] == [
+        "a copy from the host",
+        "a copy to the host",
+    ]
+    assert gpu.waits("epoch").total() == 2
+    assert gpu.waits("state").total() == 1
+
+
+@pytest.mark.parametrize(("name", "most"), (BY_HAND | BY_AUTOGRAD).items(), ids=BY_HAND | BY_AUTOGRAD)
+def test_a_step_launches_no_more_kernels_than_it_did(name, most, few):
+    gpu, batch = counted(CASES[name], few)
+    assert gpu.launches("step").total() / batch.steps_per_epoch <= most
+
+
+@pytest.mark.parametrize("models", [1, 2, 16])
+def test_a_step_by_hand_is_one_block_of_95_kernels_at_most_whatever_it_trains(models, few):
+    gpu, batch = counted({"latent_dim": 4}, few, models)
+    assert len(batch.gradient_step.parts) == 1
+    assert gpu.launches("step").total() / batch.steps_per_epoch <= 95
+
+
+def test_a_gpu_measures_all_rows_that_its_memory_takes_at_once(digits, few):
+    with PretendGpu() as gpu:
+        batch = batch_on(PRETEND, {}, digits)
+        with gpu.counting("measure"):
+            batch.measure("train")
+        fewer = batch_on(PRETEND, {}, few)
+        with gpu.counting("fewer"):
+            fewer.measure("train")
+    assert len(digits.splits["train"].x_ND) > 13 * len(few.splits["train"].x_ND)
+    # Rows are padded to whole blocks.
+    assert abs(gpu.launches("measure").total() - gpu.launches("fewer").total()) <= 2
+
+
+def test_what_is_brought_to_the_host_at_once_has_the_values_and_the_shapes_that_it_had(few):
+    with PretendGpu():
+        batch = batch_on(PRETEND, {"family": "hierarchical"}, few)
+        beside, measured = batch.measure_beside("test", torch.arange(6.0, device=PRETEND).view(2, 3))
+    assert torch.equal(beside, torch.arange(6.0).view(2, 3))
+    assert len(measured) == MODELS
+    assert all(len(one.sampled_kl_N) == len(few.splits["test"].x_ND) for one in measured)
+    assert len(RawMeasurement._fields) == 9
+    assert all(math.isfinite(one.reconstruction_N.sum()) for one in measured)
