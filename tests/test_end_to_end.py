@@ -33,6 +33,7 @@ def test_a_study_goes_from_its_file_to_a_report_and_to_scores_of_new_rows(tmp_pa
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=notebook)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "trials     4 finished" in done.stdout
+    assert "Trial worker-" not in done.stdout + done.stderr
     assert "report     reports/breast_cancer/report.html" in done.stdout
     page = tmp_path / "reports" / "breast_cancer" / "report.html"
     assert "data:image/png" in page.read_text()

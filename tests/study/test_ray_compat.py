@@ -37,6 +37,16 @@ def test_with_all_of_them_this_release_needs_no_fallback():
     assert private(WORKER, "print_to_stdstream") is not None
 
 
+def test_a_worker_that_ends_is_not_told_as_a_trial_and_without_the_callback_tune_tells_it(hide, capsys):
+    (silent,) = ray_compat.silent_callbacks()
+    silent.on_trial_complete(iteration=1, trials=[], trial="worker-1")
+    assert capsys.readouterr().out == ""
+    # What Tune looks for, so as not to add its own.
+    assert isinstance(silent, private("ray.tune.progress_reporter", "TrialProgressCallback"))
+    hide("ray.tune.progress_reporter", "TrialProgressCallback")
+    assert ray_compat.silent_callbacks() == []
+
+
 def test_without_get_draining_nodes_no_node_is_known_to_be_taken_away(ray_session, hide):
     assert ray_compat.draining() == set()
     hide("ray._private.state", "state.get_draining_nodes")

@@ -11,6 +11,7 @@ A private part may be renamed in any release of Ray. Then nothing breaks, but so
 - `DEFAULT_ENV_VARS`: workers cannot be the processes that a local Ray begins with, and start seconds later.
 - `ray.scripts.scripts`, the module of the command `ray`: without it, the address "auto" is refused.
 - `print_to_stdstream`: without it, a raylet that dies puts the end of its log on the terminal, twice.
+- `TrialProgressCallback`: Tune prints a line for each worker that ends, as if it were a trial.
 - `ENV_VARS_TO_PROPAGATE`: Ray writes the driver's AWS keys into its logs; there is a warning if it has any.
 """
 
@@ -39,6 +40,15 @@ def private(module: str, name: str) -> Any:
         return reduce(getattr, name.split("."), import_module(module))
     except (ImportError, AttributeError):
         return None
+
+
+def silent_callbacks() -> list[Any]:
+    """A callback in the place of the one that prints what Tune's trials do, which are workers here."""
+    base = private("ray.tune.progress_reporter", "TrialProgressCallback")
+    if base is None:
+        return []
+    silenced = dict.fromkeys(("on_trial_result", "on_trial_error", "on_trial_complete"), lambda *_, **__: None)
+    return [type("Silent", (base,), silenced)()]
 
 
 def draining() -> set[str]:

@@ -23,7 +23,7 @@ from vae_study.config.study import ResourcesConfig
 from vae_study.errors import StudyError
 from vae_study.study.dispatcher import Dispatcher
 from vae_study.study.messages import Assignment, Commands, Task, TrialReport, WorkerReport
-from vae_study.study.ray_compat import leave_environment_alone
+from vae_study.study.ray_compat import leave_environment_alone, silent_callbacks
 from vae_study.study.session import Shutdown, whole_device
 
 logger = logging.getLogger(__name__)
@@ -290,6 +290,7 @@ def run_workers(
                 name="study",
                 storage_path=notes,
                 verbose=0,
+                callbacks=silent_callbacks(),
                 stop=_Ends(shutdown, searcher),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
