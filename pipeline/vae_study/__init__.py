@@ -15,6 +15,7 @@ __all__ = [
     "StudyConfig",
     "StudyError",
     "UserError",
+    "VAEDetector",
     "build_report",
     "check_study",
     "compare_studies",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 _MODULES = {
     "StudyConfig": "config.study",
+    "VAEDetector": "estimator",
     "load_config": "config.loading",
     "StudyError": "errors",
     "UserError": "errors",

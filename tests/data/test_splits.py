@@ -66,6 +66,15 @@ def test_without_equal_rows_a_split_by_chance_is_what_it_always_was(is_anomaly_N
         assert {part.dtype for part in rows.values()} == {np.dtype(np.int64)}
 
 
+@given(st.lists(st.integers(0, 3), min_size=5, max_size=60).filter(lambda values: len(set(values)) > 2), configs())
+def test_a_few_rows_that_repeat_often_leave_no_split_empty(values, config):
+    source = table(np.array(values)[:, None])
+    rows = assign_splits(source, np.zeros(len(values), bool), config).rows
+    kinds = [set(np.array(values)[part]) for part in rows.values()]
+    assert all(kinds)
+    assert sum(map(len, kinds)) == len(set(values))
+
+
 @given(flags, configs())
 def test_normal_rows_are_shared_by_the_fractions_and_anomalies_as_validation_is_to_test(is_anomaly_N, config):
     rows = divided(unlike(len(is_anomaly_N)), is_anomaly_N, config)

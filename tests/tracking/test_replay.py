@@ -84,6 +84,7 @@ ATTEMPTS = st.lists(
 )
 
 
+@pytest.mark.thorough
 @settings(max_examples=25)
 @given(telling=tellings(), attempts=ATTEMPTS)
 def test_records_applied_in_parts_broken_off_anywhere_and_again_from_any_earlier_one_end_the_same(

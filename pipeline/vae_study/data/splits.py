@@ -1,6 +1,6 @@
 """Assign rows to train, validation and test so that equal rows share a split and train has normal rows only."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -213,7 +213,7 @@ def _strata(groups: DuplicateGroups, table: Table, config: SplitConfig) -> list[
     return np.split(all_G[order_G], np.flatnonzero(np.diff(label_G[order_G])) + 1)
 
 
-def _split_at_random(groups: DuplicateGroups, strata: Iterable[SetIds], config: SplitConfig) -> SplitIndices:
+def _split_at_random(groups: DuplicateGroups, strata: Sequence[SetIds], config: SplitConfig) -> SplitIndices:
     """The split of each of G sets, (G,), stratum by stratum.
 
     Sets without anomalies are divided so that all normal rows come in the given fractions; those with an anomaly go to
@@ -233,6 +233,10 @@ def _split_at_random(groups: DuplicateGroups, strata: Iterable[SetIds], config: 
         second -= groups.normals_G[mixed[:half]].sum()
         sizes = groups.normals_G[clean]
         cuts = np.maximum.accumulate([_cut(sizes, first), _cut(sizes, second)])
+        if len(strata) == 1 and not len(mixed) and len(SPLIT_NAMES) <= len(clean) < sizes.sum():
+            # Of a few large sets, each split takes one at least.
+            first_cut = min(max(cuts[0], 1), len(clean) - 2)
+            cuts = np.array([first_cut, min(max(cuts[1], first_cut + 1), len(clean) - 1)])
         for index, part in enumerate(np.split(clean, cuts)):
             split_G[part] = index
     return split_G

@@ -4,7 +4,6 @@ import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -121,17 +120,12 @@ def _champion(client: MlflowClient, parent: Run, trials: pd.DataFrame, files: _A
         return None
     run_id = str(trials.set_index("trial").loc[int(number), "run_id"])
     with np.load(files.path(run_id, schema.EXAMPLES_FILE), allow_pickle=False) as arrays:
-        return ChampionRecord(
+        return ChampionRecord.from_arrays(
+            arrays,
             trial=int(number),
             rule=parent.data.tags[schema.CHAMPION_RULE],
             score=parent.data.tags.get(schema.CHAMPION_SCORE),
             scores=pd.read_parquet(files.path(run_id, schema.SCORES_FILE)),
-            # A field's array has its name without the axes. Not every family of models or kind of data has all.
-            **{
-                field.name: arrays[name]
-                for field in fields(ChampionRecord)
-                if (name := field.name.rpartition("_")[0]) in arrays
-            },
         )
 
 

@@ -1,8 +1,8 @@
 """A study as plain frames and arrays, without MLflow, as a report reads it; and a single run."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -66,6 +66,13 @@ class ChampionRecord:
     top_inputs_TD: NDArray[np.float32] | None = None
     top_reconstructions_TD: NDArray[np.float32] | None = None
     top_contributions_TD: NDArray[np.float32] | None = None
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], **about: Any) -> Self:
+        """Take each array by its field's name without the axes. Not every family of models or kind of data has all."""
+        known = {one.name: one.name.rpartition("_")[0] for one in fields(cls)}
+        found: dict[str, Any] = {field: arrays[name] for field, name in known.items() if name in arrays}
+        return cls(**about, **found)
 
 
 @dataclass(frozen=True, kw_only=True)

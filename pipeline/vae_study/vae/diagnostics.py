@@ -53,12 +53,12 @@ def code_arrays(measured: Measurement, latent_map: str) -> dict[str, Floats]:
 
 
 def flat_map(mean_NZ: Floats, kind: str) -> Floats:
-    """Posterior means in two dimensions, (N, 2), by PCA or t-SNE; of a single dimension the second column is 0."""
+    """Posterior means in two dimensions, (N, 2), by PCA or t-SNE; of one row or dimension the second column is 0."""
     if kind == "tsne" and len(mean_NZ) > 3:
         perplexity = min(30.0, (len(mean_NZ) - 1) / 3)
         return np.asarray(TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(mean_NZ), np.float64)
-    if mean_NZ.shape[1] < 2:
-        return np.pad(mean_NZ, ((0, 0), (0, 1)))
+    if min(mean_NZ.shape) < 2:
+        return np.pad(mean_NZ[:, :1], ((0, 0), (0, 1)))
     return np.asarray(PCA(n_components=2, svd_solver="full").fit_transform(mean_NZ), np.float64)
 
 
