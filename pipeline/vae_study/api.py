@@ -187,7 +187,8 @@ def sync_study(
     """
     from vae_study.tracking.study import sync
 
-    return sync(client_of(home, tracking_uri), name, scratch_of(name, home), show, rebuild=rebuild)
+    client = client_of(home, tracking_uri, may_create=pending_records(name, home) > 0 or tracking_uri is not None)
+    return sync(client, name, scratch_of(name, home), show, rebuild=rebuild)
 
 
 def pending_records(name: str, home: Home = HOME) -> int:
@@ -356,8 +357,11 @@ def summarize(record: StudyRecord) -> StudySummary:
 
 def list_studies(*, home: Home = HOME, tracking_uri: str | None = None) -> list[str]:
     """The names of the studies in a tracking store."""
+    from vae_study.tracking.schema import missing_store
     from vae_study.tracking.store import study_names
 
+    if missing_store(tracking_uri_of(home, tracking_uri)):
+        return []
     return study_names(client_of(home, tracking_uri))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_study.config.study import CONFIG_FILE, StudyConfig, require_study_name
-from vae_study.errors import UserError
+from vae_study.errors import LONGEST_REASON, UserError
 
 HOME = Path("studies")
 #: A folder of studies: a path, or s3://bucket/prefix.
@@ -27,7 +27,14 @@ def saved_config(name: str, home: Home = HOME) -> StudyConfig:
     if CONFIG_FILE not in folder.names():
         known = sorted(path.parent.name for path in place.local.glob(f"*/{CONFIG_FILE}")) if place.local else []
         raise UserError(f"no study {name!r} in {home}" + (f"; the studies there: {', '.join(known)}" if known else ""))
-    return StudyConfig.model_validate_json(folder.read(CONFIG_FILE))
+    try:
+        return StudyConfig.model_validate_json(folder.read(CONFIG_FILE))
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[2].strip().partition("[")[0].strip() or str(error)
+        raise UserError(
+            f"{folder / CONFIG_FILE}: cannot be read: {reason[:LONGEST_REASON]}; expected the config that the study "
+            f"began with; its study file has it: vae-study run FILE --name {name}"
+        ) from None
 
 
 def scratch_of(name: str, home: Home = HOME) -> Path:
@@ -54,15 +61,24 @@ def sqlite_of(home: Home, study: str) -> str:
     return sqlite_uri(_local(home, "--study-storage") / study / "study.db")
 
 
-def client_of(home: Home, tracking_uri: str | None) -> Any:
+def client_of(home: Home, tracking_uri: str | None, *, may_create: bool = False) -> Any:
     """A client of the tracking store, after a test request.
+
+    Args:
+        home, tracking_uri: As in `tracking_uri_of`.
+        may_create: Whether a SQLite store that is not there is created.
 
     Raises:
         UserError: The store does not answer, or does not exist.
     """
+    from vae_study.tracking.serving import require_store
+
+    uri = tracking_uri_of(home, tracking_uri)
+    if not may_create:
+        require_store(uri)
     from vae_study.tracking.store import reachable_client
 
-    return reachable_client(tracking_uri_of(home, tracking_uri))
+    return reachable_client(uri)
 
 
 def _local(home: Home, option: str) -> Path:

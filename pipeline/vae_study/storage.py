@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem
 
-from vae_study.errors import UserError, holds_secret
+from vae_study.errors import LONGEST_REASON, UserError, holds_secret
 
 # One letter before a colon is a Windows drive. s3:/bucket is a typing error, not a folder named s3:.
 SCHEME = re.compile(r"[A-Za-z][\w+.-]+:/")
@@ -180,7 +180,17 @@ class Owner:
 
 def owner_of(folder: Folder) -> Owner | None:
     """The owner of the study in a folder; None if no study has begun there."""
-    return Owner(**json.loads(folder.read(OWNER_FILE))) if OWNER_FILE in folder.names() else None
+    return _owner_in(folder) if OWNER_FILE in folder.names() else None
+
+
+def _owner_in(folder: Folder) -> Owner:
+    try:
+        return Owner(**json.loads(folder.read(OWNER_FILE)))
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{folder / OWNER_FILE}: is damaged: {str(error)[:LONGEST_REASON]}; expected the study's id, which its run "
+            "in MLflow has as the tag vae_study.study_id"
+        ) from None
 
 
 def claim(folder: Folder) -> Owner:
@@ -204,7 +214,24 @@ def claim(folder: Folder) -> Owner:
         with suppress(FileExistsError):
             os.link(folder.local / mine, folder.local / OWNER_FILE)
         folder.remove(mine)
-    return Owner(**json.loads(folder.read(OWNER_FILE)))
+    return _owner_in(folder)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block for this local folder; no file is made for it."""
+    descriptor = None
+    with suppress(OSError, ImportError):
+        # Windows has none, and some network file systems neither.
+        import fcntl
+
+        descriptor = os.open(folder, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 @contextmanager

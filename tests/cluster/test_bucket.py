@@ -16,7 +16,7 @@ from vae_study.api import build_report, load_study
 from vae_study.errors import UserError
 from vae_study.search.study_store import STATE_NAMES
 from vae_study.storage import Folder
-from vae_study.study.trial_files import Checkpoints, with_checkpoints
+from vae_study.study.trial_files import Checkpoints, subfolders
 from vae_study.tracking import schema
 from vae_study.tracking.store import find_children, require_parent
 
@@ -122,7 +122,7 @@ def test_a_study_goes_on_after_a_kill_and_after_the_loss_of_its_head_and_is_repo
             (folder / "checkpoints" / schema.trial_name(number)).write("epoch-000001-00000000.safetensors", b"left")
         assert head.driver("resume", "digits").wait() == 0
     check_each_once(client, head.storage)
-    assert with_checkpoints(folder / "checkpoints") == []
+    assert subfolders(folder / "checkpoints") == []
     assert all(Checkpoints(folder / "checkpoints" / schema.trial_name(n)).latest() is None for n in range(TRIALS))
     assert "config.json" in folder.names()
     with pytest.raises(UserError, match=rf"--tracking-uri: is missing; --home {HOME} is an object store"):

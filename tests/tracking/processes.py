@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from itertools import count
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -25,6 +26,12 @@ def append_and_die(path: str, whole: int, share: float) -> None:
         journal.append({"number": number})
     journal.path = _Deadly(journal.path, share)
     journal.append({"number": first + whole, "text": "x" * 100_000})
+
+
+def open_together(uri: str, barrier: Barrier) -> None:
+    """Open a store at the same moment as other processes."""
+    barrier.wait()
+    open_client(uri).search_experiments()
 
 
 class _Deadly:

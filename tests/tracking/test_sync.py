@@ -10,6 +10,7 @@ from vae_study.tracking.store import create_parent, find_children, find_parent, 
 from vae_study.tracking.study import sync
 from vae_study.tracking.writer import TrackingWriter
 
+from tests.tracking.processes import open_together
 from tests.tracking.servers import free_port
 from tests.tracking.story import STORY, check, end, log, records_of, start, whole_trial
 
@@ -169,3 +170,16 @@ def test_a_rebuild_gives_an_emptied_mlflow_the_whole_study_again(store, tmp_path
         store.delete_run(run.info.run_id)
     sync(store, name, tmp_path, nothing, rebuild=True)
     check(store, find_parent(store, name), records_of(driver)[1:])
+
+
+def test_processes_that_create_one_store_at_the_same_moment_do_not_disturb_each_other(processes, tmp_path):
+    barrier = processes.Barrier(3)
+    opening = [
+        processes.Process(target=open_together, args=(f"sqlite:///{tmp_path}/mlflow.db", barrier)) for _ in range(3)
+    ]
+    for process in opening:
+        process.start()
+    for process in opening:
+        process.join()
+    assert [process.exitcode for process in opening] == [0, 0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from vae_study.config.study import StudyConfig
 from vae_study.errors import UserError
@@ -26,6 +27,8 @@ STATE_NAMES = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
 }
+# What a store raises that is away, full, damaged or locked.
+STORE_ERRORS = (optuna.exceptions.StorageInternalError, SQLAlchemyError)
 # Characters.
 LONGEST_REASON = 500
 

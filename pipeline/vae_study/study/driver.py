@@ -1,6 +1,7 @@
 """The driver of a study: it holds the lock, recovers what is missing, runs search and confirmation, and closes."""
 
 import logging
+import shutil
 from contextlib import suppress
 from typing import Any, cast
 
@@ -8,10 +9,10 @@ from ray.tune import Trainable
 from rich.console import Console
 
 from vae_study.config.study import CONFIG_FILE
-from vae_study.errors import StudyError, TrialsFailed, UserError, opening
+from vae_study.errors import LONGEST_REASON, StudyError, TrialsFailed, UserError, opening
 from vae_study.search.lock import DriverLock
 from vae_study.search.sampler import SAMPLER
-from vae_study.search.study_store import FAILURE, METRICS, PREEMPTIONS, REASON, STATE_NAMES, StudyStore
+from vae_study.search.study_store import FAILURE, METRICS, PREEMPTIONS, REASON, STATE_NAMES, STORE_ERRORS, StudyStore
 from vae_study.storage import OWNER_FILE, Owner, claim, owner_of
 from vae_study.study import ray_compat, session
 from vae_study.study.dispatcher import (
@@ -27,17 +28,20 @@ from vae_study.study.messages import Assignment, Failure, Task, TrialReport, new
 from vae_study.study.plan import Locations, Plan
 from vae_study.study.progress import Progress, StudyCurves
 from vae_study.study.session import Shutdown
+from vae_study.study.trial_files import subfolders
 from vae_study.study.worker import VaeWorker
 from vae_study.study.workers import WorkerSearcher, run_workers
 from vae_study.tracking import schema
 from vae_study.tracking.schema import ENDED, trial_name
-from vae_study.tracking.store import Client
+from vae_study.tracking.store import Client, Refusal
 from vae_study.tracking.study import open_study
 from vae_study.tracking.writer import TrackingWriter
 
 logger = logging.getLogger(__name__)
 
 SECONDS_AFTER_SHUTDOWN = 5.0
+# What a disk or a database raises that is full, gone or locked.
+OUTAGES = (OSError, Refusal, *STORE_ERRORS)
 
 
 def drive(
@@ -49,6 +53,20 @@ def drive(
     shutdown: Shutdown,
 ) -> None:
     """Run a study to its end; see `start`, which has Ray and the tracking store ready."""
+    try:
+        _drive(plan, places, client, concurrency, console, shutdown)
+    except OUTAGES as error:
+        raise StudyError(f"the study {plan.name!r} broke: {_root(error)}; {plan.how_to_continue}") from error
+
+
+def _drive(
+    plan: Plan,
+    places: Locations,
+    client: Client,
+    concurrency: session.Concurrency,
+    console: Console,
+    shutdown: Shutdown,
+) -> None:
     url = places.storage_of(plan.name)
     most, likely = session.at_once(
         plan.config.resources, concurrency, plan.config.trials, is_local=shutdown.local is not None
@@ -70,6 +88,7 @@ def drive(
         shutdown.watch(lock.lost, StudyError("another driver has taken the study over"))
         # Opened again: until the lock was held, another driver may have changed it.
         store = _store(plan, url, owner)
+        _require_results(plan, store)
         _prepare(plan, store, places)
         about = plan.config, plan.name, plan.data, plan.reference, plan.rule, plan.scratch, places.study_file
         writer = open_study(client, *about, plan.trials, owner)
@@ -78,9 +97,32 @@ def drive(
             _run(plan, store, writer, most, likely, console, shutdown)
             _finish(plan, store, writer, shutdown)
             _upload(plan, writer, shutdown, console)
+        except OUTAGES as error:
+            shutdown.request(error)
+            _give_up(writer)
         finally:
             writer.close()
     _raise_for(plan, store, shutdown)
+
+
+def _give_up(writer: TrackingWriter) -> None:
+    """Mark in MLflow what is no longer running, where that can be written."""
+    try:
+        writer.abandon()
+        writer.uploader.drain(SECONDS_AFTER_SHUTDOWN)
+    except OUTAGES as error:
+        logger.warning("the study may be shown as running until it is resumed: %s", error)
+
+
+def _require_results(plan: Plan, store: StudyStore) -> None:
+    """Raise UserError if results are gone without which the study cannot end."""
+    finished = {trial_name(one.number) for one in store.own_trials() if STATE_NAMES[one.state] == "finished"}
+    gone = sorted(finished - {*subfolders(plan.trials)}) if finished else []
+    if gone:
+        raise UserError(
+            f"{plan.trials}: the results of {len(gone)} finished trials are gone, the first of {gone[0]}; expected "
+            "them back, or another --name"
+        )
 
 
 def _store(plan: Plan, url: str, owner: Owner) -> StudyStore:
@@ -206,8 +248,11 @@ def _raise_for(plan: Plan, store: StudyStore, shutdown: Shutdown) -> None:
 
 def _root(error: BaseException) -> str:
     """The first cause of an error, such as a full disk below three layers of database."""
+    if isinstance(error, shutil.Error):
+        # All files that could not be copied, each with where from, where to and why.
+        return f"cannot copy {error.args[0][0][0]}: {error.args[0][0][-1]}"
     below = error.__cause__ or error.__context__
-    return _root(below) if below is not None else f"{type(error).__name__}: {error}"
+    return _root(below) if below is not None else f"{type(error).__name__}: {str(error)[:LONGEST_REASON]}"
 
 
 def recover(store: StudyStore, writer: TrackingWriter) -> None:

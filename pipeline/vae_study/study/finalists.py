@@ -29,7 +29,7 @@ from vae_study.study.trial_files import (
     WEIGHTS,
     fetch,
     read_scores,
-    with_checkpoints,
+    subfolders,
 )
 from vae_study.tracking import schema
 from vae_study.tracking.code import write_pyfunc
@@ -104,7 +104,7 @@ class Retention:
 
     def _clear_leftovers(self, ended: Set[str]) -> None:
         try:
-            for key in ended & set(with_checkpoints(self.plan.checkpoints)):
+            for key in ended & set(subfolders(self.plan.checkpoints)):
                 self._clear(key)
         except OSError as error:
             logger.warning("checkpoints of tasks that have ended may stay: %s", error)

@@ -109,8 +109,8 @@ class Checkpoints:
         return sorted(filter(NAME.fullmatch, self.folder.names()), key=_epoch, reverse=True)
 
 
-def with_checkpoints(folder: Folder) -> list[str]:
-    """The keys of the tasks that have checkpoints: the folders in this one.
+def subfolders(folder: Folder) -> list[str]:
+    """The names of the folders in this one, such as those of the tasks that have checkpoints.
 
     Raises:
         OSError: It cannot be listed.

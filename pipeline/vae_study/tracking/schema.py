@@ -108,6 +108,12 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])) if uri.startswith(SQLITE) else None
 
 
+def missing_store(uri: str) -> Path | None:
+    """The file of a SQLite store that is not there yet; None for any other store."""
+    path = sqlite_path(uri)
+    return path if path is not None and not path.exists() else None
+
+
 def sqlite_uri(path: Path) -> str:
     """The address of a SQLite file, as SQLAlchemy reads it: % and ? in the path are escaped."""
     return f"{SQLITE}{str(path).replace('%', '%25').replace('?', '%3F')}"

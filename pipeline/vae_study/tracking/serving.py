@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vae_study.errors import StudyError, UserError
-from vae_study.tracking.schema import EXAMPLE_ROWS_FILE, sqlite_path
+from vae_study.tracking.schema import EXAMPLE_ROWS_FILE, missing_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -83,9 +83,7 @@ def serve_ui(uri: str, port: int, say: Callable[[str], None]) -> None:
     """
     if uri.startswith("http"):
         return say(f"the MLflow UI is at {uri}/{VIEW}")
-    path = sqlite_path(uri)
-    if path is not None and not path.exists():
-        raise UserError(f"no tracking store at {path}; run a study first, or give --home or --tracking-uri")
+    require_store(uri)
     say(f"the MLflow UI will be at http://127.0.0.1:{port}/{VIEW} in a few seconds; Ctrl-C stops it")
     # More than one worker slows every request down; the job runner takes memory for nothing.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -94,6 +92,12 @@ def serve_ui(uri: str, port: int, say: Callable[[str], None]) -> None:
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port)]
     if run_server([*command, "--host", "127.0.0.1", "--workers", "1"], environment) is None:
         say("ended")
+
+
+def require_store(uri: str) -> None:
+    """Raise UserError if a tracking store is a file that is not there: whoever only reads creates none."""
+    if path := missing_store(uri):
+        raise UserError(f"no tracking store at {path}; run a study first, or give --home or --tracking-uri")
 
 
 def run_server(command: Sequence[str], environment: Mapping[str, str]) -> int | None:

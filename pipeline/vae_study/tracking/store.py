@@ -4,24 +4,30 @@ import hashlib
 import json
 import logging
 import os
+import sqlite3
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from alembic.util import CommandError
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Run, ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from vae_study.errors import LONGEST_REASON, UserError, opening, redacted
-from vae_study.storage import Folder
+from vae_study.storage import Folder, alone_in
 from vae_study.tracking import schema
 from vae_study.tracking.ownership import promoted_model, registered_model, require_own, taken
 from vae_study.tracking.record import RunRecord
 
 # For other packages, which only pass it on.
 Client = MlflowClient
+
+Refusal = MlflowException
 
 RUNS_PER_PAGE = 1000
 # MLflow's own limits, in characters.
@@ -31,6 +37,7 @@ WRONG_PASSWORD = (
     "refuses the user or the password; expected those of the server in MLFLOW_TRACKING_USERNAME and "
     "MLFLOW_TRACKING_PASSWORD"
 )
+SECONDS_FOR_A_LOCK = 20.0
 # By default a dead server holds one call for four minutes; the uploader has a patience of its own.
 QUICK_TO_GIVE_UP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
@@ -49,16 +56,28 @@ def open_client(uri: str) -> MlflowClient:
     for name in ("mlflow.store.db.utils", "mlflow.utils.databricks_utils"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     path = schema.sqlite_path(uri)
-    if path is not None and not path.exists():
-        Folder.at(path.parent).require_writable()
+    if missing := schema.missing_store(uri):
+        Folder.at(missing.parent).require_writable()
     expected = schema.expected_address(uri, "a store of MLflow's, such as sqlite:///mlflow.db or http://...")
     with opening(f"--tracking-uri {uri}", expected):
         try:
-            return MlflowClient(uri)
+            # Of two processes that create a database at once, one would find half of its tables.
+            with alone_in(path.parent) if path else nullcontext():
+                if path and path.exists():
+                    _require_readable(path)
+                return MlflowClient(uri)
         except CommandError as error:
             raise UserError(
                 f"--tracking-uri {uri}: is a database of something else ({error}); expected one of MLflow's own"
             ) from None
+
+
+def _require_readable(path: Path) -> None:
+    """Raise an error at once where MLflow would try for minutes: for what is no database, or is locked."""
+    if not path.is_file():
+        raise OSError(f"{path} is not a file")
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=SECONDS_FOR_A_LOCK)) as database:
+        database.execute("SELECT COUNT(*) FROM sqlite_master")
 
 
 def reachable_client(uri: str) -> MlflowClient:
