@@ -16,13 +16,16 @@ PretendGpuError, with the line of the package that asked for it:
 What CUDA would do is counted: each kernel that is launched, and each place where the host waits for the device: a value
 that Python asks for, a mask as an index, a copy from or to the host. It knows neither streams nor how long anything
 takes, and rounds as the CPU does.
+
+`record` stands for a CUDA graph: what it returns repeats the kernels of a function on the memory that they had, with
+the numbers that Python had. Unlike CUDA, it also runs what it records.
 """
 
 import contextlib
 import functools
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -30,7 +33,7 @@ import torch
 import yaml
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
@@ -141,6 +144,7 @@ class PretendGpu(TorchDispatchMode):
         self._counted: list[str] = []
         self._launches: Counter[tuple[str, str]] = Counter()
         self._waits: Counter[tuple[str, str]] = Counter()
+        self._tape: list[Any] | None = None
 
     @contextlib.contextmanager
     def counting(self, what: str) -> Iterator[None]:
@@ -168,6 +172,27 @@ class PretendGpu(TorchDispatchMode):
     def waits(self, what: str) -> Counter[str]:
         """How often the host waited under a name, by why and where."""
         return Counter({place: count for (name, place), count in self._waits.items() if name == what})
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether a graph is being recorded; then the host may neither wait nor draw."""
+        return self._tape is not None
+
+    def record(self, step: Callable[[], None]) -> Callable[[], None]:
+        """What repeats the kernels of a step, as a CUDA graph does."""
+        self._tape = tape = []
+        try:
+            step()
+        finally:
+            self._tape = None
+
+        def replay() -> None:
+            self._count("a graph", 1)
+            with torch.no_grad(), _disable_current_modes():
+                for func, args, kwargs, out in tape:
+                    _repeat(func, args, kwargs, out)
+
+        return replay
 
     def __enter__(self) -> "PretendGpu":
         with contextlib.ExitStack() as stack:
@@ -206,6 +231,8 @@ class PretendGpu(TorchDispatchMode):
             if name != "_to_copy":
                 host_kwargs["device"] = torch.device("cpu")
         out = func(*host_args, **host_kwargs)
+        if self._tape is not None and not _is_view(func) and name not in WITHOUT_KERNEL:
+            self._tape.append((func, host_args, host_kwargs, out))
         if not to_gpu:
             return out
         out = tree_map_only(Tensor, PretendTensor, out)
@@ -229,13 +256,16 @@ class PretendGpu(TorchDispatchMode):
             self._wait(name)
         if name in INDEXING and any(one is not None and one.dtype in (torch.bool, torch.uint8) for one in args[1]):
             self._wait("a mask as an index")
-        is_view = any(one.alias_info is not None and not one.alias_info.is_write for one in func._schema.returns)
-        if not is_view and name not in WITHOUT_KERNEL:
-            kernels = len(args[0]) if name.startswith("_foreach") else 1
-            for what in set(self._counted):
-                self._launches[what, name] += kernels
+        if not _is_view(func) and name not in WITHOUT_KERNEL:
+            self._count(name, len(args[0]) if name.startswith("_foreach") else 1)
+
+    def _count(self, kernel: str, times: int) -> None:
+        for what in set(self._counted):
+            self._launches[what, kernel] += times
 
     def _wait(self, why: str) -> None:
+        if self.is_recording:
+            raise PretendGpuError(f"{why} while a graph is recorded, at {_place()}")
         for what in set(self._counted):
             self._waits[what, f"{why}, {_place()}"] += 1
 
@@ -261,7 +291,22 @@ class _Functions(TorchFunctionMode):
             device = kwargs.get("device") or (first.device if isinstance(first, Tensor) else "cpu")
             if (torch.device(device).type == PRETEND) is not isinstance(generator, PretendGenerator):
                 raise PretendGpuError(f"{name}: a generator of another device, at {_place()}")
+            if PretendGpu.current is not None and PretendGpu.current.is_recording:
+                raise PretendGpuError(f"{name}: a draw while a graph is recorded, at {_place()}")
         return func(*args, **kwargs)
+
+
+def _is_view(func: Any) -> bool:
+    return any(one.alias_info is not None and not one.alias_info.is_write for one in func._schema.returns)
+
+
+def _repeat(func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    """Run an operator again, into the memory of its first result."""
+    again = func(*args, **kwargs)
+    if not any(one.alias_info is not None and one.alias_info.is_write for one in func._schema.arguments):
+        for old, new in zip(tree_leaves(out), tree_leaves(again), strict=True):
+            if isinstance(old, Tensor):
+                old.copy_(new)
 
 
 def _on_device(index: Any, device: torch.device) -> Any:

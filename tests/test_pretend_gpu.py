@@ -96,6 +96,31 @@ def test_draws_are_those_of_the_cpu_with_the_same_seed():
     assert torch.equal(drawn, torch.randn(5, generator=torch.Generator().manual_seed(3)))
 
 
+def test_a_graph_repeats_kernels_on_the_same_memory_with_the_numbers_that_python_had():
+    with PretendGpu() as gpu:
+        x, total, factor = torch.ones(3, device=PRETEND), torch.zeros(3, device=PRETEND), 2.0
+
+        def step():
+            total.add_((x * factor).view(3))
+
+        replay = gpu.record(step)
+        x.copy_(torch.tensor([1.0, 10.0, 100.0]))
+        factor = 7.0
+        with gpu.counting("it"):
+            replay()
+            replay()
+        assert total.tolist() == [6.0, 42.0, 402.0]
+    assert gpu.launches("it") == {"a graph": 2}
+
+
+@pytest.mark.parametrize("what", [*WAITING.values(), FREE["its own generator"]], ids=[*WAITING, "a draw"])
+def test_while_a_graph_is_recorded_the_host_may_neither_wait_nor_draw(what):
+    with PretendGpu() as gpu:
+        x = torch.ones(4, 8, device=PRETEND)
+        with pytest.raises(PretendGpuError, match="while a graph is recorded"):
+            gpu.record(lambda: what(x))
+
+
 def test_a_module_moves_there_and_can_be_copied():
     with PretendGpu():
         layer = torch.nn.Linear(2, 2).to(PRETEND)

@@ -25,7 +25,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def is_gpu_lost(error: BaseException) -> bool:
     """Whether a GPU may refuse all further work of this process: after most of CUDA's errors, only a new one helps."""
-    if is_out_of_memory(error):
+    # What cannot be recorded as a CUDA graph is refused, and all else goes on.
+    if is_out_of_memory(error) or "captur" in str(error):
         return False
     return isinstance(error, torch.AcceleratorError) or (
         isinstance(error, RuntimeError) and str(error).startswith(OF_CUDA)

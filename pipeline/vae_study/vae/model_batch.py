@@ -2,7 +2,8 @@
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vae_study.data import Dataset
+from vae_study.vae.captured_step import CapturedStep, pays
 from vae_study.vae.device import copy_from_host, on_host
 from vae_study.vae.evaluation import Measurement, RawMeasurement, measure, measurements, metrics_of
 from vae_study.vae.families.base import Family
@@ -235,6 +237,7 @@ class ModelBatch:
         configs = [setup.config.objective for setup in self.setups]
         self.objective = Objective(configs, multiplier_K, multiplier_K)
         self.chunks = chunks_of(self.model, self.batch_size)
+        self._captured: CapturedStep | None = None
         self.gradient_step: GradientStep | None = None
         if self.setups and covers(self.model):
             self.gradient_step = fast_step(self.model, self.objective, self.adam.gradients, self.batch_size)
@@ -271,15 +274,7 @@ class ModelBatch:
         for chunk in self.chunks:
             chunk.model.train()
         weight_SK, rows_SKB = self._begin_epoch(), self._minibatches()
-        noise_generators = self._lasting("batches")
-        sums_4K = weight_SK.new_zeros(len(TRAIN_METRICS), len(self.setups))
-        for step in range(self.steps_per_epoch):
-            if step % STEPS_PER_DRAW == 0:
-                draws = min(STEPS_PER_DRAW, self.steps_per_epoch - step)
-                noise_SKBZ = self.model.noise(draws, self.batch_size, noise_generators)
-            losses = self._step(step, rows_SKB[step], noise_SKBZ[step % STEPS_PER_DRAW], weight_SK[step])
-            # Step by step: how a sum over steps is rounded depends on how many models stand side by side.
-            sums_4K += torch.stack([*losses, weight_SK[step]])
+        sums_4K = self._take_steps(rows_SKB, weight_SK)
         for progress in self.progress_K:
             progress.epoch += 1
         means_4K, measurements = self.measure_beside("validation", sums_4K / self.steps_per_epoch)
@@ -291,6 +286,37 @@ class ModelBatch:
             for metrics in trained:
                 del metrics["train/kl"]
         return [{**a, **b, "time/epoch_seconds": seconds} for a, b in zip(trained, measured, strict=True)]
+
+    def _take_steps(self, rows_SKB: Tensor, weight_SK: Tensor) -> Tensor:
+        """Take an epoch's steps; return the sums of TRAIN_METRICS over them."""
+        noise_generators, captured = self._lasting("batches"), self._captured
+        sums_4K = weight_SK.new_zeros(len(TRAIN_METRICS), len(self.setups))
+        if captured:
+            captured.begin(rows_SKB, weight_SK)
+        for step in range(self.steps_per_epoch):
+            if step % STEPS_PER_DRAW == 0:
+                draws = min(STEPS_PER_DRAW, self.steps_per_epoch - step)
+                noise_SKBZ = self.model.noise(draws, self.batch_size, noise_generators)
+                if step == 0 and captured is None and self._capture_pays():
+                    buffers = (self.objective.multiplier_K, *self.model.buffers())
+                    captured = CapturedStep(self._step, self.adam, buffers, rows_SKB, weight_SK, noise_SKBZ)
+                    captured.begin(rows_SKB, weight_SK)
+                    self._captured = captured
+                if captured:
+                    captured.take_noise(noise_SKBZ)
+            if captured:
+                captured(self._corruption())
+                continue
+            noise_KBZ, weight_K = noise_SKBZ[step % STEPS_PER_DRAW], weight_SK[step]
+            losses = self._step(rows_SKB[step], noise_KBZ, weight_K, self._corruption(), partial(self.adam.step, step))
+            # Step by step: how a sum over steps is rounded depends on how many models stand side by side.
+            sums_4K += torch.stack([*losses, weight_K])
+        return captured.sums_4K if captured else sums_4K
+
+    def _capture_pays(self) -> bool:
+        setups = zip(self.setups, self.epochs_K, strict=True)
+        epochs = min(setup.config.training.epochs - done for setup, done in setups)
+        return pays(self.device, epochs * self.steps_per_epoch, self.steps_per_epoch)
 
     def _begin_epoch(self) -> Tensor:
         """Give the optimizer each model's learning rates of the epoch; return the KL weights, (S, K)."""
@@ -313,23 +339,33 @@ class ModelBatch:
         used_KN = order_KN[:, : self.steps_per_epoch * self.batch_size].contiguous()
         return used_KN.view(-1, self.steps_per_epoch, self.batch_size).transpose(0, 1).contiguous()
 
-    def _step(self, step: int, rows_KB: Tensor, noise_KBZ: Tensor, weight_K: Tensor) -> Losses:
-        """One optimizer step of every model, the epoch's number `step`."""
+    def _step(
+        self,
+        rows_KB: Tensor,
+        noise_KBZ: Tensor,
+        weight_K: Tensor,
+        corruption_KBD: Tensor | None,
+        move: Callable[[], None],
+    ) -> Losses:
+        """One step of every model; `move` is the optimizer's."""
         x_KBD, condition_KBC = self.examples["train"].at(rows_KB)
+        seen_KBD = x_KBD if corruption_KBD is None else self.model.corrupt(x_KBD, corruption_KBD)
         assert self.gradient_step is not None
-        losses = self.gradient_step(StepInputs(self._corrupted(x_KBD), x_KBD, condition_KBC, noise_KBZ, weight_K))
-        self.adam.step(step)
+        losses = self.gradient_step(StepInputs(seen_KBD, x_KBD, condition_KBC, noise_KBZ, weight_K))
+        move()
         self.objective.ascend(losses.kl_K, weight_K)
         return losses
 
-    def _corrupted(self, x_KBD: Tensor) -> Tensor:
+    def _corruption(self) -> Tensor | None:
+        """The noise that corrupts the next minibatch; None for a family that corrupts nothing."""
         if not self.model.corrupts:
-            return x_KBD
+            return None
+        size = (self.batch_size, self.model.shape.features)
         noise = [
-            torch.randn(x_KBD.shape[1:], generator=generator, device=self.device, dtype=self.dtype)
+            torch.randn(size, generator=generator, device=self.device, dtype=self.dtype)
             for generator in self._lasting("corruption")
         ]
-        return self.model.corrupt(x_KBD, torch.stack(noise))
+        return torch.stack(noise)
 
     def measure(self, split: str) -> list[Measurement]:
         """Every model's Measurement of one split."""

@@ -72,6 +72,7 @@ class StackedAdam:
 
     Attributes:
         gradients: Views of the gradient's buffer in the parameters' shapes and order. A `GradientStep` writes there.
+        columns_3SK1: What each prepared step multiplies by, from each model's rate, decay and count of steps.
         is_fused: Whether each row is updated in one pass (fastest on a CPU), or all rows at once in several passes.
     """
 
@@ -153,13 +154,11 @@ class StackedAdam:
     @torch.no_grad()
     def step(self, step: int) -> None:
         """Move all parameters once, down the gradients; `step` is one of those that `begin` has prepared."""
-        if self.clips:
-            norm_K1 = self.gradient_KP.norm(dim=1, keepdim=True)
-            self.gradient_KP.mul_((self.clip_K1 / norm_K1.clamp(min=EPSILON)).clamp(max=1))
         if self.is_fused:
+            self._clip()
             self._step_rows(step)
         else:
-            self._step_all(step)
+            self.step_by(self.columns_3SK1[:, step])
 
     def _step_rows(self, step: int) -> None:
         self.steps_K.add_(1)
@@ -167,8 +166,16 @@ class StackedAdam:
             buffers = [[buffer] for buffer in row]
             kernels.FUSED_ADAMW(*buffers, [], [count], lr=rate, weight_decay=one.weight_decay, **ADAM)
 
-    def _step_all(self, step: int) -> None:
-        stride_K1, epsilon_K1, shrink_K1 = self.columns_3SK1[:, step]
+    def _clip(self) -> None:
+        if self.clips:
+            norm_K1 = self.gradient_KP.norm(dim=1, keepdim=True)
+            self.gradient_KP.mul_((self.clip_K1 / norm_K1.clamp(min=EPSILON)).clamp(max=1))
+
+    @torch.no_grad()
+    def step_by(self, columns_3K1: Tensor) -> None:
+        """As `step`, for all models at once, by the step's entries of `columns_3SK1`."""
+        self._clip()
+        stride_K1, epsilon_K1, shrink_K1 = columns_3K1
         if self.decays:
             self.parameters_KP.mul_(shrink_K1)
         self.mean_KP.lerp_(self.gradient_KP, 1 - BETA_1)
