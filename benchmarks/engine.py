@@ -34,8 +34,8 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def ours(net: Net, models: int, turns: Turns) -> None:
-    """A batch of ours, without its measurements on validation."""
+def batch_of(net: Net, models: int, device: str = "cpu") -> Any:
+    """A batch of ours, the same networks as the tutorial's."""
     from vae_study.config.data import DataConfig
     from vae_study.config.model import TrialConfig
     from vae_study.data import Table, build_dataset
@@ -50,7 +50,12 @@ def ours(net: Net, models: int, turns: Turns) -> None:
     network = {"kind": "conv" if net.channels else "mlp", "hidden": net.hidden, "channels": net.channels or (1,)}
     model = {"network": network, "latent_dim": net.latent, "likelihood": "gaussian", "sigma": 1.0}
     config = TrialConfig.model_validate({"model": model, "training": {"epochs": EPOCHS, "batch_size": BATCH}})
-    model_batch = ModelBatch([ModelSetup(config=config, seed=seed) for seed in range(models)], data)
+    return ModelBatch([ModelSetup(config=config, seed=seed) for seed in range(models)], data, device=device)
+
+
+def ours(net: Net, models: int, turns: Turns) -> None:
+    """A batch of ours, without its measurements on validation."""
+    model_batch = batch_of(net, models)
     assert model_batch.steps_per_epoch == STEPS
     measured_s, measure = 0.0, model_batch.measure_beside
 
