@@ -159,7 +159,8 @@ def until_it_ends(loop):
 
 
 @pytest.mark.parametrize(
-    ("owner", "what", "epochs"), [(ModelBatch, "train_epoch", 2), (ModelBatch, "measure", 2), (RunGroup, "outcomes", 3)]
+    ("owner", "what", "epochs"),
+    [(ModelBatch, "train_epoch", 2), (ModelBatch, "measure_beside", 2), (RunGroup, "outcomes", 3)],
 )
 def test_a_gpu_that_refuses_all_work_ends_its_worker_and_the_next_one_goes_on_from_the_checkpoints(
     alone, tmp_path, monkeypatch, owner, what, epochs
@@ -168,7 +169,7 @@ def test_a_gpu_that_refuses_all_work_ends_its_worker_and_the_next_one_goes_on_fr
     whole = getattr(owner, what)
 
     def fails(self, *others):
-        if owner is RunGroup or max(self.epochs_K) == {"train_epoch": 2, "measure": 3}[what]:
+        if owner is RunGroup or max(self.epochs_K) == {"train_epoch": 2, "measure_beside": 3}[what]:
             raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
         return whole(self, *others)
 
@@ -225,6 +226,14 @@ def test_a_worker_that_hands_over_tells_all_epochs_and_the_next_one_goes_on_afte
     assert {len(run.history) for run in following._runs()} == {3}
     following.hand_over()
     same(train(open_loop(tmp_path), TASKS), alone)
+
+
+def test_all_groups_of_a_worker_have_the_same_rows(tmp_path):
+    loop = open_loop(tmp_path)
+    loop.apply(Commands(start=TASKS))
+    assert len(loop.groups) == 2
+    assert len({id(group.model_batch.examples["train"].x_ND) for group in loop.groups}) == 1
+    loop.hand_over()
 
 
 def test_a_task_that_cannot_be_begun_fails_alone(tmp_path):

@@ -138,6 +138,19 @@ def test_a_gpu_measures_all_rows_that_its_memory_takes_at_once(digits, few):
     assert abs(gpu.launches("measure").total() - gpu.launches("fewer").total()) <= 2
 
 
+def test_the_batches_of_a_worker_have_one_copy_of_the_rows_on_its_gpu(few):
+    values = {"family": "conditional"}
+    with PretendGpu():
+        first = batch_on(PRETEND, {}, few)
+        second = ModelBatch([setup(0, values)], few, device=PRETEND, latent_capacity=8, beside=first)
+        places = [{name: rows.x_ND.host.data_ptr() for name, rows in one.examples.items()} for one in (first, second)]
+        found = train(second, 1)
+    assert places[0] == places[1]
+    with PretendGpu():
+        expected = train(ModelBatch([setup(0, values)], few, device=PRETEND, latent_capacity=8), 1)
+    assert repr(found) == repr(expected)
+
+
 def test_what_is_brought_to_the_host_at_once_has_the_values_and_the_shapes_that_it_had(few):
     with PretendGpu():
         batch = batch_on(PRETEND, {"family": "hierarchical"}, few)

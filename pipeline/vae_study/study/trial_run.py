@@ -97,13 +97,28 @@ class RunGroup:
         is_open: Whether others may join.
     """
 
-    def __init__(self, config: StudyConfig, data: Dataset, first: TrialRun, is_open: bool = True):
+    def __init__(
+        self,
+        config: StudyConfig,
+        data: Dataset,
+        first: TrialRun,
+        is_open: bool = True,
+        beside: "RunGroup | None" = None,
+    ):
+        """Begin with one task; `beside` is another group on the same device, which has the data there already."""
         self.diagnostics, self.is_open = config.diagnostics, is_open
         self.key = compatibility_key(first.setup.config)
         device = device_of(config.resources)
         # Padded to the same size whatever it is trained with, so that a trial always has the same bits.
         capacity = largest_latent_dim(config)
-        self.model_batch = ModelBatch([first.setup], data, config.anomaly.followed, device, latent_capacity=capacity)
+        self.model_batch: ModelBatch = ModelBatch(
+            [first.setup],
+            data,
+            config.anomaly.followed,
+            device,
+            latent_capacity=capacity,
+            beside=beside.model_batch if beside else None,
+        )
         # Remove it again: it joins below as all others do, from its checkpoint.
         self.model_batch.leave(0)
         self.runs: list[TrialRun] = []

@@ -154,7 +154,7 @@ class WorkerLoop:
         for group in self.groups:
             if group.admits(run):
                 return group.join(run)
-        group = RunGroup(self.config, self._data(), run)
+        group = RunGroup(self.config, self._data(), run, beside=next(iter(self.groups), None))
         self.groups.append(group)
         if self.is_to_tune:
             self.is_to_tune, self.slots = False, group.models_per_device(run)
@@ -167,7 +167,8 @@ class WorkerLoop:
         if self.suspects and all(group.is_open for group in self.groups):
             suspect = self.suspects.popleft()
             try:
-                self.groups.append(RunGroup(self.config, self._data(), suspect, is_open=False))
+                beside = next(iter(self.groups), None)
+                self.groups.append(RunGroup(self.config, self._data(), suspect, is_open=False, beside=beside))
             except Exception as error:
                 self.ended[suspect.key] = self._failed(error)
         for group in [*self.groups]:

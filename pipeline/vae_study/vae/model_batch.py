@@ -68,6 +68,7 @@ class ModelBatch:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         latent_capacity: int | None = None,
+        beside: "ModelBatch | None" = None,
     ):
         """Put data, parameters and schedules on the device.
 
@@ -78,6 +79,7 @@ class ModelBatch:
             device: Where to train.
             dtype: Of data, parameters and noise.
             latent_capacity: The largest latent size that a model may ever have; by default that of the first models.
+            beside: Another batch on the same data and device, whose copy of the rows this one takes as well.
 
         Raises:
             ValueError: The models do not fit together.
@@ -91,7 +93,7 @@ class ModelBatch:
         self.batch_size = min(self.training.batch_size, rows)
         self.steps_per_epoch = rows // self.batch_size
         self._start(setups)
-        self.examples = {name: self._examples(name) for name in data.splits}
+        self.examples = {name: self._examples(name, beside) for name in data.splits}
 
     def _start(self, setups: Sequence[ModelSetup]) -> None:
         """Start with these models and no others."""
@@ -256,9 +258,10 @@ class ModelBatch:
         """Every model's generator of one stream, at its beginning."""
         return [setup.generator(stream, self.device) for setup in self.setups]
 
-    def _examples(self, split: str) -> Examples:
+    def _examples(self, split: str, beside: "ModelBatch | None") -> Examples:
         condition_NC = self.tensor(self.data.condition(split)) if self.model.is_conditional else None
-        return Examples(self.tensor(self.data.splits[split].x_ND), condition_NC)
+        x_ND = self.tensor(self.data.splits[split].x_ND) if beside is None else beside.examples[split].x_ND
+        return Examples(x_ND, condition_NC)
 
     def train_epoch(self) -> list[dict[str, float]]:
         """Train every model for one epoch and measure it on the validation rows.
