@@ -9,7 +9,7 @@ import torch
 from vae_study.config.study import DiagnosticsConfig
 from vae_study.vae.evaluation import RawMeasurement
 from vae_study.vae.model_batch import ModelBatch
-from vae_study.vae.outcome import outcomes_of
+from vae_study.vae.outcome import fit_scorer, outcomes_of
 
 from tests.pretend_gpu import PRETEND, PretendGpu
 from tests.vae.builders import model_setup, train
@@ -110,6 +110,24 @@ def test_no_step_waits_for_the_gpu_and_an_epoch_waits_twice_once_to_begin_and_on
     ]
     assert gpu.waits("epoch").total() == 2
     assert gpu.waits("state").total() == 1
+
+
+def test_scoring_a_pack_waits_for_the_numbers_of_all_models_at_once(few):
+    def waits(models):
+        with PretendGpu() as gpu:
+            batch = batch_on(PRETEND, {}, few, models)
+            batch.train_epoch()
+            scorer = fit_scorer(batch)
+            with gpu.counting("scores"):
+                scorer.scores(batch.examples["test"].x_ND)
+            with gpu.counting("outcomes"):
+                outcomes_of(batch, DiagnosticsConfig(iwae_draws=0))
+        return [gpu.waits(what).total() for what in ("scores", "outcomes")]
+
+    one, four = waits(1), waits(4)
+    assert one[0] == four[0] == 1
+    # What is left belongs to the pictures of each model.
+    assert four[1] <= 4 * 36
 
 
 @pytest.mark.parametrize(("name", "most"), (BY_HAND | BY_AUTOGRAD).items(), ids=BY_HAND | BY_AUTOGRAD)

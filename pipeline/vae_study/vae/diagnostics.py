@@ -119,7 +119,7 @@ class Illustrator:
         """One example's code, decoded with one dimension at a time moved over the range of all examples."""
         deviation_Z = measured.mean_NZ[~measured.is_anomaly_N].std(axis=0)
         centre_Z = self._code(np.array([row]))[0]
-        own = torch.nonzero(self.model_batch.model.code_mask_KZ[self.k])[:, 0]
+        own = [place for part in self.model_batch.model.code_parts_K[self.k] for place in range(part.start, part.stop)]
         rows = np.full(STEPS, row)
         strips = []
         for dimension in np.argsort(-deviation_Z, kind="stable")[:TRAVERSED_DIMENSIONS]:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from vae_study.anomaly.scores import ADDITIVE, Parts, Scorer
 from vae_study.metrics import SCORES, need
+from vae_study.vae.device import on_host
 from vae_study.vae.families.base import Draw, Family
 from vae_study.vae.kernels import has_onednn, wide_linear
 from vae_study.vae.networks import StackedLinear, StackedMLP
@@ -235,27 +236,29 @@ def score_parts(model: Family, x_BD: Tensor, noise_LKZ: Tensor, names: Collectio
     # `posterior_mode` only asks whether there is a condition: it tries all labels.
     blank = x_KBD[..., :1] if model.is_conditional else None
     mode = posterior_mode(model, x_KBD, blank)
-    reconstruction_KB, kl_KB, error_KB = (
-        _host(part_KBD.sum(dim=2)) for part_KBD in (mode.negative_log_KBD, mode.rate_KBR, mode.residual_KBD.square())
-    )
-    probability_KB = None
-    if need(names, "draws"):
-        probability_KB = _host(_probability(model, x_KBD, mode.condition_KBC, noise_LKZ))
-    residual_KBD = _host(mode.residual_KBD[..., : None if need(names, "residual") else 0])
-    # Without codes, an empty slice is quicker than indexing by the mask.
+    sums = [part_KBD.sum(dim=2) for part_KBD in (mode.negative_log_KBD, mode.rate_KBR, mode.residual_KBD.square())]
+    probability = [_probability(model, x_KBD, mode.condition_KBC, noise_LKZ)] if need(names, "draws") else []
+    residual = mode.residual_KBD[..., : None if need(names, "residual") else 0]
     latent = model.code_mask_KZ.shape[1] if need(names, "code") else 0
-    code_KBZ, mask_KZ = mode.code_KBZ[..., :latent], model.code_mask_KZ[:, :latent].bool()
+    parts = on_host([*sums, residual, mode.code_KBZ[..., :latent], *probability])
+    reconstruction_KB, kl_KB, error_KB, residual_KBD, code_KBZ, *drawn = (part.double().numpy() for part in parts)
     return [
         Parts(
             reconstruction_N=reconstruction_KB[k],
             kl_N=kl_KB[k],
-            reconstruction_probability_N=None if probability_KB is None else probability_KB[k],
+            reconstruction_probability_N=drawn[0][k] if drawn else None,
             squared_error_N=error_KB[k],
             residual_ND=residual_KBD[k],
-            mean_NZ=_host(code_KBZ[k][:, mask_KZ[k]]),
+            mean_NZ=own_columns(code_KBZ[k], model.code_parts_K[k] if latent else ()),
         )
         for k in range(len(model.configs))
     ]
+
+
+def own_columns(code_NZ: Floats, parts: Sequence[slice]) -> Floats:
+    """The dimensions of a code that a model has."""
+    columns = [code_NZ[:, part] for part in parts] or [code_NZ[:, :0]]
+    return np.ascontiguousarray(columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1))
 
 
 def _host(values: Tensor) -> Floats:

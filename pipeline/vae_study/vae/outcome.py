@@ -16,6 +16,7 @@ from vae_study.anomaly.scores import FITTED, Parts, Scorer, reference_rows
 from vae_study.config.study import DiagnosticsConfig
 from vae_study.data import Split
 from vae_study.metrics import AREAS, SCORES, need
+from vae_study.vae.device import on_host
 from vae_study.vae.diagnostics import Illustrator, code_arrays, explained_arrays, probe_accuracy, usual_cost
 from vae_study.vae.evaluation import defined, iwae_nats, metrics_of
 from vae_study.vae.families.base import Family
@@ -118,6 +119,7 @@ class _Examination:
         self.model_batch, self.diagnostics = model_batch, diagnostics
         self.splits = splits = model_batch.data.splits
         self.scorer = fit_scorer(model_batch)
+        [self.noise_LKZ] = on_host([self.scorer.noise_LKZ])
         self.scores = {name: self.scorer.scores(model_batch.examples[name].x_ND) for name in HELD_OUT}
         # The draws of the reconstruction probability cost too much for rows that are in no split.
         without_draws = [name for name in SCORES if not need([name], "draws")]
@@ -137,7 +139,7 @@ class _Examination:
             return [{} for _ in batch.setups]
         normal = batch.examples["test"].rows(batch.index(~self.splits["test"].is_anomaly_N))
         nats_K = iwae_nats(model, normal, batch.generators("evaluation"), draws)
-        return [{"test/iwae": float(nats)} for nats in nats_K]
+        return [{"test/iwae": nats} for nats in nats_K.tolist()]
 
     def outcome(self, k: int) -> Outcome:
         """The outcome of one of the models."""
@@ -156,12 +158,12 @@ class _Examination:
         )
 
     def _scorer(self, k: int) -> dict[str, Tensor]:
-        own_Z = self.model_batch.model.code_mask_KZ[k].bool()
+        noise_LZ = [self.noise_LKZ[:, k, part] for part in self.model_batch.model.code_parts_K[k]]
         return {
             **{name: torch.as_tensor(array) for name, array in self.scorer.scorers_K[k].arrays().items()},
             USUAL_COST: torch.as_tensor(self.usual_KD[k]),
             USUAL_INPUT: self.usual_input_D,
-            NOISE: self.scorer.noise_LKZ[:, k][:, own_Z],
+            NOISE: torch.cat(noise_LZ, dim=1),
         }
 
     def _metrics(self, k: int, scores: ScoresBySplit) -> dict[str, float]:
