@@ -102,8 +102,8 @@ def test_what_p_values_promise_stands_beside_what_happened_on_test(digits: Study
     p = np.array([(1 + (normal >= one).sum()) / (1 + len(normal)) for one in score])
     grid = promise_grid(StudyTables(digits))
     assert [row[0] for row in grid.rows] == [
-        *(f"p-value at most {level:g}" for level in (0.01, 0.05, 0.1)),
-        *(f"flag at a false discovery rate of {level:g}" for level in (0.05, 0.1, 0.2)),
+        *(f"p-value ≤ {level:g}" for level in (0.01, 0.05, 0.1)),
+        *(f"flag, FDR {level:g}" for level in (0.05, 0.1, 0.2)),
     ]
     alarms = [p <= level for level in (0.01, 0.05, 0.1)]
     alarms += [false_discovery_control(p) <= level for level in (0.05, 0.1, 0.2)]

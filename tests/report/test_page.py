@@ -117,10 +117,13 @@ def test_hovering_tells_the_configuration_and_a_click_opens_the_run(
     assert f"free_bits.kind: {row['free_bits.kind']}" in told
     assert f"{row['beta']:.4g}" in told
     browser.point(*place(browser, "plane", trial), click=True)
-    wanted = f"{SERVER}/#/experiments/{record.experiment_id}/runs/{row['run_id']}"
+    wanted = f"{SERVER}/#/experiments/{record.experiment_id}/runs/{row['run_id']}?workflowType=machine_learning"
     browser.until(lambda: wanted in browser.opened, "the run is opened")
     links = {link["href"] for link in page_of(written.parent).all("a")}
-    assert {f"{SERVER}/#/experiments/{record.experiment_id}/runs/{run}" for run in record.trials["run_id"]} <= links
+    assert {
+        f"{SERVER}/#/experiments/{record.experiment_id}/runs/{run}?workflowType=machine_learning"
+        for run in record.trials["run_id"]
+    } <= links
     assert "a-password" not in written.read_text(encoding="utf-8")
 
 

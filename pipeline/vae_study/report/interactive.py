@@ -23,6 +23,7 @@ from vae_study.report.parameters import short_name
 from vae_study.report.style import GROUPS, PAGE_COLOURS, axis_name, log_ticks, wrapped
 from vae_study.report.tables import StudyTables, auroc_metric
 from vae_study.tracking.record import StudyRecord
+from vae_study.tracking.schema import UI_VIEW
 
 Json = dict[str, Any]
 Values = Iterable[Any]
@@ -238,6 +239,7 @@ def trial_facts(tables: StudyTables, sampled: SampledTrials) -> Json:
         "run": [str(run) if isinstance(run, str) else None for run in trials["run_id"]],
         "facts": [[said(label), values] for label, values in facts if any(value is not None for value in values)],
         "runs": runs_address(tables.record),
+        "view": UI_VIEW,
     }
 
 
@@ -252,7 +254,7 @@ def run_links(record: StudyRecord) -> dict[str, str]:
     """Where each trial's run is shown, by its number as text; none of a store without a server."""
     address = runs_address(record)
     pairs = zip(record.trials["trial"], record.trials["run_id"], strict=True)
-    return {str(trial): f"{address}{run}" for trial, run in pairs if isinstance(run, str)} if address else {}
+    return {str(trial): f"{address}{run}?{UI_VIEW}" for trial, run in pairs if isinstance(run, str)} if address else {}
 
 
 def runs_address(record: StudyRecord) -> str | None:

@@ -37,8 +37,6 @@ _PLACEHOLDER = re.compile(r"\{(?:run:([\w.-]+)|(experiment)|(parent))\}")
 _LINK = re.compile(r"\[([^\[\]]*)\]\(([^()\s]*)\)")
 # Of the ids of MLflow's runs and experiments.
 LONGEST_ID = 36
-# Without this, MLflow's UI opens its GenAI view.
-VIEW = "workflowType=machine_learning"
 
 
 def plan_note(config: Mapping[str, Any], name: str, data: Mapping[str, Any], rule: str) -> str:
@@ -238,12 +236,12 @@ def longest(text: str) -> int:
 def to_trial(number: int) -> str:
     """A link to a trial's run, by its name."""
     name = trial_name(number)
-    return f"[{name}](#/experiments/{{experiment}}/runs/{{run:{name}}}?{VIEW})"
+    return f"[{name}](#/experiments/{{experiment}}/runs/{{run:{name}}}?{schema.UI_VIEW})"
 
 
 def to_study(label: str, tab: str) -> str:
     """A link to one page of the parent run: `model-metrics`, `system-metrics` or `artifacts`."""
-    return f"[{label}](#/experiments/{{experiment}}/runs/{{parent}}/{tab}?{VIEW})"
+    return f"[{label}](#/experiments/{{experiment}}/runs/{{parent}}/{tab}?{schema.UI_VIEW})"
 
 
 def to_trials(
@@ -259,7 +257,7 @@ def to_trials(
     """
     query = f"tags.`{schema.PARENT}` = '{{parent}}' and tags.`{schema.KIND}` = 'trial'"
     query += f" and tags.`{schema.STATE}` = '{state}'" if state else ""
-    words = f"{VIEW}&searchFilter={quote(query, safe='{}')}"
+    words = f"{schema.UI_VIEW}&searchFilter={quote(query, safe='{}')}"
     if order:
         words += f"&orderByKey={quote(f'metrics.`{order[0]}`')}&orderByAsc={str(order[1]).lower()}"
     if mode:
@@ -270,7 +268,7 @@ def to_trials(
 def to_comparison(label: str, numbers: Sequence[int]) -> str:
     """A link to MLflow's own comparison of some trials."""
     runs = ",".join(f"%22{{run:{trial_name(number)}}}%22" for number in numbers)
-    return f"[{label}](#/compare-runs?runs=%5B{runs}%5D&experiments=%5B%22{{experiment}}%22%5D&{VIEW})"
+    return f"[{label}](#/compare-runs?runs=%5B{runs}%5D&experiments=%5B%22{{experiment}}%22%5D&{schema.UI_VIEW})"
 
 
 def to_picture(alt: str, path: str) -> str:

@@ -24,6 +24,8 @@ FAILURE, REASON, PREEMPTIONS, FEASIBLE, DEVICE = (
 CHAMPION, CHAMPION_RULE, CHAMPION_SCORE = "vae_study.champion", "vae_study.rule", "vae_study.score"
 CONFIG_SHA, DATA_SHA, COMMIT = "vae_study.config_sha256", "vae_study.data_sha256", "mlflow.source.git.commit"
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
+# The query of a link into MLflow's UI, which otherwise shows the view for language models without charts.
+UI_VIEW = "workflowType=machine_learning"
 # Of the experiment: without it MLflow 3 may show the view for language models, where metrics and charts are hidden.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 # Of the parent run: the sha256 of the report that is attached to it.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vae_study.errors import StudyError, UserError
-from vae_study.tracking.schema import EXAMPLE_ROWS_FILE, missing_store
+from vae_study.tracking.schema import EXAMPLE_ROWS_FILE, UI_VIEW, missing_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Of the request that a user may try; a longer one would fill the screen.
 CHARACTERS_SHOWN = 1000
 # By itself MLflow 3 opens for users of language models; this shows experiments and their metrics.
-VIEW = "#/experiments?workflowType=machine_learning"
+VIEW = f"#/experiments?{UI_VIEW}"
 # Sent by Ctrl-C, a service manager, and a closed terminal. A background process of a shell ignores SIGINT by default.
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECONDS_TO_END = 10.0

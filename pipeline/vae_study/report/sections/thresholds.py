@@ -238,7 +238,7 @@ def promise_grid(tables: StudyTables) -> Grid:
     found = tables.of(promised)
     if isinstance(found, Missing):
         return Grid()
-    rules = {"p_value": "p-value at most {:g}", "fdr": "flag at a false discovery rate of {:g}"}
+    rules = {"p_value": "p-value ≤ {:g}", "fdr": "flag, FDR {:g}"}
     rates = {"p_value": "{} of normal rows", "fdr": "{} of flagged rows"}
     rows = (
         (
@@ -251,7 +251,7 @@ def promise_grid(tables: StudyTables) -> Grid:
         for row in found.to_dict("records")
     )
     return Grid(
-        label="False alarms by p-value: promised on average, and found on test",
+        label="False alarms by p-value, and of flags at a false discovery rate (FDR): promised on average, and found on test",
         head=("rule", "promised false alarms", "false alarms on test", "flagged", "of these normal"),
         rows=tuple(rows),
     )

@@ -205,8 +205,8 @@
   }
 
   function opened(event) {
-    const row = event.points[0].customdata, { runs, run } = content.trials;
-    if (Number.isInteger(row) && runs && run[row]) window.open(runs + run[row], "_blank", "noopener");
+    const row = event.points[0].customdata, { runs, run, view } = content.trials;
+    if (Number.isInteger(row) && runs && run[row]) window.open(`${runs}${run[row]}?${view}`, "_blank", "noopener");
   }
 
   function linesOf(config) {
