@@ -1,7 +1,8 @@
 """VAEDetector and PyOD's VAE and KNN, each with its defaults, on a folder of real sets: a table in Markdown.
 
-Each set is an .npz with X and y (1 for an anomaly). A detector fits half of the normal rows, standardized, and is
-tested on the other half and the anomalies.
+Each set is an .npz. Of one with X and y (1 for an anomaly), a detector fits half of the normal rows and is tested on
+the other half and the anomalies; one with X_train, X_test and y_test says which rows are for what. Columns are
+standardized, and missing values are 0.
 
 python -m benchmarks.estimator --data DIR
 """
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of .npz files")
+    parser.add_argument("--detectors", nargs="*", choices=[OURS, *PEERS], default=[OURS, *PEERS])
     parser.add_argument("--seeds", type=int, default=1, help="splits of each set")
     parser.add_argument("--rows", type=int, default=10_000, help="the most normal and the most anomalous rows of a set")
     parser.add_argument("--peers", type=Path, help="virtual environment of the peers; made if it is not there")
@@ -42,6 +44,10 @@ def arguments() -> argparse.Namespace:
 def halves(path: Path, seed: int, most: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
     """The rows to fit, those to test, and which of these are anomalies."""
     with np.load(path) as arrays:
+        if "X_train" in arrays:
+            train_ND, test_ND = (np.nan_to_num(arrays[part].astype(np.float64)) for part in ("X_train", "X_test"))
+            scaler = StandardScaler().fit(train_ND)
+            return scaler.transform(train_ND), scaler.transform(test_ND), arrays["y_test"].astype(bool)
         x_ND, is_anomaly_N = arrays["X"].astype(np.float64), arrays["y"].astype(bool)
     random = np.random.default_rng(seed)
     normal, anomalous = (random.permutation(np.flatnonzero(is_anomaly_N == which))[:most] for which in (False, True))
@@ -70,10 +76,10 @@ def theirs(
         return np.load(Path(scratch) / "scores.npy"), float(done.stdout.split()[-1])
 
 
-def measured(path: Path, seed: int, most: int, python: str) -> Iterator[dict[str, Any]]:
+def measured(path: Path, seed: int, most: int, detectors: Sequence[str], python: str) -> Iterator[dict[str, Any]]:
     """Each detector's AUROC and average precision on one split of a set, in per cent, and its seconds."""
     train_ND, test_ND, is_anomaly_N = halves(path, seed, most)
-    for name in (OURS, *PEERS):
+    for name in detectors:
         found = ours(train_ND, test_ND, seed) if name == OURS else theirs(python, name, train_ND, test_ND, seed)
         score_N, seconds = found
         areas = {"AUROC": auroc(is_anomaly_N, score_N), "AP": average_precision(is_anomaly_N, score_N)}
@@ -84,7 +90,7 @@ def measured(path: Path, seed: int, most: int, python: str) -> Iterator[dict[str
 def markdown(results: pd.DataFrame) -> str:
     """A row a set, then the means; of each detector AUROC, average precision and seconds."""
     wide = results.pivot_table(index="set", columns="detector", values=["AUROC", "AP", "seconds"], sort=False)
-    names = [OURS, *PEERS]
+    names = results["detector"].unique()
     rows = results.groupby("set", sort=False)["rows"].first()
     heads = [f"{name} {what}" for name in names for what in ("AUROC", "AP", "s")]
     lines = [f"| set | rows | {' | '.join(heads)} |", "|" + "---|" * (2 + len(heads))]
@@ -104,7 +110,7 @@ def main() -> None:
         python = interpreter(asked.peers or Path(place) / "peers")
         for path in sorted(asked.data.glob("*.npz")):
             for seed in range(asked.seeds):
-                results += measured(path, seed, asked.rows, python)
+                results += measured(path, seed, asked.rows, asked.detectors, python)
             print(path.stem, file=sys.stderr, flush=True)
         print(f"{machine()}; peers: {versions(python, ('pyod',))}\n\n{markdown(pd.DataFrame(results))}")
 

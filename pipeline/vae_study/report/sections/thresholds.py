@@ -251,7 +251,7 @@ def promise_grid(tables: StudyTables) -> Grid:
         for row in found.to_dict("records")
     )
     return Grid(
-        label="False alarms by p-value, and of flags at a false discovery rate (FDR): promised on average, and found on test",
+        label="False alarms by p-value and at a false discovery rate (FDR): promised on average, and found on test",
         head=("rule", "promised false alarms", "false alarms on test", "flagged", "of these normal"),
         rows=tuple(rows),
     )
