@@ -1,3 +1,4 @@
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,10 @@ WRONG = {
     "batch larger than train": (("batch_size: 128", "batch_size: 1000"), [], "training.batch_size: got 1000"),
     "trials without an end": (None, ["--trials", str(10**20)], "expected at most 1000000"),
     "layers without an end": (None, ["--set", f"model.network.hidden={[8] * 5000}"], "at most 256 items"),
+    "model beyond all memory": (None, ["--set", "model.network.hidden=[1000000000]"], "GiB for its weights and their"),
+    "code beyond all memory": (
+        None, ["--set", "model.latent_dim=1000000000", "--set", "search.latent_dim=null"], "; this machine has "
+    ),
     "setting without a value": (None, ["--set", "trials"], "--set trials: expected key=value"),
 }  # fmt: skip
 
@@ -93,3 +98,22 @@ def test_a_home_that_cannot_be_written_to_ends_with_one_message(tmp_path, is_mad
     (message,) = result.stderr.splitlines()
     assert message.startswith(f"vae-study: {home}: ")
     assert "Read-only file system; expected a place that can be written to" in message
+
+
+def test_the_ui_at_a_port_that_is_taken_ends_with_one_message(tmp_path):
+    (tmp_path / "mlflow.db").touch()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        result = CliRunner().invoke(main, ["ui", "--home", str(tmp_path), "--port", str(port)])
+    assert (result.exit_code, result.stdout) == (2, "")
+    (message,) = result.stderr.splitlines()
+    assert message.startswith(f"vae-study: --port {port}: Address already in use; expected another one")
+    assert "port 70000" in CliRunner().invoke(main, ["ui", "--home", str(tmp_path), "--port", "70000"]).stderr
+
+
+def test_a_database_server_that_is_not_there_is_told_of_at_once(tmp_path):
+    uri = "postgresql+psycopg://nobody@127.0.0.1:1/runs"
+    result = CliRunner().invoke(main, ["status", "--tracking-uri", uri])
+    assert "cannot be opened: (psycopg.OperationalError)" in refused(result, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +32,17 @@ def check_study(config: Source, overrides: Sequence[str] = (), name: str | None 
     Raises:
         UserError: The study file or the data are wrong; the message says what and where.
     """
-    from vae_study.study.plan import make_plan
+    return _planned(_config(config, overrides), name, home, os.environ.get("RAY_ADDRESS"))
 
-    return make_plan(_config(config, overrides), name, home)
+
+def _planned(config: StudyConfig, name: str | None, home: Home, cluster: str | None) -> Plan:
+    """The plan of a study; one that is to run on this machine has to fit into its memory."""
+    from vae_study.study.plan import make_plan, require_memory
+
+    plan = make_plan(config, name, home)
+    if not cluster:
+        require_memory(plan)
+    return plan
 
 
 def study_cost(plan: Plan, home: Home = HOME) -> Cost | None:
@@ -93,7 +102,7 @@ def run_study(
     """
     from rich.console import Console
 
-    plan = check_study(config, overrides, name, home)
+    plan = _planned(_config(config, overrides), name, home, ray_address or os.environ.get("RAY_ADDRESS"))
     from vae_study.study.plan import Locations
     from vae_study.study.start import start
 
@@ -147,7 +156,7 @@ def submit_study(
     require_portable(checked, home)
     if checked.data.path is None:
         # Bundled data can be checked here; files in object storage are read on the cluster only.
-        check_study(checked, name=name)
+        _planned(checked, name, HOME, cluster=address)
     return JobQueue(address).submit(checked, name, home, concurrency)
 
 

@@ -128,8 +128,9 @@ def _check_histories(client: MlflowClient, home: Path, children: list) -> None:
             assert run.data.tags[schema.STATE] == "failed"
             continue
         assert epochs[number] == list(range(1, len(epochs[number]) + 1))
-        points = Counter(point.step for point in client.get_metric_history(run.info.run_id, "val/reconstruction"))
-        assert points == Counter(epochs[number])
+        for name in ("val/reconstruction", "val/auroc"):
+            points = Counter(point.step for point in client.get_metric_history(run.info.run_id, name))
+            assert points == Counter(epochs[number])
         if run.data.tags[schema.STATE] == "finished":
             assert len(epochs[number]) == record.config["training"]["epochs"]
 

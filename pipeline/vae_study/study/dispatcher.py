@@ -266,7 +266,7 @@ class SearchDispatcher(Dispatcher):
         report = self._checked(report, metrics)
         tags = last_tags(self.store.config, report, metrics)
         scales = log10_parameters(self.store.config.search, task.parameters)
-        self.tracking.end(task.key, task.number, {**report.metrics, **scales}, tags, report.error)
+        self.tracking.end(task.key, task.number, {**_news(report, history), **scales}, tags, report.error)
         values = self.curves.add(report.state, metrics, self.store.config.is_feasible(metrics))
         self.tracking.log_curves(self.curves.step, values)
         self._tell(task, report, metrics)
@@ -325,6 +325,12 @@ def last_metrics(report: TrialReport, history: Sequence[EpochRecord]) -> dict[st
     return {**(history[-1].metrics if history else {}), **report.metrics}
 
 
+def _news(report: TrialReport, history: Sequence[EpochRecord]) -> dict[str, float]:
+    """The final metrics without those that the last epoch has already: MLflow would have their points twice."""
+    last = history[-1].metrics if history else {}
+    return {name: value for name, value in report.metrics.items() if last.get(name) != value}
+
+
 def _as_report(known: Recalled) -> TrialReport:
     """The last report of a trial, from the journal of an earlier driver that died before it updated the study store."""
     assert known.end is not None
@@ -361,7 +367,7 @@ class ConfirmationDispatcher(Dispatcher):
         return bool(self.waiting)
 
     def _close(self, task: Task, report: TrialReport, history: Sequence[EpochRecord]) -> None:
-        self.tracking.end(task.key, task.number, report.metrics, end_tags(report), report.error)
+        self.tracking.end(task.key, task.number, _news(report, history), end_tags(report), report.error)
         self.retention.drop_checkpoints(task.key)
         self.done += 1
         self.display.confirm(self.done, self.total)

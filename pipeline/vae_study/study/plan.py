@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -29,6 +31,9 @@ from vae_study.storage import Folder
 from vae_study.tracking.schema import expected_address
 
 PORTS = {"postgresql": 5432, "mysql": 3306}
+# What decides how large a model is, and what a weight in float32 takes with its gradient and Adam's two moments.
+SIZES = {"network.kind", "network.hidden", "latent_dim"}
+BYTES_PER_WEIGHT = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +200,30 @@ def make_plan(config: StudyConfig, name: str | None, home: str | Path) -> Plan:
         raise UserError(f"model.family: got 'conditional', which needs labels, and {data.source} has none")
     _check_batch(config, data)
     return Plan(config=config, name=name, folder=Folder.at(home) / name, data=data)
+
+
+def require_memory(plan: Plan) -> None:
+    """Refuse a study of which not even the smallest model fits into this machine, before anything is allocated.
+
+    Raises:
+        UserError: It needs more; the message says how much, and how much there is.
+    """
+    features, searched = len(plan.data.feature_names), plan.config.search.keys()
+    sizes = [values for values in reachable(plan.config.search, SIZES & searched)]
+    least = min(least_weights(plan.config.trial(values).model, features) for values in sizes) * BYTES_PER_WEIGHT
+    there = psutil.virtual_memory().total
+    if least > there:
+        raise UserError(
+            f"model.network.hidden, model.latent_dim: the smallest model of this study takes at least "
+            f"{least / 2**30:,.1f} GiB for its weights and their training; this machine has {there / 2**30:,.1f} GiB"
+        )
+
+
+def least_weights(model: ModelConfig, features: int) -> int:
+    """How many weights a model has at least: those between its fully connected layers, in encoder and decoder."""
+    inputs = (features,) if model.network.kind == "mlp" else ()
+    widths: tuple[int, ...] = (*inputs, *model.network.hidden, model.latent_dim)
+    return 2 * sum(one * other for one, other in pairwise(widths))
 
 
 def _check_labels(config: StudyConfig, data: Dataset) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ VIEW = f"#/experiments?{UI_VIEW}"
 # Sent by Ctrl-C, a service manager, and a closed terminal. A background process of a shell ignores SIGINT by default.
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECONDS_TO_END = 10.0
+FREE_PORT = 5099
 
 
 def serve(client: "MlflowClient", study: str, model: str, port: int, say: Callable[[str], None]) -> None:
@@ -48,6 +50,7 @@ def serve(client: "MlflowClient", study: str, model: str, port: int, say: Callab
     from vae_study.tracking.models import model_place
 
     place = model_place(client, study, model)
+    _require_free(port)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(download_artifacts(artifact_uri=place, dst_path=scratch, tracking_uri=client.tracking_uri))
         say(f"{model} of {study} will be at http://127.0.0.1:{port} in a few seconds; Ctrl-C stops it")
@@ -84,6 +87,7 @@ def serve_ui(uri: str, port: int, say: Callable[[str], None]) -> None:
     if uri.startswith("http"):
         return say(f"the MLflow UI is at {uri}/{VIEW}")
     require_store(uri)
+    _require_free(port)
     say(f"the MLflow UI will be at http://127.0.0.1:{port}/{VIEW} in a few seconds; Ctrl-C stops it")
     # More than one worker slows every request down; the job runner takes memory for nothing.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -98,6 +102,17 @@ def require_store(uri: str) -> None:
     """Raise UserError if a tracking store is a file that is not there: whoever only reads creates none."""
     if path := missing_store(uri):
         raise UserError(f"no tracking store at {path}; run a study first, or give --home or --tracking-uri")
+
+
+def _require_free(port: int) -> None:
+    """Raise UserError if nothing can listen at a port of this machine: the server would say so in its own words."""
+    try:
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"--port {port}: {reason}; expected another one, such as --port {FREE_PORT}") from None
 
 
 def run_server(command: Sequence[str], environment: Mapping[str, str]) -> int | None:

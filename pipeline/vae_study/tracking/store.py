@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from sqlalchemy import create_engine
 
 from vae_study.errors import LONGEST_REASON, UserError, opening, redacted
 from vae_study.storage import Folder, alone_in
@@ -38,6 +39,7 @@ WRONG_PASSWORD = (
     "MLFLOW_TRACKING_PASSWORD"
 )
 SECONDS_FOR_A_LOCK = 20.0
+DATABASES = ("postgresql", "mysql", "mssql")
 # By default a dead server holds one call for four minutes; the uploader has a patience of its own.
 QUICK_TO_GIVE_UP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
@@ -65,6 +67,11 @@ def open_client(uri: str) -> MlflowClient:
             with alone_in(path.parent) if path else nullcontext():
                 if path and path.exists():
                     _require_readable(path)
+                elif uri.startswith(DATABASES):
+                    # MLflow would try for minutes.
+                    engine = create_engine(uri)
+                    engine.connect().close()
+                    engine.dispose()
                 return MlflowClient(uri)
         except CommandError as error:
             raise UserError(
