@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import shutil
 import zipfile
@@ -155,6 +156,8 @@ def test_spoiled_bytes_of_a_header_are_refused_or_change_no_name_or_shape(sound,
         ({"trials": {"1": {"model": {"family": "gan"}}}}, "family: got 'gan'"),
         ({"trials": {"../1": {}}}, "trials"),
         ({"loader": "python_model.pkl"}, "loader: unknown key"),
+        ({"thresholds": {"90": 3.0, "95": 2.0, "99": 1.0}}, "expected finite numbers that do not fall"),
+        ({"thresholds": {"90": float("nan"), "95": 2.0, "99": 3.0}}, "thresholds"),
     ],
 )
 def test_a_description_that_is_none_is_refused_in_words(folder, change, message):
@@ -165,7 +168,7 @@ def test_a_description_that_is_none_is_refused_in_words(folder, change, message)
         Detector.load(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"{", b"\x80\x04K\x01.", b'{"version": NaN}'])
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"{", b"\x80\x04K\x01.", b'{"version": NaN}', b"[" * 10**6])
 def test_what_is_no_description_is_refused(folder, content):
     (folder / JSON).write_bytes(content)
     assert JSON in refusal(folder)
@@ -189,6 +192,29 @@ def test_tensors_of_another_model_are_refused_by_name(folder, name):
         message = refusal(folder)
         assert str(folder / name) in message
         assert first in message or "more" in message
+
+
+@pytest.mark.parametrize("part", [{"network": {"hidden": [10**9]}}, {"latent_dim": 10**9}])
+def test_a_model_that_is_larger_than_its_weights_is_refused_before_it_is_made(folder, part):
+    plain = json.loads((folder / JSON).read_text())
+    for trial in plain["trials"].values():
+        trial["model"] |= part
+    (folder / JSON).write_text(json.dumps(plain))
+    assert "weights, expected at least the " in refusal(folder)
+
+
+def test_weights_that_are_no_numbers_are_refused(folder):
+    tensors = load_file(folder / WEIGHTS)
+    first = sorted(tensors)[0]
+    save_file({**tensors, first: torch.full_like(tensors[first], float("nan"))}, folder / WEIGHTS)
+    assert f"{first}: got weights that are not finite" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    assert f"{folder / name}: is no regular file" in refusal(folder)
 
 
 def test_a_place_without_a_detector_and_a_device_that_is_not_there_are_refused(sound, tmp_path):

@@ -1,14 +1,16 @@
 import filecmp
 from itertools import count
+from pathlib import Path
 
 import mlflow
 import mlflow.pyfunc
 import pytest
+from mlflow.utils.file_utils import local_file_uri_to_path
 from pandas.testing import assert_frame_equal
 from vae_study.errors import UserError
 from vae_study.tracking import schema
 from vae_study.tracking.events import ChampionChosen
-from vae_study.tracking.models import fetch_model, known_models, log_model, promote, set_champion
+from vae_study.tracking.models import fetch_model, find_model, known_models, log_model, promote, set_champion
 from vae_study.tracking.store import open_client
 
 from tests.tracking.packed import Packed, log_all, new_study
@@ -224,6 +226,18 @@ def test_a_champion_that_is_none_of_ours_is_refused(store, parent, name, tmp_pat
     store.set_registered_model_alias(name, "champion", "2")
     with pytest.raises(UserError, match=r"the model 'champion' of the study .* cannot be read"):
         fetch_model(store, name, "champion", tmp_path / "into")
+
+
+@pytest.mark.parametrize("asked", ["champion", "trial-0003"])
+def test_a_model_whose_files_changed_after_they_were_logged_is_refused(store, parent, name, tmp_path, asked):
+    chosen(store, parent, "trial-0003")
+    place = Path(local_file_uri_to_path(find_model(store, parent, "trial-0003").artifact_location))
+    weights = next(place.rglob("model.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match="are not those that the study logged"):
+        fetch_model(store, name, asked, tmp_path / "into")
 
 
 def test_models_are_known_by_all_their_names(store, parent, name):

@@ -1,5 +1,6 @@
 """The sections model, objective and training: the configuration of one trial. Every key can be fixed or searched."""
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -137,6 +138,13 @@ class ModelConfig(ConfigPart):
     def has_rate(self) -> bool:
         """Whether the code has a KL (a rate). A deterministic code has no KL and no ELBO."""
         return not (self.family == "autoencoder" or (self.family == "denoising" and self.code == "deterministic"))
+
+    def least_weights(self, features: int) -> int:
+        """How many weights it has at least: those between its fully connected layers, in encoder and decoder."""
+        # After convolutions the number of inputs is not known here; a level of `hierarchical` has half of the code.
+        inputs = (features,) if self.network.kind == "mlp" else ()
+        widths: tuple[int, ...] = (*inputs, *self.network.hidden, max(1, self.latent_dim // 2))
+        return 2 * sum(one * other for one, other in pairwise(widths))
 
 
 class TrainingConfig(ConfigPart):

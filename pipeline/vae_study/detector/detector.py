@@ -19,6 +19,7 @@ from vae_study.data.preprocessing import Preprocessing
 from vae_study.detector.format import (
     BASELINE_FILE,
     CALIBRATION_FILE,
+    FILE,
     NORMAL_SCORES,
     REFERENCE,
     Description,
@@ -96,9 +97,16 @@ class TrialScorer:
 
 
 def _restored(path: Path, config: TrialConfig, data: DatasetInfo) -> Family:
+    tensors = read_tensors(path)
+    held, least = sum(one.numel() for one in tensors.values()), config.model.least_weights(len(data.feature_names))
+    if held < least:
+        raise UserError(f"{path}: got {held:,} weights, expected at least the {least:,} of the model in {FILE}")
     model = make_family([config.model], shape_of(data), [torch.Generator()])
-    tensors, state = read_tensors(path), model.state_dict()
+    state = model.state_dict()
     require_shapes(path, tensors, torch.float32, {name: tuple(value.shape[1:]) for name, value in state.items()})
+    odd = next((name for name, value in tensors.items() if not bool(torch.isfinite(value).all())), None)
+    if odd:
+        raise UserError(f"{path}: {odd}: got weights that are not finite numbers")
     model.load_state_dict({name: value[None] for name, value in tensors.items()})
     return model
 

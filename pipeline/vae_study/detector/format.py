@@ -5,6 +5,7 @@ It holds JSON and safetensors only, so opening it runs no code. Reading checks e
 
 import itertools
 import json
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -91,11 +92,13 @@ def read_description(folder: Path) -> tuple[Description, DatasetInfo]:
     Raise UserError if it is missing, or not what `Description.write` writes.
     """
     path = folder / FILE
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is no regular file; expected the description of a detector")
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder}: no {FILE} is there; expected the folder of a packed detector") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); expected the description of a detector") from None
     version = plain.get("version") if isinstance(plain, dict) else None
     if version != VERSION:
@@ -111,6 +114,9 @@ def _checked(path: Path, plain: dict[str, Any]) -> tuple[Description, DatasetInf
     names = [*map(percentile_name, PERCENTILES)]
     if set(found.thresholds) != set(names):
         raise UserError(f"{path}: thresholds: got {sorted(found.thresholds)}, expected {names}")
+    values = [found.thresholds[name] for name in names]
+    if not all(one <= other for one, other in itertools.pairwise(values)) or not all(map(math.isfinite, values)):
+        raise UserError(f"{path}: thresholds: got {values}, expected finite numbers that do not fall")
     if {str(vote.trial) for vote in found.votes} != set(found.trials):
         raise UserError(f"{path}: votes and trials do not match; expected at least one vote of each trial")
     if not found.is_combined and (len(found.votes) > 1 or found.baseline):
@@ -136,6 +142,9 @@ def require_files(folder: Path, description: Description) -> None:
     unknown = unknown or sorted(name for name, is_folder in there.items() if is_folder and name not in parents)
     if unknown:
         raise UserError(f"{folder / unknown[0]}: got a file that belongs to no detector; expected {_listed(names)}")
+    special = sorted(name for name in names if name in there and not (folder / name).is_file())
+    if special:
+        raise UserError(f"{folder / special[0]}: is no regular file; expected {_listed(names)}")
     missing = sorted(name for name in names if there.get(name, True))
     if missing:
         raise UserError(f"{folder / missing[0]}: is missing; expected {_listed(names)}")

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -210,20 +209,13 @@ def require_memory(plan: Plan) -> None:
     """
     features, searched = len(plan.data.feature_names), plan.config.search.keys()
     sizes = [values for values in reachable(plan.config.search, SIZES & searched)]
-    least = min(least_weights(plan.config.trial(values).model, features) for values in sizes) * BYTES_PER_WEIGHT
+    least = min(plan.config.trial(values).model.least_weights(features) for values in sizes) * BYTES_PER_WEIGHT
     there = psutil.virtual_memory().total
     if least > there:
         raise UserError(
             f"model.network.hidden, model.latent_dim: the smallest model of this study takes at least "
             f"{least / 2**30:,.1f} GiB for its weights and their training; this machine has {there / 2**30:,.1f} GiB"
         )
-
-
-def least_weights(model: ModelConfig, features: int) -> int:
-    """How many weights a model has at least: those between its fully connected layers, in encoder and decoder."""
-    inputs = (features,) if model.network.kind == "mlp" else ()
-    widths: tuple[int, ...] = (*inputs, *model.network.hidden, model.latent_dim)
-    return 2 * sum(one * other for one, other in pairwise(widths))
 
 
 def _check_labels(config: StudyConfig, data: Dataset) -> None:

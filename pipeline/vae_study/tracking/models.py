@@ -288,12 +288,16 @@ def fetch_model(client: MlflowClient, study: str, name: str, into: Path) -> Path
     Raises:
         UserError: There is no such study, it has kept no such model, or the champion is none of vae-study's models.
     """
-    place = f"{model_place(client, study, name)}/{schema.DETECTOR_FOLDER}"
+    model, place = _model_and_place(client, study, name)
+    place, what = f"{place}/{schema.DETECTOR_FOLDER}", f"the model {name!r} of the study {study!r}"
     try:
-        return Path(download_artifacts(artifact_uri=place, dst_path=str(into), tracking_uri=client.tracking_uri))
+        found = Path(download_artifacts(artifact_uri=place, dst_path=str(into), tracking_uri=client.tracking_uri))
     except (MlflowException, OSError) as error:
-        reason = redacted(str(error))
-        raise UserError(f"the model {name!r} of the study {study!r}: {place} cannot be read: {reason}") from None
+        raise UserError(f"{what}: {place} cannot be read: {redacted(str(error))}") from None
+    logged = model.tags.get(schema.MODEL_CONTENT) if model else None
+    if logged not in (None, _content(found)):
+        raise UserError(f"{what}: the files in {place} are not those that the study logged; expected them unchanged")
+    return found
 
 
 def model_place(client: MlflowClient, study: str, name: str) -> str:
@@ -302,11 +306,19 @@ def model_place(client: MlflowClient, study: str, name: str) -> str:
     Raises:
         UserError: There is no such study, or it has kept no such model.
     """
+    return _model_and_place(client, study, name)[1]
+
+
+def _model_and_place(client: MlflowClient, study: str, name: str) -> tuple[LoggedModel | None, str]:
+    """A model and the URI of its folder; a champion that a user has registered by hand is no model of the study's."""
     parent = require_parent(client, study)
     champion = champion_version(client, parent) if name == CHAMPION_ALIAS else None
     if champion is None:
-        return str(find_model(client, parent, name).artifact_location)
-    return str(client.get_model_version_download_uri(study, str(champion.version)))
+        model = find_model(client, parent, name)
+        return model, str(model.artifact_location)
+    place = str(client.get_model_version_download_uri(study, str(champion.version)))
+    logged = champion.tags.get(schema.MODEL_ID)
+    return client.get_logged_model(logged) if logged else None, place
 
 
 def find_model(client: MlflowClient, parent: Run, name: str) -> LoggedModel:
