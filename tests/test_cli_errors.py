@@ -1,3 +1,4 @@
+import os
 import socket
 import subprocess
 import sys
@@ -5,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from vae_study import storage
 from vae_study.cli import main
 
 from tests.small_disk import small_disk
@@ -117,3 +119,25 @@ def test_a_database_server_that_is_not_there_is_told_of_at_once(tmp_path):
     uri = "postgresql+psycopg://nobody@127.0.0.1:1/runs"
     result = CliRunner().invoke(main, ["status", "--tracking-uri", uri])
     assert "cannot be opened: (psycopg.OperationalError)" in refused(result, tmp_path)
+
+
+def test_a_study_file_that_never_ends_is_refused(tmp_path):
+    pipe = tmp_path / "pipe.yaml"
+    os.mkfifo(pipe)
+    for file, says in ((pipe, "it is a pipe"), ("/dev/zero", "it has more than 10,000,000 bytes")):
+        assert f"{file}: cannot read this study file: {says}" in refused(invoke("check", file, tmp_path), tmp_path)
+
+
+def test_aliases_that_stand_for_billions_of_values_are_refused(tmp_path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, 10)]
+    (tmp_path / "bomb.yaml").write_text("\n".join([*lines, TEXT]))
+    result = invoke("check", tmp_path / "bomb.yaml", tmp_path)
+    assert "stand for more than 1,000,000 values" in refused(result, tmp_path)
+
+
+def test_a_bucket_behind_a_network_that_is_away_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "SECONDS_FOR_GOOGLE", 1)
+    uri = "gs://anonymous@bucket/x.parquet?scheme=http&endpoint_override=127.0.0.1%3A1"
+    result = invoke("check", DIGITS, tmp_path, "--set", f"data={{source: parquet, path: '{uri}'}}")
+    assert "which cannot be reached" in refused(result, tmp_path)

@@ -25,6 +25,7 @@ from vae_study.errors import LONGEST_REASON, UserError, holds_secret
 # One letter before a colon is a Windows drive. s3:/bucket is a typing error, not a folder named s3:.
 SCHEME = re.compile(r"[A-Za-z][\w+.-]+:/")
 UNFINISHED = ".unfinished-"
+SECONDS_FOR_GOOGLE = 10
 
 
 @dataclass(frozen=True)
@@ -150,13 +151,20 @@ def _opened(uri: str) -> tuple[Any, str]:
             "passwords belong in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     try:
-        system, path = FileSystem.from_uri(uri)
+        system, path = FileSystem.from_uri(with_patience(uri))
     except (pa.ArrowException, OSError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{uri}: {reason}; expected a path, or a URI such as s3://bucket/prefix") from None
     if not path:
         raise UserError(f"{uri}: no bucket is named; expected a URI such as s3://bucket/prefix")
     return system, path
+
+
+def with_patience(uri: str) -> str:
+    """A URI with a bound on how long Google's storage is asked again, which would be 15 minutes."""
+    if not uri.startswith(("gs://", "gcs://")) or "retry_limit_seconds" in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}retry_limit_seconds={SECONDS_FOR_GOOGLE}"
 
 
 #: The file of a study's folder that says whose it is.

@@ -1,5 +1,7 @@
 """Folders of images, as cameras, microscopes and satellites write them; right values are Pillow's and OpenCV's."""
 
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -161,6 +163,14 @@ def test_images_that_cannot_be_read_are_not_left_out_in_silence(tmp_path):
     write_images(tmp_path, {"cats/a.png": GRAY})
     (tmp_path / "cats" / "b.HEIC").write_bytes(b"????ftypheic")
     assert f"{tmp_path / 'cats' / 'b.HEIC'}: .HEIC cannot be read; expected PNG, JPEG" in refusal("images", tmp_path)
+
+
+def test_a_pipe_among_images_is_not_waited_for_and_pictures_beyond_any_model_are_not_decoded(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    assert f"{tmp_path / 'a.png'}: is a pipe or a device" in refusal("images", tmp_path)
+    (tmp_path / "a.png").unlink()
+    write_images(tmp_path, {"b.png": np.zeros((4000, 4000), np.uint8)})
+    assert "images of 4,000 x 4,000 are 16,000,000 features each; expected at most" in refusal("images", tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")

@@ -14,6 +14,9 @@ from vae_study.config.study import StudyConfig
 from vae_study.config.validation import problems_of
 from vae_study.errors import UserError
 
+# Study files have some thousands of bytes; enqueued trials may add to them.
+MOST_BYTES, MOST_VALUES = 10_000_000, 1_000_000
+
 # One --set option: its text, and the key path that it set.
 Override = tuple[str, Path]
 
@@ -44,7 +47,7 @@ def _read(source: str | FilePath | Mapping[str, Any]) -> tuple[str, Any]:
     if isinstance(source, Mapping):
         return "config", _plain(source)
     try:
-        text = FilePath(source).read_text(encoding="utf-8")
+        text = _text(FilePath(source))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UserError(f"{source}: cannot read this study file: {reason}") from None
@@ -52,9 +55,33 @@ def _read(source: str | FilePath | Mapping[str, Any]) -> tuple[str, Any]:
         document = YAML(typ="rt").load(text)
     except Exception as error:  # ruamel does not wrap every error in YAMLError.
         raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
+    if _size(document, {}) > MOST_VALUES:
+        raise UserError(f"{source}: its aliases stand for more than {MOST_VALUES:,} values; expected them written out")
     if not isinstance(document, Mapping):
         raise UserError(f"{source}: got {type(document).__name__}, expected a mapping with the keys study, data, ...")
     return str(source), document
+
+
+def _text(path: FilePath) -> str:
+    # A pipe with a name may never have a writer; what a shell makes of <(command) is in /dev.
+    if path.is_fifo() and not str(path).startswith("/dev/"):
+        raise OSError(0, "it is a pipe")
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise OSError(0, f"it has more than {MOST_BYTES:,} bytes")
+    return content.decode("utf-8")
+
+
+def _size(node: Any, known: dict[int, int]) -> int:
+    """How many values a document has with every alias written out; one that contains itself is found later."""
+    if not isinstance(node, Mapping | list):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = 0
+        children = node.values() if isinstance(node, Mapping) else node
+        known[id(node)] = 1 + sum(_size(child, known) for child in children)
+    return known[id(node)]
 
 
 def _checked(document: Mapping[str, Any]) -> tuple[StudyConfig | None, list[Problem]]:

@@ -14,6 +14,7 @@ from pyarrow import fs
 
 from vae_study.config.base import nearest
 from vae_study.errors import UserError, holds_secret
+from vae_study.storage import with_patience
 
 # A message lists no more names, and no more rows, than these.
 NAMES_SHOWN, ROWS_SHOWN = 20, 3
@@ -70,7 +71,7 @@ def local_path(given: str, *, is_folder: bool = False, key: str = "data.path") -
 def _file_system(given: str) -> tuple[Any, str]:
     if "://" not in given:
         return fs.LocalFileSystem(), Path(os.path.abspath(os.path.expanduser(given))).as_posix()
-    system, path = fs.FileSystem.from_uri(given)
+    system, path = fs.FileSystem.from_uri(with_patience(given))
     return system, path.rstrip("/")
 
 

@@ -26,6 +26,7 @@ from vae_study.data.table import Label, Table
 from vae_study.errors import UserError
 
 _KIND = "an image"
+_MOST_PIXELS = 2**22
 _SUFFIXES = (
     ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga",
     ".tif", ".tiff", ".webp",
@@ -101,6 +102,12 @@ def open_images(config: DataConfig, model: ModelInput | None) -> Examples:
     if model is None and folders:
         label_N, labels = labels_of_array(given, "sub-folder", folders)
     image_shape = _shape(headers[0], mode)
+    if math.prod(image_shape) > _MOST_PIXELS:
+        shown = f"{headers[0].size[0]:,} x {headers[0].size[1]:,}"
+        raise UserError(
+            f"{given}: images of {shown} are {math.prod(image_shape):,} features each; expected at most "
+            f"{_MOST_PIXELS:,}, since a model has weights for each of them: make them smaller"
+        )
     names = pixel_names(image_shape)
     files = tuple(path.relative_to(folder).as_posix() for path, _ in found)
 
@@ -150,6 +157,8 @@ def _sorted_paths(folder: Path) -> tuple[list[Path], list[Path], list[str]]:
 
 
 def _header(path: Path, where: str) -> _Header:
+    if not path.is_file():
+        raise UserError(f"{where}: is a pipe or a device; expected a file")
     # On damaged images, each of Pillow's thirty readers raises other exceptions.
     with reading(where, _KIND, (Exception,)), Image.open(path) as image:
         frames = getattr(image, "n_frames", 1)
