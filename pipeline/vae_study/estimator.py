@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from vae_study.config.loading import load_config
-from vae_study.config.study import StudyConfig
+from vae_study.config.study import DEFAULT_HOME, StudyConfig
 from vae_study.data import build_dataset, frame_features
 from vae_study.data.sources.python import frame_rows
 from vae_study.data.sources.table_reader import build_table
@@ -37,7 +37,7 @@ SEARCH = {
 # With contamination "auto", rows above this percentile of held-out rows are outliers.
 AUTO = "99"
 LEAST_ROWS = 10
-ESTIMATOR_FILE, MODEL_FOLDER, HOME = "estimator.json", "model", "studies"
+ESTIMATOR_FILE, MODEL_FOLDER = "estimator.json", "model"
 # Of a single model, which detects better with a small weight of the KL: docs/benchmarks.md.
 SINGLE_BETA, SINGLE_SCORE = 0.01, "residual_mahalanobis"
 
@@ -77,7 +77,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         search: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
         random_state: Any = None,
-        home: str | Path = HOME,
+        home: str | Path = DEFAULT_HOME,
     ):
         self.contamination = contamination
         self.anomaly_score = anomaly_score

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vae_study.config.study import CONFIG_FILE, StudyConfig, require_study_name
+from vae_study.config.study import CONFIG_FILE, DEFAULT_HOME, StudyConfig, require_study_name
 from vae_study.errors import LONGEST_REASON, UserError
 
-HOME = Path("studies")
+HOME = Path(DEFAULT_HOME)
 #: A folder of studies: a path, or s3://bucket/prefix.
 Home = str | Path
 

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from vae_study.config.search_space import Choices, Range
-from vae_study.config.study import StudyConfig
+from vae_study.config.study import DEFAULT_HOME, StudyConfig
 from vae_study.metrics import NO_HYPERVOLUME
 from vae_study.search.early_stopping import rungs
 from vae_study.tracking.record import StudyRecord
@@ -156,7 +156,7 @@ def result_text(record: StudyRecord, report: Path | None, home: str) -> str:
         lines.append(f"report     {report}")
     store = f"--tracking-uri {record.tracking_uri}" if "://" in record.tracking_uri else f"--home {home}"
     if record.tracking_uri.endswith(f"{Path(home).resolve()}/mlflow.db"):
-        store = "" if home == "studies" else f"--home {home}"
+        store = "" if home == DEFAULT_HOME else f"--home {home}"
     lines.append(f"MLflow UI  vae-study ui {store}".rstrip())
     return "\n".join(lines)
 

@@ -92,7 +92,7 @@ def test_a_disk_that_is_full_at_a_resume_or_in_the_last_phase_ends_it_with_one_m
             (disk / "others").write_bytes(b"x" * (free - room))
             message = refusal(invoke(home, *RESUME), code=1)
             assert "the study 'digits' broke: " in message
-            assert message.endswith("continue with: vae-study resume digits")
+            assert message.endswith(f"continue with: vae-study resume digits --home {home}")
             (disk / "others").unlink()
         assert invoke(home, *RESUME).exit_code == 0
         client = MlflowClient(f"sqlite:///{home}/mlflow.db")

@@ -113,7 +113,7 @@ def test_a_study_whose_local_ray_dies_says_what_died_and_ends_and_goes_on_as_if_
         told = driver.text().splitlines()[-1]
         assert f"the local Ray's {name}, which " in told
         assert f"(pid {victim.pid}), was killed by SIGKILL; " in told
-        assert told.endswith("of 6 trials are done; continue with: vae-study resume digits")
+        assert told.endswith(f"of 6 trials are done; continue with: vae-study resume digits --home {tmp_path}")
         assert not any(word in driver.text() for word in ("Traceback", "Raylet is terminated"))
         assert [command_line(process) for process in rays if process.is_running()] == []
         client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")

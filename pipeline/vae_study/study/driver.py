@@ -228,7 +228,7 @@ def _upload(plan: Plan, writer: TrackingWriter, shutdown: Shutdown, console: Con
         try:
             writer.drain()
         except StudyError as error:
-            raise StudyError(f"the study is done, but {error}; retry later: vae-study sync {plan.name}") from None
+            raise StudyError(f"the study is done, but {error}; retry later: vae-study sync {plan.words}") from None
     writer.require_accepted()
 
 

@@ -1,5 +1,7 @@
 """The plan of a study: its config, data and folder, checked before anything is started or written."""
 
+import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +15,7 @@ from sqlalchemy.exc import ArgumentError
 from vae_study.config.base import dotted
 from vae_study.config.model import ModelConfig
 from vae_study.config.search_space import Choices, Range, reachable
-from vae_study.config.study import CONFIG_FILE, StudyConfig, require_study_name
+from vae_study.config.study import CONFIG_FILE, DEFAULT_HOME, StudyConfig, require_study_name
 from vae_study.config.validation import followed_metrics
 from vae_study.data import Dataset, prepare, with_absolute_paths
 from vae_study.errors import UserError, opening
@@ -126,7 +128,13 @@ class Plan:
         """How to continue a study that ended early, for messages."""
         if CONFIG_FILE not in self.folder.names():
             return "it had not begun"
-        return f"continue with: vae-study resume {self.name}"
+        return f"continue with: vae-study resume {self.words}"
+
+    @property
+    def words(self) -> str:
+        """The words of a command that mean this study: its name, with HOME unless that is the default one."""
+        home = self.folder.place.rpartition("/")[0]
+        return self.name if home == os.path.abspath(DEFAULT_HOME) else f"{self.name} --home {shlex.quote(home)}"
 
 
 @dataclass(frozen=True, kw_only=True)
