@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[1]
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # Calls a function of a module, then the command.
 CHANGED = "import sys; from {0} import {1}; {1}(); from vae_study.cli import main; main(sys.argv[1:], 'vae-study')"
 
@@ -34,6 +35,8 @@ class Command:
         """
         program = ["-m", "vae_study"] if change is None else ["-c", CHANGED.format(change.__module__, change.__name__)]
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        # A Ray of the tests listens at the loopback, where by default Ray looks for none of another process.
+        environment |= {LOOPBACK: "0"} if "--ray-address" in words else {}
         if change is not None:
             environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         with output.open("ab") as file:

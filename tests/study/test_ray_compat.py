@@ -1,11 +1,14 @@
 """Without any one of the private parts of Ray that are used, a study still runs; each test says what it loses."""
 
+from contextlib import suppress
+
+import psutil
 import pytest
 import ray
 from ray.tune.execution import class_cache
 from vae_study.study import messages, ray_compat
 from vae_study.study.messages import Commands, Task
-from vae_study.study.ray_compat import CLASS_CACHE, KV, WORKER, private
+from vae_study.study.ray_compat import CLASS_CACHE, CONSTANTS, KV, WORKER, private
 
 COMMANDS = Commands(start=[Task(key="trial-0007", number=7, parameters={"beta": 0.5})], stop=["trial-0001"])
 
@@ -34,6 +37,7 @@ def test_with_all_of_them_this_release_needs_no_fallback():
     assert ray_compat._has_kv()
     assert "PL_DISABLE_FORK" in private(CLASS_CACHE, "DEFAULT_ENV_VARS") or not private(CLASS_CACHE, "DEFAULT_ENV_VARS")
     assert private(CLASS_CACHE, "ENV_VARS_TO_PROPAGATE") is not None
+    assert private(CONSTANTS, "ENABLE_RAY_CLUSTER") is not None
     assert private(WORKER, "print_to_stdstream") is not None
 
 
@@ -130,3 +134,15 @@ def test_without_the_names_of_what_is_handed_on_a_driver_with_keys_is_warned(
     assert class_cache.DEFAULT_ENV_VARS == {}
     assert ("AWS keys" in caplog.text) is has_keys
     assert {"AWS_SECRET_ACCESS_KEY", "RAY_CHDIR_TO_TRIAL_DIR"} == class_cache.ENV_VARS_TO_PROPAGATE
+
+
+def test_a_local_ray_listens_to_nobody_outside_this_machine(ray_session):
+    (raylet,) = (child for child in psutil.Process().children() if child.name() == "raylet")
+    family = [*psutil.Process().children(), *raylet.children()]
+    heard = set()
+    for child in family:
+        # Workers come and go.
+        with suppress(psutil.NoSuchProcess):
+            heard |= {one.laddr.ip for one in child.net_connections("inet") if one.status == "LISTEN"}
+    assert heard
+    assert heard <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}

@@ -10,6 +10,7 @@ A private part may be renamed in any release of Ray. Then nothing breaks, but so
   failed start with it takes half a minute.
 - `DEFAULT_ENV_VARS`: workers cannot be the processes that a local Ray begins with, and start seconds later.
 - `ray.scripts.scripts`, the module of the command `ray`: without it, the address "auto" is refused.
+- `ENABLE_RAY_CLUSTER`: a local Ray listens at all addresses of the machine, not at the loopback only.
 - `print_to_stdstream`: without it, a raylet that dies puts the end of its log on the terminal, twice.
 - `TrialProgressCallback`: Tune prints a line for each worker that ends, as if it were a trial.
 - `ENV_VARS_TO_PROPAGATE`: Ray writes the driver's AWS keys into its logs; there is a warning if it has any.
@@ -19,7 +20,8 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial, reduce
 from importlib import import_module
 from typing import Any
@@ -29,6 +31,7 @@ import ray
 logger = logging.getLogger(__name__)
 
 KV, CLASS_CACHE = "ray.experimental.internal_kv", "ray.tune.execution.class_cache"
+CONSTANTS = "ray._private.ray_constants"
 WORKER, RAYLET_DIED = "ray._private.worker", "Raylet is terminated"
 NAMESPACE = "vae-study"
 SECONDS_FOR_AN_ANSWER = 30
@@ -93,14 +96,30 @@ def init_local(preload: Sequence[str], **settings: Any) -> None:
         vars(import_module(WORKER))["print_to_stdstream"] = partial(_shown, show)
     # Without an address Ray would join whatever cluster it finds traces of, also of a dead one.
     settings = {"address": "local", "include_dashboard": False, **settings}
-    if preload:
-        try:
-            ray.init(**settings, _system_config={"preload_python_modules": [*preload]})
-            return
-        except RuntimeError as error:
-            logger.warning("local Ray failed to start with preloaded modules; starting it without them: %s", error)
-            ray.shutdown()
-    ray.init(**settings)
+    with _at_loopback():
+        if preload:
+            try:
+                ray.init(**settings, _system_config={"preload_python_modules": [*preload]})
+                return
+            except RuntimeError as error:
+                logger.warning("local Ray failed to start with preloaded modules; starting it without them: %s", error)
+                ray.shutdown()
+        ray.init(**settings)
+
+
+@contextmanager
+def _at_loopback() -> Iterator[None]:
+    """Turn Ray's own switch for machines where nobody may join: all servers of a Ray listen at 127.0.0.1."""
+    before = private(CONSTANTS, "ENABLE_RAY_CLUSTER")
+    if before is None:
+        yield
+        return
+    constants = vars(import_module(CONSTANTS))
+    constants["ENABLE_RAY_CLUSTER"] = False
+    try:
+        yield
+    finally:
+        constants["ENABLE_RAY_CLUSTER"] = before
 
 
 def _shown(show: Callable[..., None], data: dict[str, Any], **settings: Any) -> None:
