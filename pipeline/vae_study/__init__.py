@@ -19,6 +19,7 @@ __all__ = [
     "build_report",
     "check_study",
     "compare_studies",
+    "draft_study",
     "list_studies",
     "load_config",
     "load_study",

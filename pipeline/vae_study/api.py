@@ -45,6 +45,25 @@ def _planned(config: StudyConfig, name: str | None, home: Home, cluster: str | N
     return plan
 
 
+def draft_study(data: str, name: str | None = None, label: str | None = None) -> tuple[str, str]:
+    """Write a study file from a look at the data; nothing is written to a disk.
+
+    Args:
+        data: A file, a folder, a URI, a bundled data set, or `python:module:function`.
+        name: The study's name; by default that of the file.
+        label: The column that says which rows are anomalous; by default one that is called like that.
+
+    Returns:
+        The study's name, and the text of the file.
+
+    Raises:
+        UserError: The data cannot be read.
+    """
+    from vae_study.study.draft import draft
+
+    return draft(data, name, label)
+
+
 def study_cost(plan: Plan, home: Home = HOME) -> Cost | None:
     """Estimate the cost of a study: from its trials so far if `home` has some, else from seconds of training here.
 

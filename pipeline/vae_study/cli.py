@@ -63,6 +63,30 @@ def main() -> None:
 
 
 @main.command()
+@click.argument("data")
+@click.option("--label", metavar="COLUMN", help="Says which rows are anomalous.  [default: one that is called so]")
+@click.option("--name", help="The study's name.  [default: that of the data]")
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="A new file.  [default: NAME.yaml]")
+def init(data: str, label: str | None, name: str | None, output: Path | None) -> None:
+    """Write a study file from a look at the data, with a reason for every setting.
+
+    DATA is a file, a folder, a URI such as s3://bucket/key, a bundled data set, or python:module:function.
+    """
+    from vae_study import api
+
+    name, text = api.draft_study(data, name, label)
+    path = output or Path(f"{name}.yaml")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UserError(f"--output: {path} is there already; expected a new file") from None
+    except OSError as error:
+        raise UserError(f"--output: {path} cannot be written: {error.strerror}") from None
+    click.echo(f"{text}\nwritten    {path}\ncheck it   vae-study check {path}\nrun it     vae-study run {path}")
+
+
+@main.command()
 @options.config
 @options.home
 @click.option("--columns", is_flag=True, help="Print a table of the data's columns instead of the plan.")

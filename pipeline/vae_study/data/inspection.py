@@ -26,7 +26,8 @@ LONGEST_SHOWN = 30
 EVENLY, KOLMOGOROV = 0.05, 1.63
 COLUMN_HEADS = ("column", "read as", "role", "missing", "distinct", "range", "becomes")
 _LABEL_NAME = re.compile(
-    r"(is_?)?(label|class|target|y|fraud|outlier|anomal(y|ous)|attack(_cat)?|ground_?truth|failure|defect)s?", re.I
+    r"(is_?)?(label|class|target|y|fraud|outlier|anomal(y|ous)|attack(_cat)?|ground_?truth|failure|fault(y|s)?|defect(ive)?)s?",
+    re.I,
 )
 _ID_NAME = re.compile(
     r"(?i:(.*[\W_])?(id|uuid|guid|key|index|idx|row|serial|no|nr|number)s?|unnamed: ?0)|.*[a-z](Id|ID|Key|No|Nr|Number)"
@@ -93,28 +94,37 @@ def _on_spellings(what: str, counts: Mapping[str, int], remedy: str) -> Iterator
         yield f"warning: {what} {shown}{more} differ only in blanks, case or unicode form; {remedy}"
 
 
-def _on_label_columns(table: Table, config: DataConfig, is_anomaly_N: NDArray[np.bool_]) -> Iterator[str]:
-    sample = slice(0, SAMPLE_ROWS)
-    binary = []
+def _binary_columns(table: Table) -> dict[str, int]:
+    """The places of the numeric columns that hold only 0 and 1, by name."""
+    found = {}
     for index, name in enumerate(table.feature_names):
-        x_N = table.x_ND[sample, index]
+        x_N = table.x_ND[:SAMPLE_ROWS, index]
         if table.origin(index) == 0 and len(x_N) and ((x_N == 0) | (x_N == 1)).all() and 0 < x_N.sum() < len(x_N):
-            binary.append((name, index))
-    named = [name for name in (*table.feature_names, *table.category_names) if _LABEL_NAME.fullmatch(name.strip())]
+            found[name] = index
+    return found
+
+
+def named_like_labels(table: Table) -> list[str]:
+    """The columns that are called as labels are."""
+    return [name for name in (*table.feature_names, *table.category_names) if _LABEL_NAME.fullmatch(name.strip())]
+
+
+def _on_label_columns(table: Table, config: DataConfig, is_anomaly_N: NDArray[np.bool_]) -> Iterator[str]:
+    binary, named = _binary_columns(table), named_like_labels(table)
     if table.label_N is None:
-        found = [] if config.source == "npz" else list(dict.fromkeys((*named, *(name for name, _ in binary))))
+        found = [] if config.source == "npz" else list(dict.fromkeys((*named, *binary)))
         key = "data.arrays.y names the array" if config.source == "npz" else "data.label names the column"
         if not found:
             yield f"no labels, so every row counts as normal; {key} that says which rows are anomalous, if there is one"
         else:
-            how = "holds only 0 and 1" if found[0] in dict(binary) else "is called like one"
+            how = "holds only 0 and 1" if found[0] in binary else "is called like one"
             also = f" (or {_listed(found[1:])})" if found[1:] else ""
             yield (
                 f"warning: no data.label, so every row counts as normal; column {found[0]!r} {how}: is it the label? "
                 f"data.label: {found[0]}{also}; data.exclude leaves columns out of the features"
             )
         return
-    for name, index in binary:
+    for name, index in binary.items():
         x_N = table.x_ND[:, index]
         if is_anomaly_N.any() and ((x_N == 1) == is_anomaly_N).all():
             yield f"warning: column {name!r} is 1 in the anomalous rows only: a second label? data.exclude: [{name}]"
@@ -127,7 +137,8 @@ def _on_label_columns(table: Table, config: DataConfig, is_anomaly_N: NDArray[np
         )
 
 
-def _on_identifiers(table: Table) -> Iterator[str]:
+def identifiers(table: Table) -> list[tuple[str, int, int]]:
+    """The columns nearly all of whose values are distinct, with the numbers of distinct and of all values."""
     found: list[tuple[str, int, int]] = []
     for index, name in enumerate(table.feature_names):
         x_N = table.x_ND[:SAMPLE_ROWS, index]
@@ -137,7 +148,11 @@ def _on_identifiers(table: Table) -> Iterator[str]:
             found.append((name, len(np.unique(x_N)), len(x_N)))
     for index, name in enumerate(table.category_names):
         found.append((name, len(table.categories[index]), int((table.code_NC[:, index] >= 0).sum())))
-    found = [one for one in found if one[2] >= LEAST_ROWS and one[1] >= NEARLY_UNIQUE * one[2]]
+    return [one for one in found if one[2] >= LEAST_ROWS and one[1] >= NEARLY_UNIQUE * one[2]]
+
+
+def _on_identifiers(table: Table) -> Iterator[str]:
+    found = identifiers(table)
     if found:
         name, distinct, count = found[0]
         names = [one[0] for one in found]
@@ -158,15 +173,26 @@ def _numbers_rows(x_N: NDArray[np.floating]) -> bool:
     return bool(distance < max(EVENLY, KOLMOGOROV / math.sqrt(len(x_N))))
 
 
+def date_columns(table: Table) -> dict[str, str]:
+    """The columns of text that read as dates or times, each with one of them."""
+    found = {name: _date_in(_category_counts(table, index)) for index, name in enumerate(table.category_names)}
+    return {name: date for name, date in found.items() if date}
+
+
+def _date_in(counts: Counts) -> str:
+    """One of a column's values if nine of ten are dates or times, else nothing."""
+    dates = [value for value in counts if _DATE.fullmatch(value.strip())]
+    return dates[0] if dates and sum(counts[value] for value in dates) >= 0.9 * sum(counts.values()) else ""
+
+
 def _on_text(name: str, counts: Counts) -> Iterator[str]:
     """A column of text that reads as dates, or as numbers but for how they are written."""
     rows = sum(counts.values())
     if not rows:
         return
-    dates = [value for value in counts if _DATE.fullmatch(value.strip())]
-    if sum(counts[value] for value in dates) >= 0.9 * rows:
+    if date := _date_in(counts):
         yield (
-            f"warning: column {name!r}: dates or times such as {dates[0]!r} become categories; data.exclude: [{name}], "
+            f"warning: column {name!r}: dates or times such as {date!r} become categories; data.exclude: [{name}], "
             f"or turn them into numbers; data.categories.columns: [{name}] if they are categories; data.split.column "
             "splits by them"
         )

@@ -13,7 +13,7 @@ from pyarrow import fs
 from vae_study.config.data import BUNDLED_SOURCES, FILE_SOURCES, PYTHON_SOURCE, DataConfig
 from vae_study.data.sources.files import located
 from vae_study.data.sources.source import FILE, FOLDER, URI, Rows, Source, reading_settings
-from vae_study.data.sources.table_reader import build_table
+from vae_study.data.sources.table_reader import build_table, time_columns
 from vae_study.data.table import Table
 from vae_study.errors import UserError
 
@@ -57,6 +57,12 @@ def read_table(config: DataConfig) -> Table:
     if not table.feature_names and not table.category_names:
         raise UserError(f"{table.where}: no feature; expected at least one")
     return table
+
+
+def times_of(config: DataConfig) -> list[str]:
+    """The columns of a table that hold or read as times; none of arrays and images."""
+    opened = source_of(config).open(config, None)
+    return time_columns(opened, config) if isinstance(opened, Rows) else []
 
 
 def find_source(location: str, name: str | None = None) -> Source:

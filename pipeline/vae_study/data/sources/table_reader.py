@@ -162,6 +162,13 @@ def build_table(rows: Rows, config: DataConfig) -> Table:
     return replace(table, read_as=_read_as(given, dtypes, rows.is_typed), reading=rows.numbers_as)
 
 
+def time_columns(rows: Rows, config: DataConfig) -> list[str]:
+    """The columns that hold or read as times, which are no features."""
+    names = rows.schema.names
+    typed = _with_types(respelled(rows, names, config), names, config).schema
+    return [name for name in names if is_time(typed.field(name).type)]
+
+
 def _read_as(given: Mapping[str, Any], found: Mapping[str, Any], is_typed: bool) -> tuple[tuple[str, str], ...]:
     """The type of each column; of text without a declared type, what it reads as."""
     shown = {name: "text" if is_text(dtype) else str(dtype) for name, dtype in {**given, **found}.items()}
