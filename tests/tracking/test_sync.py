@@ -1,3 +1,8 @@
+import shutil
+import signal
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 from vae_study.errors import StudyError, UserError
@@ -183,3 +188,25 @@ def test_processes_that_create_one_store_at_the_same_moment_do_not_disturb_each_
         process.join()
     assert [process.exitcode for process in opening] == [0, 0, 0]
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+# Writes more than SQLite keeps in memory, and dies before it commits.
+DIES_WRITING = """
+import os, signal, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("PRAGMA cache_size = 1")
+database.execute("BEGIN")
+for place in range(2000):
+    database.execute("INSERT INTO experiment_tags VALUES (?, ?, 0)", (str(place), "x" * 200))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_store_whose_writer_was_killed_while_it_wrote_opens_as_it_was_before(store, tmp_path):
+    path = tmp_path / "mlflow.db"
+    shutil.copyfile(schema.sqlite_path(store.tracking_uri), path)
+    killed = subprocess.run([sys.executable, "-c", DIES_WRITING, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "mlflow.db-journal").stat().st_size > 0
+    client = open_client(f"sqlite:///{path}")
+    assert [one.tags for one in client.search_experiments() if one.experiment_id == "0"] == [{}]

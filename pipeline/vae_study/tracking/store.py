@@ -83,7 +83,8 @@ def _require_readable(path: Path) -> None:
     """Raise an error at once where MLflow would try for minutes: for what is no database, or is locked."""
     if not path.is_file():
         raise OSError(f"{path} is not a file")
-    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=SECONDS_FOR_A_LOCK)) as database:
+    # Not for reading only: the first to read after a driver was killed rolls back what it had begun.
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=SECONDS_FOR_A_LOCK)) as database:
         database.execute("SELECT COUNT(*) FROM sqlite_master")
 
 
