@@ -38,10 +38,10 @@ check: .venv/installed-dev ## Lint, types, and which folder may import which, an
 docs: .venv/installed-dev ## The API reference, from the docstrings, in build/docs
 	$(BIN)/python docs/reference.py build/docs
 
-test: .venv/installed-dev ## Install what tests need and run most of them, and a study from end to end; about 10 minutes
+test: .venv/installed-dev ## Install what tests need and run most of them, and a study from end to end; about 4 minutes
 	$(PYTEST) --numprocesses 2 -m 'not (thorough or studies or processes or browser or database or object_store or cluster)'
 
-test-local: .venv/installed-dev ## All tests but those of clusters: also studies, killed processes, Chromium, PostgreSQL, S3; half an hour
+test-local: .venv/installed-dev ## All tests but those of clusters: also studies, killed processes, Chromium, PostgreSQL, S3; 20 to 40 minutes
 	$(PYTEST) --numprocesses 2
 
 test-all: test-local test-cluster ## All tests: test-local and test-cluster
