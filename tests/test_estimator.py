@@ -118,6 +118,14 @@ def test_its_model_is_a_study_of_one_trial_with_a_report(tmp_path):
     assert "Trial 0, a variational autoencoder" in page.read_text(encoding="utf-8")
 
 
+def test_a_setting_holds_unless_a_parameter_says_otherwise():
+    settings = {**FEW, "anomaly.score": "elbo", "objective.beta": 2.0}
+    asked = VAEDetector(settings=settings, random_state=0).fit(rows(60)).config_
+    assert (asked.anomaly.score, asked.objective.beta) == ("elbo", 2.0)
+    other = VAEDetector(settings=settings, anomaly_score="kl", random_state=0).fit(rows(60)).config_
+    assert other.anomaly.score == "kl"
+
+
 @pytest.mark.studies
 def test_with_several_trials_it_is_the_model_that_a_study_chose(tmp_path, ray_session):
     table = frame()

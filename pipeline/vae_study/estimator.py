@@ -15,12 +15,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from vae_study.config.loading import load_config
-from vae_study.config.study import DEFAULT_HOME, StudyConfig
+from vae_study.config.study import StudyConfig
 from vae_study.data import build_dataset, frame_features
 from vae_study.data.sources.python import frame_rows
 from vae_study.data.sources.table_reader import build_table
 from vae_study.detector.detector import Detector
 from vae_study.errors import UserError
+from vae_study.storage import DEFAULT_HOME
 from vae_study.study.single import SingleModel, contents_of
 
 Floats = NDArray[np.float64]
@@ -238,13 +239,17 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
             self._run_study(frame, seed)
             return
         study = {"study": "detector", "data": {"source": "parquet", "path": "X"}}
-        settings = {**_settings(seed), "objective.beta": SINGLE_BETA, **(self.settings or {})}
-        settings["anomaly.score"] = self.anomaly_score or SINGLE_SCORE
+        single = {"objective.beta": SINGLE_BETA, "anomaly.score": SINGLE_SCORE}
+        settings = {**_settings(seed), **single, **self._asked()}
         config = _config(study, settings).data
         data = build_dataset(build_table(frame_rows(frame, "X"), config), config)
         self.config_ = _config(study, {**_budget(len(data.splits["train"].x_ND)), **settings})
         self._trained = SingleModel.train(self.config_, data)
         self._restore(self._trained.packed())
+
+    def _asked(self) -> dict[str, Any]:
+        score = {} if self.anomaly_score is None else {"anomaly.score": self.anomaly_score}
+        return {**(self.settings or {}), **score}
 
     def _run_study(self, frame: pd.DataFrame, seed: int) -> None:
         from vae_study import api
@@ -256,8 +261,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         path.parent.mkdir(parents=True, exist_ok=True)
         frame.rename(columns=str).to_parquet(path, index=False)
         rows = round(SPLIT["train"] * len(frame))
-        asked = {"trials": self.trials, "anomaly.score": self.anomaly_score}
-        settings = {**_settings(seed), **_budget(rows), **(self.settings or {}), **asked}
+        settings = {**_settings(seed), **_budget(rows), **self._asked(), "trials": self.trials}
         plain = {"study": name, "data": {"source": "parquet", "path": str(path)}, "search": dict(self.search or SEARCH)}
         self.config_ = _config(plain, settings)
         api.run_study(self.config_, home=self.home)

@@ -21,6 +21,7 @@ home = click.option(
     "--home",
     metavar="PLACE",
     envvar="VAE_STUDY_HOME",
+    # storage.DEFAULT_HOME, which takes pyarrow's import: --help would wait for it.
     default="studies",
     show_default=True,
     help="Folder of all studies; also s3://bucket/...",

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vae_study.config.study import CONFIG_FILE, DEFAULT_HOME, StudyConfig, require_study_name
+from vae_study.config.study import CONFIG_FILE, StudyConfig, require_study_name
 from vae_study.errors import LONGEST_REASON, UserError
+from vae_study.storage import DEFAULT_HOME, Folder
 
 HOME = Path(DEFAULT_HOME)
 #: A folder of studies: a path, or s3://bucket/prefix.
@@ -20,8 +21,6 @@ def saved_config(name: str, home: Home = HOME) -> StudyConfig:
     Raises:
         UserError: There is no such study there.
     """
-    from vae_study.storage import Folder
-
     place = Folder.at(home)
     folder = place / require_study_name(name)
     if CONFIG_FILE not in folder.names():
@@ -39,8 +38,6 @@ def saved_config(name: str, home: Home = HOME) -> StudyConfig:
 
 def scratch_of(name: str, home: Home = HOME) -> Path:
     """The folder on a local disk for the journal and the temporary files of a study."""
-    from vae_study.storage import Folder
-
     return (Folder.at(home) / require_study_name(name)).scratch
 
 
@@ -83,8 +80,6 @@ def client_of(home: Home, tracking_uri: str | None, *, may_create: bool = False)
 
 def _local(home: Home, option: str) -> Path:
     """HOME as a local path; raises UserError if it is an object store, since a database must be in it."""
-    from vae_study.storage import Folder
-
     path = Folder.at(home).local
     if path is None:
         raise UserError(f"{option}: is missing; --home {home} is an object store, which cannot hold a database")

@@ -25,6 +25,8 @@ from vae_study.errors import LONGEST_REASON, UserError, holds_secret
 # One letter before a colon is a Windows drive. s3:/bucket is a typing error, not a folder named s3:.
 SCHEME = re.compile(r"[A-Za-z][\w+.-]+:/")
 UNFINISHED = ".unfinished-"
+#: The folder of all studies, HOME, unless the user names another.
+DEFAULT_HOME = "studies"
 SECONDS_FOR_GOOGLE = 10
 
 
@@ -71,7 +73,7 @@ class Folder:
     @property
     def scratch(self) -> Path:
         """The folder on a local disk for its temporary files: itself, or for an object store a folder in ./studies."""
-        return self.local or Path("studies").resolve() / posixpath.basename(self.path)
+        return self.local or Path(DEFAULT_HOME).resolve() / posixpath.basename(self.path)
 
     def names(self) -> list[str]:
         """The names of its files, sorted; empty if the folder does not exist."""

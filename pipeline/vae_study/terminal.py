@@ -15,9 +15,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from vae_study.config.search_space import Choices, Range
-from vae_study.config.study import DEFAULT_HOME, StudyConfig
+from vae_study.config.study import StudyConfig
 from vae_study.metrics import NO_HYPERVOLUME
 from vae_study.search.early_stopping import rungs
+from vae_study.storage import DEFAULT_HOME
 from vae_study.tracking.record import StudyRecord
 from vae_study.tracking.schema import trial_name
 

@@ -28,8 +28,6 @@ from vae_study.config.search_space import PARAMETER_PATHS, Configuration, Parame
 from vae_study.errors import UserError
 from vae_study.metrics import ALARMS_PER_1000, DEFAULT_SCORE, Direction
 
-#: The folder of all studies, HOME, unless the user names another.
-DEFAULT_HOME = "studies"
 # Names in HOME that are not studies.
 RESERVED_NAMES = ("artifacts", "mlflow.db")
 STUDY_NAME = r"[^\W_][\w.-]*"

@@ -62,7 +62,7 @@ def draft(location: str, name: str | None = None, label: str | None = None) -> t
     table = read_table(DataConfig.model_validate({**where, "exclude": times}))
     times += date_columns(table)
     chosen = [*_label(table, label), *_split(times), *_others(table, times)]
-    config, data, kept = _first_that_works(where, table.where, chosen, label)
+    config, data, kept = _first_that_works(where, chosen, label)
     name = name or _name(location)
     lines = [
         f"# Written by `vae-study init {location}`. Before it runs: vae-study check {name}.yaml",
@@ -76,14 +76,17 @@ def draft(location: str, name: str | None = None, label: str | None = None) -> t
 
 
 def _first_that_works(
-    where: Mapping[str, str], called: str, chosen: Sequence[Setting], label: str | None
+    where: Mapping[str, str], chosen: Sequence[Setting], label: str | None
 ) -> tuple[DataConfig, Dataset, list[Setting]]:
     """The data by the chosen settings; without a split by time, and without a guessed label, if that cannot be.
 
     Raise UserError if nothing works.
     """
-    attempts = [(), ("split",)] + ([("split", "label", "anomaly_labels")] if label is None else [])
-    for place, without in enumerate(attempts):
+    attempts: list[tuple[str, ...]] = [(), ("split",)]
+    if label is None:
+        attempts.append(("split", "label", "anomaly_labels"))
+    while True:
+        without = attempts.pop(0)
         kept = [one for one in chosen if one.key not in without]
         left_out = [one.value["column"] for one in chosen if one.key == "split" and "split" in without]
         if left_out:
@@ -93,9 +96,8 @@ def _first_that_works(
         try:
             return config, build_dataset(read_table(config), config), kept
         except UserError:
-            if place == len(attempts) - 1:
+            if not attempts:
                 raise
-    raise UserError(f"{called}: cannot be used")
 
 
 def _label(table: Table, asked: str | None) -> Iterator[Setting]:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError
 from vae_study.config.base import dotted
 from vae_study.config.model import ModelConfig
 from vae_study.config.search_space import Choices, Range, reachable
-from vae_study.config.study import CONFIG_FILE, DEFAULT_HOME, StudyConfig, require_study_name
+from vae_study.config.study import CONFIG_FILE, StudyConfig, require_study_name
 from vae_study.config.validation import followed_metrics
 from vae_study.data import Dataset, prepare, with_absolute_paths
 from vae_study.errors import UserError, opening
@@ -28,7 +28,7 @@ from vae_study.metrics import (
     STEERING,
     metric_of,
 )
-from vae_study.storage import Folder
+from vae_study.storage import DEFAULT_HOME, Folder
 from vae_study.tracking.schema import expected_address
 
 PORTS = {"postgresql": 5432, "mysql": 3306}
