@@ -3,7 +3,6 @@
 import json
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 import ray
@@ -11,7 +10,7 @@ from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from vae_study.api import run_study
 
-from tests.faults.runs import CONFIG, SMALL, ended
+from tests.faults.runs import CONFIG, SMALL, ended, under_way
 from tests.waiting import PATIENCE_SECONDS, until
 
 # Nobody else's clock makes a checkpoint here, and no trial ends before the node has left, which takes ten seconds.
@@ -22,15 +21,6 @@ def saved(home: Path) -> list[tuple[str, int]]:
     """The trials that have a checkpoint, and its epoch."""
     found = (home / "digits" / "checkpoints").glob("trial-*/epoch-*.safetensors")
     return [(path.parent.name, int(path.name.split("-")[1])) for path in found]
-
-
-def under_way(home: Path) -> set[str]:
-    """The trials that have told of epochs."""
-    with suppress(FileNotFoundError):
-        lines = (home / "digits" / "journal.jsonl").read_text().splitlines()
-        # The last line may be half written.
-        return {json.loads(line)["run"] for line in lines[:-1] if line.startswith('{"op": "epochs"')}
-    return set()
 
 
 def is_alive(node_id: str) -> bool:

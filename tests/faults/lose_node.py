@@ -2,20 +2,17 @@
 
 import sys
 import threading
-import time
 from pathlib import Path
 
 import ray
 from ray.cluster_utils import Cluster
 from vae_study.api import run_study
 
-from tests.faults.runs import CONFIG, SMALL, ended
+from tests.faults.runs import CONFIG, SMALL, under_way
+from tests.waiting import until
 
-
-def busy(node_id: str) -> bool:
-    """Whether all CPUs of a node are taken."""
-    free = ray._private.state.available_resources_per_node()
-    return node_id in free and not free[node_id].get("CPU", 0)
+# One at a time on each node, and none ends before the node is lost.
+SETTINGS = [*SMALL, "training.epochs=600", "early_stopping=null", "resources.trials_per_device=1"]
 
 
 def main(home: Path) -> None:
@@ -26,14 +23,12 @@ def main(home: Path) -> None:
     cluster.wait_for_nodes()
 
     def lose() -> None:
-        while ended(home) < 2 or not busy(nodes[1].node_id):
-            time.sleep(0.1)
+        until(lambda: len(under_way(home)) == 2, "a trial is under way on each node")
         cluster.remove_node(nodes[1], allow_graceful=False)
         sys.stdout.write("lost a node with a trial on it\n")
 
     threading.Thread(target=lose, daemon=True).start()
-    # One after another, so that some are left on each node once two have ended.
-    run_study(CONFIG, [*SMALL, f"trials={sys.argv[2]}", "resources.trials_per_device=1"], home=home)
+    run_study(CONFIG, [*SETTINGS, f"trials={sys.argv[2]}"], home=home)
     ray.shutdown()
     cluster.shutdown()
 

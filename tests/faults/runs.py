@@ -1,10 +1,11 @@
 """A study in a process of its own, to be killed, and what must hold of it afterwards."""
 
+import json
 import signal
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import optuna
@@ -94,6 +95,15 @@ def ended(home: Path, states: Sequence[str] = ("COMPLETE", "PRUNED", "FAIL")) ->
             return int(database.execute(query).fetchone()[0])
     except sqlite3.OperationalError:
         return 0
+
+
+def under_way(home: Path) -> set[str]:
+    """The trials that have told of epochs."""
+    with suppress(FileNotFoundError):
+        lines = (home / "digits" / "journal.jsonl").read_text().splitlines()
+        # The last line may be half written.
+        return {json.loads(line)["run"] for line in lines[:-1] if line.startswith('{"op": "epochs"')}
+    return set()
 
 
 def study_of(home: Path) -> optuna.Study:

@@ -96,9 +96,9 @@ def test_a_full_disk_ends_the_study_and_once_there_is_room_it_goes_on(undisturbe
 
 
 def test_a_node_that_is_lost_takes_no_trial_with_it(tmp_path):
-    command = [sys.executable, "-m", "tests.faults.lose_node", str(tmp_path), "8"]
+    command = [sys.executable, "-m", "tests.faults.lose_node", str(tmp_path), "4"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "lost a node with a trial on it" in done.stdout
-    check_invariants(tmp_path, 8)
+    check_invariants(tmp_path, 4)
     assert load_study("digits", home=tmp_path).trials["preemptions"].sum() >= 1

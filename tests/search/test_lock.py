@@ -1,9 +1,10 @@
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import optuna
 import psutil
@@ -181,17 +182,25 @@ def test_a_driver_that_takes_over_in_the_middle_of_a_beat_tries_again(monkeypatc
     assert study.user_attrs["driver"] == thief
 
 
-def test_a_database_that_goes_away_ends_no_driver(quick, study, tmp_path, caplog):
-    file = tmp_path / "study.db"
-    with DriverLock(study) as mine:
-        content = file.read_bytes()
-        file.write_bytes(b"no database any more" * 100)
-        until(lambda: "could not be renewed" in caplog.text, "a beat fails")
-        assert not mine.lost.is_set()
-        file.write_bytes(content)
+@contextmanager
+def out_of_reach(url):
+    """The database answers nobody else."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=PATIENCE_SECONDS)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        yield
+        database.rollback()
+
+
+def test_a_database_that_goes_away_ends_no_driver(quick, url, study, caplog):
+    impatient = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 0.5}})
+    with DriverLock(optuna.load_study(study_name="a", storage=impatient)) as mine:
+        with out_of_reach(url):
+            until(lambda: "could not be renewed" in caplog.text, "a beat fails")
+            assert not mine.lost.is_set()
         before = study.user_attrs["driver"]["beat"]
         until(lambda: study.user_attrs["driver"]["beat"] != before, "the lock beats again")
-        file.write_bytes(b"no database any more" * 100)
+        with out_of_reach(url):
+            mine.release()
     assert "could not be given up" in caplog.text
 
 
