@@ -30,7 +30,7 @@ WRONG = {
     "slash in the name": (None, ["--name", "a/b"], "--name: got 'a/b'"),
     "name that climbs": (None, ["--name", ".."], "--name: got '..'"),
     "batch larger than train": (("batch_size: 128", "batch_size: 1000"), [], "training.batch_size: got 1000"),
-    "trials without an end": (None, ["--trials", str(10**20)], "expected at most 1000000"),
+    "trials without an end": (None, ["--trials", str(10**20)], "expected at most 1,000,000, since"),
     "layers without an end": (None, ["--set", f"model.network.hidden={[8] * 5000}"], "at most 256 items"),
     "model beyond all memory": (None, ["--set", "model.network.hidden=[1000000000]"], "GiB for its weights and their"),
     "code beyond all memory": (

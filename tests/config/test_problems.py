@@ -28,6 +28,28 @@ WRONG = {
     "too fine a part": ("gpu: 0}", "gpu: 0.33333}", None, ["resources.gpu: got 0.33333", "at most 4 decimals"]),
     "a worker of nothing": ("{cpu: 1,", "{cpu: 0,", None, ["resources: cpu and gpu are both 0"]),
     "no trials": ("trials: 64", "trials: 0", None, ["trials: got 0, expected at least 1"]),
+    "learning rate beyond all": (
+        "learning_rate: 1.0e-3", "learning_rate: 1.0e+30", None,
+        ["training.learning_rate: got 1e+30, expected at most 10, since each step of Adam"],
+    ),
+    "draws without an end": (
+        "confirm: {top: 3, seeds: 3}", "diagnostics: {iwae_draws: 100000000}", None,
+        ["diagnostics.iwae_draws: got 100000000, expected at most 100,000, since more would change their mean"],
+    ),
+    "repeats without an end": (
+        "confirm: {top: 3, seeds: 3}", "confirm: {top: 3, seeds: 3000}", None,
+        ["confirm.seeds: got 3000, expected at most 1,000, since more would change their mean"],
+    ),
+    "more combinations than can be checked": (
+        "search:", "search:\n"
+        "  learned_sigma: {choices: [shared], when: {gamma: 1.0, delta_nats: 1.0}}\n"
+        f"  delta_nats: {{choices: {[*range(1, 201)]}}}\n  gamma: {{choices: {[*range(1, 201)]}}}", "search:",
+        ["the choices of learned_sigma, and of what their conditions name", "have 40,000 combinations; expected at"],
+    ),
+    "float for whole numbers": (
+        "high: 32, log: true, type: int", "high: 32, log: true, type: float", None,
+        ["search.latent_dim.type: got 'float', expected 'int', as latent_dim takes whole numbers"],
+    ),
     "negative seed": ("seed: 0}\nmodel", "seed: -1}\nmodel", None, ["data.split.seed: got -1, expected"]),
     "number for a mapping": (BETA, "3", "  beta: ", ["search.beta: got 3, expected a mapping"]),
     "word for a list": ("[8]", "eight", None, ["data.anomaly_labels: got 'eight', expected a list"]),
@@ -160,3 +182,10 @@ def test_a_wrong_setting_is_named_as_it_was_written(setting, says):
     (message,) = str(caught.value).splitlines()
     assert message.startswith(f"--set {setting}: ")
     assert says in message
+
+
+def test_a_range_of_a_parameter_that_takes_whole_numbers_is_of_whole_numbers(tmp_path):
+    whole = edited(tmp_path, (", type: int}\n  kl_annealing.schedule", "}\n  kl_annealing.schedule"))
+    assert load_config(whole) == load_config(DIGITS)
+    assert load_config(DIGITS, ["search.latent_dim={low: 2, high: 16.0}"]).search["latent_dim"].type == "int"
+    assert load_config(DIGITS, ["search.beta={low: 2, high: 16}"]).search["beta"].type == "float"

@@ -22,9 +22,10 @@ def hidden(*widths: int) -> str:
 def mixed(ray_session, tmp_path_factory):
     """Trials that finish, that raise, that ask for too much memory, and that diverge."""
     home = tmp_path_factory.mktemp("mixed")
-    rates = ["training.learning_rate=null", "search.training.learning_rate={choices: [0.001, 0.001, 1.0e+20]}"]
-    first = "enqueue=[{network.hidden: [16], training.learning_rate: 0.001}]"
-    run_study(CONFIG, [*QUICK, hidden(16, TOO_MUCH, IMPOSSIBLE), *rates, first, "trials=16"], home=home)
+    # Each step multiplies the weights by minus a million.
+    decays = "search.training.weight_decay={choices: [0.0, 0.0, 1.0e+9]}"
+    first = "enqueue=[{network.hidden: [16], training.weight_decay: 0.0}]"
+    run_study(CONFIG, [*QUICK, hidden(16, TOO_MUCH, IMPOSSIBLE), decays, first, "trials=16"], home=home)
     return home
 
 
@@ -33,7 +34,7 @@ def test_each_failure_is_told_by_its_class_and_nothing_else_is_lost(mixed):
     trials = load_study("digits", home=mixed).trials.set_index("trial").fillna({"failure": ""})
     expected = {f"[{TOO_MUCH}]": "out_of_memory", f"[{IMPOSSIBLE}]": "error"}
     for _, trial in trials.iterrows():
-        diverges = trial["training.learning_rate"] > 1
+        diverges = trial["training.weight_decay"] > 1
         failure = expected.get(trial["network.hidden"], "diverged" if diverges else "")
         assert (trial["state"], trial["failure"]) == ("failed" if failure else "finished", failure)
     assert trials["failure"].nunique() == 4

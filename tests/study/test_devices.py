@@ -111,6 +111,13 @@ def test_the_command_refuses_a_gpu_that_is_not_there_also_with_as_many_workers_a
     assert not (tmp_path / "home" / "digits").exists()
 
 
+def test_a_model_that_no_node_of_a_cluster_holds_is_refused_with_what_the_largest_has(ray_session, tmp_path):
+    address = ray.get_runtime_context().gcs_address
+    with pytest.raises(UserError, match=r"takes at least .* GiB .*; the largest node has [\d.]+ GiB"):
+        run_study(CONFIG, [*SMALL, "model.network.hidden=[1000000000]"], home=tmp_path, ray_address=address)
+    assert not (tmp_path / "digits").exists()
+
+
 def ray_that_counts_a_gpu():
     """Ray believes what it is told."""
     ray.init(num_cpus=1, num_gpus=1, include_dashboard=False, log_to_driver=False)

@@ -16,9 +16,22 @@ class ConfigPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def at_most(most: int, why: str) -> AfterValidator:
+    """A number's upper bound; the error of a larger one says the bound and why there is one."""
+
+    def bounded(value: float) -> float:
+        if value > most:
+            raise ValueError(f"at most {most:,}, {why}")
+        return value
+
+    return AfterValidator(bounded)
+
+
+# Training computes in float32, which has no room for the fourth power of a larger number.
+_MOST = at_most(10**9, "since float32 has no room for the powers of a larger one")
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0), _MOST]
+NotNegative = Annotated[float, Field(ge=0), _MOST]
 
 
 def _countable(amount: float) -> float:
@@ -28,21 +41,19 @@ def _countable(amount: float) -> float:
     return amount
 
 
-def _one_or_a_part(amount: float) -> float:
-    """Raise ValueError for more than one GPU: a worker trains on one."""
-    if amount > 1:
-        raise ValueError("at most 1, the nearest valid value: a worker trains on one GPU, or on a part such as 0.25")
-    return amount
-
-
 Cpus = Annotated[NotNegative, AfterValidator(_countable)]
-Gpus = Annotated[Cpus, AfterValidator(_one_or_a_part)]
-# With more of anything, a study would not end.
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
+_ONE_GPU = "the nearest valid value: a worker trains on one GPU, or on a part such as 0.25"
+Gpus = Annotated[Cpus, at_most(1, _ONE_GPU)]
+Count = Annotated[int, Field(ge=1), at_most(1_000_000, "since a study with more would not end")]
+# Of draws from a posterior, and of trainings that repeat one.
+_MEAN = "since more would change their mean by nothing that is measured"
+Draws = Annotated[int, Field(ge=0), at_most(100_000, _MEAN)]
+Repeats = Annotated[int, Field(ge=0), at_most(1_000, _MEAN)]
 # What is too wide for the machine is found when a network is made: that depends on the machine.
 Width = Annotated[int, Field(ge=1)]
 MOST_LAYERS = 256
-Seed = Annotated[int, Field(ge=0)]
+MOST_CHOICES = 1_000
+Seed = Annotated[int, Field(ge=0), at_most(2**63 - 1, "since databases keep no larger whole number")]
 
 # Pydantic takes only the names in the tables; for mypy they are text.
 if TYPE_CHECKING:

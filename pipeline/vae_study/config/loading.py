@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarbool import ScalarBoolean
 
 from vae_study.config.base import Path, Problem, from_validation, shortened
-from vae_study.config.search_space import PARAMETER_PATHS, canonical_name, spelled_in
+from vae_study.config.search_space import PARAMETER_PATHS, canonical_name, spelled_in, takes_whole_numbers
 from vae_study.config.study import StudyConfig
 from vae_study.config.validation import problems_of
 from vae_study.errors import UserError
@@ -115,10 +115,13 @@ def _canonical_search(search: Mapping[Any, Any]) -> tuple[dict[str, Any], list[P
             problems.append(Problem(path, "unknown parameter", expected_one_of=tuple(PARAMETER_PATHS)))
         elif name in named:
             problems.append(Problem(path, f"{name} is searched twice"))
-        elif isinstance(parameter, Mapping) and isinstance(parameter.get("when"), Mapping):
-            named[name] = {**parameter, "when": _by_short_names(parameter["when"])}
-        else:
+        elif not isinstance(parameter, Mapping):
             named[name] = parameter
+        else:
+            given_type = {"type": "int"} if "choices" not in parameter and takes_whole_numbers(name) else {}
+            when = parameter.get("when")
+            conditions = {"when": _by_short_names(when)} if isinstance(when, Mapping) else {}
+            named[name] = {**given_type, **parameter, **conditions}
     return named, problems
 
 

@@ -5,7 +5,17 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from vae_study.config.base import MOST_LAYERS, ConfigPart, Count, Fraction, FromList, NotNegative, Positive, Width
+from vae_study.config.base import (
+    MOST_LAYERS,
+    ConfigPart,
+    Count,
+    Fraction,
+    FromList,
+    NotNegative,
+    Positive,
+    Width,
+    at_most,
+)
 
 
 def _inside_budget(fraction: float) -> float:
@@ -99,7 +109,7 @@ class CodebookConfig(ConfigPart):
     An example has `latent_dim` codes. `commitment` is the weight of the commitment loss.
     """
 
-    size: Annotated[int, Field(ge=2)] = 32
+    size: Annotated[Count, Field(ge=2)] = 32
     dim: Count = 4
     commitment: NotNegative = 0.25
 
@@ -140,11 +150,18 @@ class ModelConfig(ConfigPart):
         return not (self.family == "autoencoder" or (self.family == "denoising" and self.code == "deterministic"))
 
     def least_weights(self, features: int) -> int:
-        """How many weights it has at least: those between its fully connected layers, in encoder and decoder."""
-        # After convolutions the number of inputs is not known here; a level of `hierarchical` has half of the code.
-        inputs = (features,) if self.network.kind == "mlp" else ()
-        widths: tuple[int, ...] = (*inputs, *self.network.hidden, max(1, self.latent_dim // 2))
-        return 2 * sum(one * other for one, other in pairwise(widths))
+        """How many weights it has at least: those between its layers, in encoder and decoder, and its codebook."""
+        network, is_mlp = self.network, self.network.kind == "mlp"
+        # Convolutions leave at least one value of each channel; a level of `hierarchical` has half of the code.
+        inputs = features if is_mlp else network.channels[-1]
+        widths = (inputs, *network.hidden, max(1, self.latent_dim // 2))
+        linear = sum(one * other for one, other in pairwise(widths))
+        convolved = 0 if is_mlp else 9 * sum(one * other for one, other in pairwise((1, *network.channels)))
+        codebook = self.codebook.size * self.codebook.dim if self.family == "vector_quantized" else 0
+        return 2 * (linear + convolved) + codebook
+
+
+LearningRate = Annotated[float, Field(gt=0), at_most(10, "since each step of Adam moves a weight by about as much")]
 
 
 class TrainingConfig(ConfigPart):
@@ -159,7 +176,7 @@ class TrainingConfig(ConfigPart):
 
     epochs: Count = 60
     batch_size: Count = 128
-    learning_rate: Positive = 1e-3
+    learning_rate: LearningRate = 1e-3
     learning_rate_schedule: Literal["constant", "cosine"] = "constant"
     weight_decay: NotNegative = 0.0
     gradient_clip: NotNegative = 0.0

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, PlainValidator, Tag
 
-from vae_study.config.base import CHOICES_TAG, RANGE_TAG, ConfigPart, FromList
+from vae_study.config.base import CHOICES_TAG, MOST_CHOICES, RANGE_TAG, ConfigPart, FromList
 from vae_study.config.model import TrialConfig
 
 
@@ -31,10 +31,18 @@ When = Mapping[str, Annotated[tuple[Value, ...], FromList, _SEVERAL]]
 
 # Optional prefixes of a parameter's name. `kind` needs its prefix: without one it would be ambiguous.
 OPTIONAL_PREFIXES = ("model", "objective")
+# Parameters of which every combination is checked before a study starts: what may be in the loss, what likelihoods
+# there are, and how large a model is, beside the numbers of which only the smallest counts.
+TARGETS = ("family", "code", "objective.kind")
+LIKELIHOODS = ("likelihood", "sigma", "learned_sigma")
+SIZES = ("family", "network.kind", "network.hidden", "network.channels")
 
 
 class Range(ConfigPart):
-    """Numbers from `low` to `high`, both included; `log` searches their logarithm."""
+    """Numbers from `low` to `high`, both included; `log` searches their logarithm.
+
+    `type` is by default int for a parameter that takes whole numbers; load_config sets it.
+    """
 
     low: float
     high: float
@@ -55,7 +63,7 @@ class Range(ConfigPart):
 class Choices(ConfigPart):
     """One of several values."""
 
-    choices: Annotated[tuple[Value, ...], FromList, Field(min_length=1)]
+    choices: Annotated[tuple[Value, ...], FromList, Field(min_length=1, max_length=MOST_CHOICES)]
     when: When = Field(default_factory=dict)
 
     def ends(self) -> tuple[Value, ...]:
@@ -109,6 +117,14 @@ def canonical_name(name: str) -> str | None:
     return next((short for short, path in PARAMETER_PATHS.items() if ".".join(path) == name), None)
 
 
+def takes_whole_numbers(name: str) -> bool:
+    """Whether a parameter, by its canonical name, is of type int."""
+    part: Any = TrialConfig
+    for key in PARAMETER_PATHS[name]:
+        part = part.model_fields[key].annotation
+    return part is int
+
+
 def spelled_in(mapping: Mapping[Any, Any], key: Any) -> Any:
     """The key as `mapping` has it: by its full dotted name, or as a number where `key` is text; else `key` itself."""
     if key in mapping:
@@ -136,12 +152,8 @@ def is_active(parameter: Range | Choices, values: Mapping[str, Any]) -> bool:
 
 def reachable(search: Mapping[str, Range | Choices], names: Collection[str]) -> list[dict[str, Any]]:
     """Every combination of values of `names` that the search can draw, with the values that their conditions name."""
-    needed = set(names) & set(search)
-    for name in reversed(in_branch_order(search)):
-        if name in needed:
-            needed |= set(search[name].when)
     found: list[dict[str, Any]] = [{}]
-    for name in (name for name in in_branch_order(search) if name in needed):
+    for name in _with_conditions(search, names):
         parameter = search[name]
         found = [
             {**values, **chosen}
@@ -149,6 +161,20 @@ def reachable(search: Mapping[str, Range | Choices], names: Collection[str]) -> 
             for chosen in ([{name: end} for end in parameter.ends()] if is_active(parameter, values) else [{}])
         ]
     return found
+
+
+def combinations(search: Mapping[str, Range | Choices], names: Collection[str]) -> int:
+    """At most how many combinations `reachable` has."""
+    return math.prod(len(search[name].ends()) for name in _with_conditions(search, names))
+
+
+def _with_conditions(search: Mapping[str, Range | Choices], names: Collection[str]) -> list[str]:
+    """Those of `names` that are searched and all that their conditions name, in branch order."""
+    order, needed = in_branch_order(search), set(names) & set(search)
+    for name in reversed(order):
+        if name in needed:
+            needed |= set(search[name].when)
+    return [name for name in order if name in needed]
 
 
 def in_branch_order(search: Mapping[str, Range | Choices]) -> list[str]:

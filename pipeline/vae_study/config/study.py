@@ -13,11 +13,13 @@ from vae_study.config.base import (
     ConfigPart,
     Count,
     Cpus,
+    Draws,
     Fraction,
     FromList,
     Gpus,
     MetricName,
     NotNegative,
+    Repeats,
     RuleName,
     ScoreName,
     Seed,
@@ -96,7 +98,7 @@ class EarlyStoppingConfig(ConfigPart):
 
     kind: Literal["none", "pareto", "asha", "median"] = "none"
     metric: MetricName = "val/elbo"
-    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    reduction_factor: Annotated[Count, Field(ge=2)] = 3
     min_epochs: Count | None = None
 
     @property
@@ -204,15 +206,15 @@ class DiagnosticsConfig(ConfigPart):
 
     latent_map: Literal["pca", "tsne"] = "pca"
     probe_labels: Fraction = 0.1
-    iwae_draws: Annotated[int, Field(ge=0, le=100_000)] = 64
+    iwae_draws: Draws = 64
     system_metrics: bool = False
 
 
 class ConfirmConfig(ConfigPart):
     """Training the `top` trials, the best by the champion rule, again with `seeds` other seeds each."""
 
-    top: Annotated[int, Field(ge=0)] = 0
-    seeds: Count = 3
+    top: Repeats = 0
+    seeds: Annotated[Repeats, Field(ge=1)] = 3
 
 
 TRADE_OFF = (

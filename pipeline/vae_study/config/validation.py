@@ -8,16 +8,23 @@ from pydantic import ValidationError
 from vae_study.config.base import Path, Problem, from_validation
 from vae_study.config.model import TrialConfig
 from vae_study.config.search_space import (
+    LIKELIHOODS,
     PARAMETER_PATHS,
+    SIZES,
+    TARGETS,
     Choices,
     Range,
-    in_branch_order,
+    combinations,
     is_active,
     reachable,
+    takes_whole_numbers,
     with_values,
 )
 from vae_study.config.study import StudyConfig
 from vae_study.metrics import metric_of
+
+# Of the parameters whose combinations are looked through before a study starts.
+MOST_COMBINATIONS = 10_000
 
 
 def problems_of(config: StudyConfig) -> list[Problem]:
@@ -39,10 +46,11 @@ def _parameter(config: StudyConfig, name: str, parameter: Range | Choices) -> It
     if _is_set(config, PARAMETER_PATHS[name]):
         fixed_at = ".".join(PARAMETER_PATHS[name])
         yield Problem(path, f"is searched, and also fixed at {fixed_at}; remove one of the two (search.{name}=null)")
-    if isinstance(parameter, Range):
-        yield from _range(path, parameter)
+    wrong = [*_range(path, parameter)] if isinstance(parameter, Range) else []
+    yield from wrong
     yield from _conditions(config, name, parameter)
-    yield from _values(config, name, parameter)
+    if not wrong:
+        yield from _values(config, name, parameter)
 
 
 def _is_set(part: Any, path: Path) -> bool:
@@ -54,6 +62,8 @@ def _is_set(part: Any, path: Path) -> bool:
 
 
 def _range(path: Path, parameter: Range) -> Iterator[Problem]:
+    if parameter.type == "float" and takes_whole_numbers(str(path[-1])):
+        yield Problem((*path, "type"), f"got 'float', expected 'int', as {path[-1]} takes whole numbers only")
     if parameter.low >= parameter.high:
         yield Problem((*path, "low"), f"got {parameter.low:g}, expected a number below high ({parameter.high:g})")
     if parameter.log and parameter.low <= 0:
@@ -61,7 +71,7 @@ def _range(path: Path, parameter: Range) -> Iterator[Problem]:
     for end in ("low", "high"):
         value = getattr(parameter, end)
         if parameter.type == "int" and not float(value).is_integer():
-            yield Problem((*path, end), f"got {value:g}, expected a whole number, as type is int")
+            yield Problem((*path, end), f"got {value:g}, expected a whole number")
 
 
 def _conditions(config: StudyConfig, name: str, parameter: Range | Choices) -> Iterator[Problem]:
@@ -79,8 +89,8 @@ def _conditions(config: StudyConfig, name: str, parameter: Range | Choices) -> I
 
 
 def _values(config: StudyConfig, name: str, parameter: Range | Choices) -> Iterator[Problem]:
-    keys: tuple[str | int, ...] = ("low", "high") if isinstance(parameter, Range) else ("choices",) * 1_000
-    for key, value in zip(keys, parameter.ends(), strict=False):
+    keys = ("low", "high") if isinstance(parameter, Range) else ("choices",) * len(parameter.choices)
+    for key, value in zip(keys, parameter.ends(), strict=True):
         try:
             TrialConfig.model_validate(with_values(config.fixed(), {name: value}))
         except ValidationError as error:
@@ -91,9 +101,15 @@ def _sections(config: StudyConfig) -> Iterator[Problem]:
     if not config.resources.cpu and not config.resources.gpu:
         yield Problem(("resources",), "cpu and gpu are both 0, expected something that a worker occupies")
     try:
-        in_branch_order(config.search)
+        counts = {group: combinations(config.search, group) for group in (TARGETS, LIKELIHOODS, SIZES)}
     except ValueError as error:
         yield Problem(("search",), str(error))
+        return
+    for group, count in counts.items():
+        if count > MOST_COMBINATIONS:
+            names = ", ".join(name for name in group if name in config.search)
+            what = f"the choices of {names}, and of what their conditions name, have {count:,} combinations"
+            yield Problem(("search",), f"{what}; expected at most {MOST_COMBINATIONS:,}, since a study checks each")
     metrics = [objective.metric for objective in config.objectives]
     for index, metric in enumerate(metrics):
         if metric in metrics[:index]:
@@ -145,7 +161,7 @@ def _rates(config: StudyConfig) -> Iterator[Problem]:
 
 def _targets(config: StudyConfig) -> Iterator[Problem]:
     """`constrained` and `capacity` need a family that has the KL in its loss."""
-    for values in reachable(config.search, ("family", "code", "objective.kind")):
+    for values in reachable(config.search, TARGETS):
         trial = config.trial(values)
         if trial.objective.kind != "beta" and not trial.model.is_trained_by_kl:
             family = trial.model.family

@@ -13,7 +13,8 @@ import torch
 
 from vae_study.config.search_space import Range, in_branch_order, is_active
 from vae_study.config.study import StudyConfig
-from vae_study.study.plan import Plan
+from vae_study.errors import UserError
+from vae_study.study.plan import Plan, require_memory
 from vae_study.study.trial_run import device_of, largest_latent_dim
 from vae_study.vae.autotune import first_rows
 from vae_study.vae.model_batch import ModelBatch
@@ -62,6 +63,11 @@ def measured_cost(plan: Plan) -> Cost:
     Raises:
         MemoryError, torch.OutOfMemoryError: This machine has too little memory.
     """
+    try:
+        # Of a study for a cluster it is not known yet.
+        require_memory(plan)
+    except UserError as error:
+        raise MemoryError(str(error)) from None
     config, draw, found = plan.config, random.Random(plan.config.seed), list[float]()
     # The machine that asks may be a laptop without the GPU of the workers.
     device = device_of(config.resources) if torch.cuda.is_available() else "cpu"

@@ -25,7 +25,7 @@ from vae_study.study.dispatcher import (
 )
 from vae_study.study.finalists import Retention, finish_study
 from vae_study.study.messages import Assignment, Failure, Task, TrialReport, new_channels, post
-from vae_study.study.plan import Locations, Plan
+from vae_study.study.plan import Locations, Plan, require_memory
 from vae_study.study.progress import Progress, StudyCurves
 from vae_study.study.session import Shutdown
 from vae_study.study.trial_files import subfolders
@@ -71,6 +71,9 @@ def _drive(
     most, likely = session.at_once(
         plan.config.resources, concurrency, plan.config.trials, is_local=shutdown.local is not None
     )
+    # With a number of trials at once or `max`, larger nodes may be going to join.
+    if shutdown.local is None and concurrency is None and (there := session.most_memory()):
+        require_memory(plan, there)
     plan.folder.require_writable()
     plan.scratch.mkdir(parents=True, exist_ok=True)
     is_new = owner_of(plan.folder) is None

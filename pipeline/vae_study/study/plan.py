@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError
 
 from vae_study.config.base import dotted
 from vae_study.config.model import ModelConfig
-from vae_study.config.search_space import Choices, Range, reachable
+from vae_study.config.search_space import LIKELIHOODS, SIZES, Choices, Range, reachable
 from vae_study.config.study import CONFIG_FILE, StudyConfig, require_study_name
 from vae_study.config.validation import followed_metrics
 from vae_study.data import Dataset, prepare, with_absolute_paths
@@ -32,8 +32,7 @@ from vae_study.storage import DEFAULT_HOME, Folder
 from vae_study.tracking.schema import expected_address
 
 PORTS = {"postgresql": 5432, "mysql": 3306}
-# What decides how large a model is, and what a weight in float32 takes with its gradient and Adam's two moments.
-SIZES = {"network.kind", "network.hidden", "latent_dim"}
+# A weight in float32, its gradient and Adam's two moments.
 BYTES_PER_WEIGHT = 16
 
 
@@ -209,20 +208,26 @@ def make_plan(config: StudyConfig, name: str | None, home: str | Path) -> Plan:
     return Plan(config=config, name=name, folder=Folder.at(home) / name, data=data)
 
 
-def require_memory(plan: Plan) -> None:
-    """Refuse a study of which not even the smallest model fits into this machine, before anything is allocated.
+def require_memory(plan: Plan, node_bytes: float | None = None) -> None:
+    """Refuse a study of which not even the smallest model fits, before anything is allocated.
+
+    Args:
+        node_bytes: The memory of a cluster's largest node; None for this machine's own.
 
     Raises:
         UserError: It needs more; the message says how much, and how much there is.
     """
-    features, searched = len(plan.data.feature_names), plan.config.search.keys()
-    sizes = [values for values in reachable(plan.config.search, SIZES & searched)]
-    least = min(plan.config.trial(values).model.least_weights(features) for values in sizes) * BYTES_PER_WEIGHT
-    there = psutil.virtual_memory().total
+    features, search = len(plan.data.feature_names), plan.config.search
+    numbers = [name for name in ("latent_dim", "codebook.size", "codebook.dim") if name in search]
+    smallest = {name: min(search[name].ends()) for name in numbers}
+    models = (plan.config.trial({**values, **smallest}).model for values in reachable(search, SIZES))
+    least = min(model.least_weights(features) for model in models) * BYTES_PER_WEIGHT
+    there = psutil.virtual_memory().total if node_bytes is None else node_bytes
     if least > there:
+        where = "this machine" if node_bytes is None else "the largest node"
         raise UserError(
             f"model.network.hidden, model.latent_dim: the smallest model of this study takes at least "
-            f"{least / 2**30:,.1f} GiB for its weights and their training; this machine has {there / 2**30:,.1f} GiB"
+            f"{least / 2**30:,.1f} GiB for its weights and their training; {where} has {there / 2**30:,.1f} GiB"
         )
 
 
@@ -247,7 +252,7 @@ def _check_batch(config: StudyConfig, data: Dataset) -> None:
 def _models(config: StudyConfig) -> list[ModelConfig]:
     """The models of the search space that differ in their likelihood."""
     models = [config.trial({}).model]
-    for name in ("likelihood", "sigma", "learned_sigma"):
+    for name in LIKELIHOODS:
         parameter: Range | Choices | None = config.search.get(name)
         if parameter is not None:
             models = [model.model_copy(update={name: value}) for model in models for value in parameter.ends()]

@@ -91,6 +91,11 @@ def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in nodes if node["Alive"] and node["NodeID"] not in leaving]
 
 
+def most_memory() -> float:
+    """The bytes that the largest node has for workers and shared objects; 0 where Ray does not know."""
+    return max((node.get("memory", 0) + node.get("object_store_memory", 0) for node in _nodes()), default=0)
+
+
 def at_once(
     resources: ResourcesConfig, concurrency: Concurrency, trials: int, *, is_local: bool = False
 ) -> tuple[int, int]:
