@@ -36,6 +36,7 @@ __all__ = [
 _MODULES = {
     "StudyConfig": "config.study",
     "VAEDetector": "estimator",
+    "draft_study": "study.draft",
     "load_config": "config.loading",
     "StudyError": "errors",
     "UserError": "errors",

@@ -45,25 +45,6 @@ def _planned(config: StudyConfig, name: str | None, home: Home, cluster: str | N
     return plan
 
 
-def draft_study(data: str, name: str | None = None, label: str | None = None) -> tuple[str, str]:
-    """Write a study file from a look at the data; nothing is written to a disk.
-
-    Args:
-        data: A file, a folder, a URI, a bundled data set, or `python:module:function`.
-        name: The study's name; by default that of the file.
-        label: The column that says which rows are anomalous; by default one that is called like that.
-
-    Returns:
-        The study's name, and the text of the file.
-
-    Raises:
-        UserError: The data cannot be read.
-    """
-    from vae_study.study.draft import draft
-
-    return draft(data, name, label)
-
-
 def study_cost(plan: Plan, home: Home = HOME) -> Cost | None:
     """Estimate the cost of a study: from its trials so far if `home` has some, else from seconds of training here.
 
@@ -99,9 +80,12 @@ def run_study(
     study_storage: str | None = None,
     ray_address: str | None = None,
     concurrency: Concurrency = None,
+    hours: float | None = None,
+    max_cost: float | None = None,
+    price_per_hour: float | None = None,
     console: Console | None = None,
 ) -> StudyRecord:
-    """Run a study, or continue an interrupted one, until it has its number of trials.
+    """Run a study, or continue an interrupted one, until it has its number of trials or its budget is spent.
 
     Args:
         config: A study file, its content as a dictionary, or a StudyConfig.
@@ -113,6 +97,8 @@ def run_study(
         ray_address: A running Ray cluster; by default RAY_ADDRESS, else a local Ray.
         concurrency: The largest number of parallel trials; "max" for what the cluster can hold, also after autoscaling;
             by default what fits at the start.
+        hours: End the training after so many hours; trials that run then are saved, and a later call continues them.
+        max_cost, price_per_hour: End it when all workers together have cost `max_cost`, one of them `price_per_hour`.
         console: Where progress is shown; by default no progress is shown.
 
     Raises:
@@ -121,6 +107,9 @@ def run_study(
     """
     from rich.console import Console
 
+    from vae_study.study.budget import Limits
+
+    limits = Limits(hours=hours, max_cost=max_cost, price_per_hour=price_per_hour)
     plan = _planned(_config(config, overrides), name, home, ray_address or os.environ.get("RAY_ADDRESS"))
     from vae_study.study.plan import Locations
     from vae_study.study.start import start
@@ -131,17 +120,25 @@ def run_study(
         ray_address=ray_address,
         study_file=Path(config) if isinstance(config, str | Path) else None,
     )
-    start(plan, places, concurrency, console or Console(file=io.StringIO()))
+    start(plan, places, concurrency, console or Console(file=io.StringIO()), limits)
     return load_study(plan.name, home=home, tracking_uri=tracking_uri)
 
 
-def resume_study(name: str, *, home: Home = HOME, **places: Any) -> StudyRecord:
-    """Continue an interrupted study with the config in its folder. Takes the arguments of `run_study`.
+def resume_study(name: str, *, trials: int | None = None, home: Home = HOME, **others: Any) -> StudyRecord:
+    """Continue a study with the config in its folder. Takes the other arguments of `run_study`, too.
+
+    Args:
+        name: The study's name.
+        trials: Its budget of trials, those that it has included; by default that of the config.
+        home: As in `run_study`.
 
     Raises:
         UserError: There is no such study in `home`.
     """
-    return run_study(saved_config(name, home), name=name, home=home, **places)
+    config: Source = saved_config(name, home)
+    if trials is not None:
+        config = load_config(saved_config(name, home).plain(), [f"trials={trials}"])
+    return run_study(config, name=name, home=home, **others)
 
 
 def submit_study(
@@ -152,6 +149,7 @@ def submit_study(
     address: str,
     home: str | None = None,
     concurrency: Concurrency = None,
+    **limits: float | None,
 ) -> str:
     """Send a study to a Ray cluster, where it runs as a job.
 
@@ -160,7 +158,7 @@ def submit_study(
         overrides, name: As in `run_study`.
         address: The cluster's dashboard, such as http://127.0.0.1:8265.
         home: The folder of all studies that all nodes reach; by default the cluster's own.
-        concurrency: As in `run_study`.
+        concurrency: As in `run_study`; so are the `limits` hours, max_cost and price_per_hour.
 
     Returns:
         The job's id.
@@ -169,14 +167,16 @@ def submit_study(
         UserError: The input is wrong, or the cluster refuses the job; nothing was sent.
     """
     from vae_study.cluster.jobs import JobQueue, require_portable
+    from vae_study.study.budget import Limits
 
+    words = Limits(**limits).words
     checked = _config(config, overrides)
     name = require_study_name(name or checked.study)
     require_portable(checked, home)
     if checked.data.path is None:
         # Bundled data can be checked here; files in object storage are read on the cluster only.
         _planned(checked, name, HOME, cluster=address)
-    return JobQueue(address).submit(checked, name, home, concurrency)
+    return JobQueue(address).submit(checked, name, home, concurrency, words)
 
 
 def load_study(name: str, *, home: Home = HOME, tracking_uri: str | None = None) -> StudyRecord:

@@ -23,7 +23,8 @@ Examples:
   vae-study check search_spaces/digits.yaml
   vae-study run search_spaces/digits.yaml --trials 16 --epochs 30
   vae-study run search_spaces/digits.yaml --name wide --set model.network.hidden='[512, 256]'
-  vae-study resume digits
+  vae-study run search_spaces/digits.yaml --trials 1000 --hours 2 --set stop_when.flat_for=30
+  vae-study resume digits --hours 1
   vae-study report digits
   vae-study score digits new.parquet --output scores.parquet
   vae-study sync digits
@@ -72,9 +73,9 @@ def init(data: str, label: str | None, name: str | None, output: Path | None) ->
 
     DATA is a file, a folder, a URI such as s3://bucket/key, a bundled data set, or python:module:function.
     """
-    from vae_study import api
+    from vae_study.study.draft import draft_study
 
-    name, text = api.draft_study(data, name, label)
+    name, text = draft_study(data, name, label)
     path = output or Path(f"{name}.yaml")
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -90,7 +91,10 @@ def init(data: str, label: str | None, name: str | None, output: Path | None) ->
 @options.config
 @options.home
 @click.option("--columns", is_flag=True, help="Print a table of the data's columns instead of the plan.")
-def check(config: Path, overrides: list[str], name: str | None, home: str, columns: bool) -> None:
+@options.price
+def check(
+    config: Path, overrides: list[str], name: str | None, home: str, columns: bool, price_per_hour: float | None
+) -> None:
     """Validate a study file and its data; print features, warnings, plan and estimated cost. Starts nothing."""
     from vae_study import api
     from vae_study.terminal import columns_text, cost_text, plan_text
@@ -101,7 +105,7 @@ def check(config: Path, overrides: list[str], name: str | None, home: str, colum
         return
     click.echo(plan_text(plan))
     if cost := api.study_cost(plan, home):
-        click.echo(cost_text(plan, cost))
+        click.echo(cost_text(plan, cost, price_per_hour))
 
 
 @main.command()
@@ -121,10 +125,11 @@ def run(config: Path, overrides: list[str], name: str | None, no_report: bool, *
 
 @main.command()
 @click.argument("name")
+@click.option("--trials", type=int, help="Budget of trials, the earlier ones included.  [default: the study's]")
 @options.running
 @options.places
 def resume(name: str, no_report: bool, **places: Any) -> None:
-    """Continue an interrupted study."""
+    """Continue a study that was interrupted or has stopped, or one that is to have more trials."""
     from rich.console import Console
 
     from vae_study import api
@@ -279,6 +284,7 @@ def status(name: str | None, home: str, tracking_uri: str | None) -> None:
     "--home", metavar="PLACE", help="Folder of all studies, such as s3://bucket/studies.  [default: the cluster's]"
 )
 @options.concurrency
+@options.limits
 @click.option("--detach", is_flag=True, help="Do not follow the log.")
 def submit(config: Path, overrides: list[str], detach: bool, **job: Any) -> None:
     """Send a study to a Ray cluster, with this code and without data, and follow its log.

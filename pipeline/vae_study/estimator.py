@@ -57,6 +57,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
             trials what the study chooses.
         trials: 1 trains one default model here, without a search. More run a study of that many trials on a local
             Ray, from which the best model is taken.
+        hours: End the search of several trials after so many hours with what it has; None for no such limit.
         search: What a study searches, as the section `search` of a study file; by default beta and the latent size.
         settings: Settings of a study file by their keys, such as {"training.epochs": 40, "data.scale": "robust"}.
         random_state: The seed; None for another one in each fit.
@@ -75,6 +76,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         contamination: float | str = "auto",
         anomaly_score: str | None = None,
         trials: int = 1,
+        hours: float | None = None,
         search: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
         random_state: Any = None,
@@ -83,6 +85,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         self.contamination = contamination
         self.anomaly_score = anomaly_score
         self.trials = trials
+        self.hours = hours
         self.search = search
         self.settings = settings
         self.random_state = random_state
@@ -221,8 +224,9 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
             raise ValueError(f"contamination: got {share!r}, expected 'auto' or a number above 0 and at most 0.5")
         if not isinstance(self.trials, int) or self.trials < 1:
             raise ValueError(f"trials: got {self.trials!r}, expected a whole number from 1 on")
-        if self.search is not None and self.trials == 1:
-            raise ValueError("search: got a search with trials=1, which trains one model; expected more trials")
+        for name in ("search", "hours"):
+            if getattr(self, name) is not None and self.trials == 1:
+                raise ValueError(f"{name}: given with trials=1, which trains one model; expected more trials")
 
     def _frame(self, X: Any, reset: bool) -> pd.DataFrame:
         """The rows as a data frame; columns of an array are x0, x1, ..."""
@@ -264,7 +268,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         settings = {**_settings(seed), **_budget(rows), **self._asked(), "trials": self.trials}
         plain = {"study": name, "data": {"source": "parquet", "path": str(path)}, "search": dict(self.search or SEARCH)}
         self.config_ = _config(plain, settings)
-        api.run_study(self.config_, home=self.home)
+        api.run_study(self.config_, home=self.home, hours=self.hours)
         with tempfile.TemporaryDirectory() as scratch:
             client = client_of(self.home, None)
             self._restore(contents_of(fetch_model(client, name, "champion", Path(scratch))))

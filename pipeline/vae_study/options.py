@@ -85,6 +85,12 @@ concurrency = click.option(
     metavar="NUMBER|max",
     help="Largest number of parallel trials; max: what an autoscaling cluster can hold.  [default: what fits now]",
 )
+price = click.option("--price-per-hour", type=float, metavar="PRICE", help="What one worker costs an hour.")
+limits = _together(
+    click.option("--hours", type=float, help="End the training after so many hours; 0.5 are 30 minutes."),
+    click.option("--max-cost", type=float, metavar="COST", help="End it when all workers have cost as much."),
+    price,
+)
 running = _together(
     click.option(
         "--study-storage",
@@ -94,5 +100,6 @@ running = _together(
     ),
     click.option("--ray-address", metavar="ADDRESS", help="A Ray cluster.  [default: RAY_ADDRESS, else a local Ray]"),
     concurrency,
+    limits,
     click.option("--no-report", is_flag=True, help="Do not write the report."),
 )

@@ -85,8 +85,8 @@ def _trials_per_device(config: StudyConfig) -> str:
     return "one trial at a time" if count == 1 else f"{count} trials at once"
 
 
-def cost_text(plan: Plan, cost: Cost) -> str:
-    """The estimated cost of a study, and what the estimate is based on."""
+def cost_text(plan: Plan, cost: Cost, price: float | None = None) -> str:
+    """The estimated cost of a study, and what the estimate is based on; `price` is that of one worker an hour."""
     runs = f"{cost.trials} trials{', repeats included,' if cost.trials > plan.config.trials else ''}"
     basis = f"random draws here, on {'a GPU' if cost.device == 'cuda' else 'one core'}"
     basis = f"measured on {cost.samples} {basis if cost.device else 'trials of this study'}"
@@ -95,6 +95,7 @@ def cost_text(plan: Plan, cost: Cost) -> str:
         f"{runs} of about {_duration(cost.trial_seconds)} each, {basis},",
         "without the start of workers and the scoring at the end of each trial",
         *_cost_notes(plan.config, cost),
+        *([f"at a price of {price:g} a worker-hour about {price * cost.worker_hours:.2g}"] if price else []),
     ]
     return f"\n{'':10} ".join(lines)
 
@@ -122,6 +123,8 @@ def _steering_lines(config: StudyConfig) -> Iterator[str]:
         epochs = ", ".join(map(str, rungs(stopping, config.training.epochs)))
         compared = f" on {stopping.metric}" if stopping.compares_one_metric else ""
         yield f"stopping   {stopping.kind}{compared}, at epochs {epochs} once the KL weight is 1"
+    if config.stop_when.flat_for:
+        yield f"stop when  {config.stop_when.words}"
     if config.constraints:
         bounds = (f"{c.metric} at {'least' if c.at_most is None else 'most'} {c.bound:g}" for c in config.constraints)
         yield f"constraint {', '.join(bounds)}"
@@ -240,6 +243,8 @@ def _failures(record: StudyRecord) -> Iterator[str]:
 def _facts(facts: StudySummary) -> Iterator[str]:
     states = ", ".join(f"{count} {state}" for state, count in facts.states.items() if count)
     yield f"trials     {states or 'none yet'}"
+    if facts.stopped:
+        yield f"stopped    {facts.stopped}; vae-study resume {facts.name} goes on"
     volume = "none yet" if math.isnan(facts.hypervolume) else f"{facts.hypervolume:.4g}"
     if facts.hypervolume == 0:
         volume += f": {NO_HYPERVOLUME}"

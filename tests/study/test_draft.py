@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from vae_study.api import check_study, draft_study
+from vae_study import check_study, draft_study
 from vae_study.cli import main
 
 ROWS = 400

@@ -11,7 +11,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -76,14 +76,19 @@ class JobQueue:
         self._client = connect(address)
 
     def submit(
-        self, config: StudyConfig, name: str, home: str | None = None, concurrency: int | str | None = None
+        self,
+        config: StudyConfig,
+        name: str,
+        home: str | None = None,
+        concurrency: int | str | None = None,
+        limits: Sequence[str] = (),
     ) -> str:
-        """Submit a study, and return the id of its job."""
+        """Submit a study, with options of `run` that limit it, and return the id of its job."""
         job = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
         with tempfile.TemporaryDirectory() as folder, refusals(self.address):
             pack(config, Path(folder))
             self._send(
-                entrypoint=_entrypoint(name, home, concurrency),
+                entrypoint=_entrypoint(name, home, concurrency, limits),
                 submission_id=job,
                 runtime_env={"working_dir": folder, "env_vars": KIND_END},
                 metadata={STUDY: name},
@@ -167,10 +172,10 @@ def jobs_text(jobs: list[Job]) -> str:
     return "\n".join(lines) if jobs else "no studies were submitted here yet"
 
 
-def _entrypoint(name: str, home: str | None, concurrency: int | str | None) -> str:
+def _entrypoint(name: str, home: str | None, concurrency: int | str | None, limits: Sequence[str]) -> str:
     given = {"--name": name, "--home": home, "--concurrency": concurrency}
     words = [str(word) for option in given.items() if option[1] is not None for word in option]
-    drive = DRIVE.format(file=CONFIG_FILE, words=shlex.join([*words, "--no-report"]))
+    drive = DRIVE.format(file=CONFIG_FILE, words=shlex.join([*words, *limits, "--no-report"]))
     return drive if home else REQUIRE_HOME + drive
 
 

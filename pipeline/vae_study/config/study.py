@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from vae_study.config.base import (
     ConfigPart,
@@ -105,6 +105,31 @@ class EarlyStoppingConfig(ConfigPart):
     def compares_one_metric(self) -> bool:
         """Whether `metric` is compared, and not the study's objectives."""
         return self.kind in ("asha", "median")
+
+
+def _count_of(value: Any) -> Any:
+    """The number in a text such as "20 trials"; anything else as it is."""
+    found = re.fullmatch(r"(\d+) trials?", value) if isinstance(value, str) else None
+    return int(found[1]) if found else value
+
+
+class StopWhenConfig(ConfigPart):
+    """When a search has enough trials, fewer than `trials`.
+
+    Attributes:
+        flat_for: So many trials, written `20` or `20 trials`, during which the hypervolume grew by less than
+            `min_gain`. Of a single objective, its hypervolume is the distance of the best value from the reference. Failed
+            trials do not count. A study that is resumed after such a stop gets as many trials again.
+        min_gain: A fraction of the hypervolume.
+    """
+
+    flat_for: Annotated[Count, BeforeValidator(_count_of)] | None = None
+    min_gain: Fraction = 0.001
+
+    @property
+    def words(self) -> str:
+        """What the rule has found when it stops a search."""
+        return f"the hypervolume grew by less than {100 * self.min_gain:g} % in {self.flat_for:,} trials"
 
 
 class SamplerConfig(ConfigPart):
@@ -224,7 +249,7 @@ TRADE_OFF = (
 
 
 # Keys that may change between two runs of one study.
-MAY_CHANGE = ("trials", "confirm", "champion", "ensemble", "enqueue", "warm_start", "checkpoints")
+MAY_CHANGE = ("trials", "stop_when", "confirm", "champion", "ensemble", "enqueue", "warm_start", "checkpoints")
 
 
 class StudyConfig(ConfigPart):
@@ -249,6 +274,7 @@ class StudyConfig(ConfigPart):
     enqueue: Annotated[tuple[Configuration, ...], FromList] = ()
     warm_start: StudyName | None = None
     trials: Count = 64
+    stop_when: StopWhenConfig = StopWhenConfig()
     seed: Seed = 0
     resources: ResourcesConfig = ResourcesConfig()
     checkpoints: CheckpointsConfig = CheckpointsConfig()

@@ -71,6 +71,7 @@ class StudySummary:
         verdicts: How the chosen model compares with the baseline without a model, such as "worse in average precision
             [-0.270, -0.100]", with the paired 95 % interval of the difference; none where it is not known.
         hypervolume: Of the frontier, in the product of the objectives' units; NaN where there is none.
+        stopped: As of the record.
     """
 
     name: str
@@ -93,6 +94,7 @@ class StudySummary:
     why_no_auroc: str
     verdicts: tuple[str, ...]
     hypervolume: float
+    stopped: str
 
 
 def summary(record: StudyRecord) -> StudySummary:
@@ -124,6 +126,7 @@ def summary(record: StudyRecord) -> StudySummary:
         why_no_auroc="" if np.isfinite(test_auroc.value) else why_undefined(record),
         verdicts=baseline_verdicts(record.choices.to_dict("records")),
         hypervolume=float("nan") if isinstance(history, Missing) else float(history.hypervolume_N[-1]),
+        stopped=record.stopped,
     )
 
 

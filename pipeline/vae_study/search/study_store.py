@@ -35,6 +35,8 @@ LONGEST_REASON = 500
 # User attributes of a study. OBJECTIVES: the metrics, in the order of Optuna's directions. LEARNED_FROM: the earlier
 # studies whose trials it has taken in.
 CONFIG_SHA256, DATA_SHA256, OBJECTIVES, LEARNED_FROM = "config_sha256", "data_sha256", "objectives", "learned_from"
+# FLAT_SINCE: after how many trials the hypervolume was last found to be flat.
+FLAT_SINCE = "flat_since"
 # OWNER: whose it is, see `storage.Owner`.
 OWNER = "owner"
 # User attributes of a trial. METRICS: the validation metrics at its end; a later study may set constraints on them.
@@ -104,6 +106,14 @@ class StudyStore:
             UserError: The study is there already, on other data.
         """
         self._require(DATA_SHA256, sha256, "on other data; expected the same data")
+
+    def flat_since(self) -> int:
+        """After how many trials the study last stopped because its hypervolume was flat; 0 if it never did."""
+        return int(self.study.user_attrs.get(FLAT_SINCE, 0))
+
+    def remember_flat(self, trials: int) -> None:
+        """Keep after how many trials it stopped, so that whoever resumes it gets as many again."""
+        self.study.set_user_attr(FLAT_SINCE, trials)
 
     def learn_from(self, url: str, name: str) -> int:
         """Let the sampler know the finished trials of an earlier study; call `remember_data` and this before any `ask`.

@@ -23,7 +23,7 @@ from vae_study.study.messages import KL_WEIGHT, Failure, Task, TrialReport, kl_w
 from vae_study.study.plan import Plan
 from vae_study.study.prefetch import Prefetcher
 from vae_study.study.progress import Progress, StudyCurves, log10_parameters
-from vae_study.study.session import Shutdown
+from vae_study.study.session import Enough, Shutdown
 from vae_study.tracking import schema
 from vae_study.tracking.record import EpochRecord
 from vae_study.tracking.schema import trial_name
@@ -227,7 +227,7 @@ class SearchDispatcher(Dispatcher):
         self.shutdown, self.curves = shutdown, curves
         self._rungs: dict[str, tuple[int, ...]] = {}
         self._first: list[int] = []
-        self._shown = -math.inf
+        self._shown, self._flat_since = -math.inf, store.flat_since()
         self.prefetcher = Prefetcher(store.ask, lambda: store.ask(at_random=True), store.remaining(), at_once)
 
     def _fresh(self) -> Task | None:
@@ -272,6 +272,7 @@ class SearchDispatcher(Dispatcher):
         self._tell(task, report, metrics)
         self.retention.ended(task, report, metrics)
         self._stop_if_alike(task.number)
+        self._stop_if_flat()
         self.show()
 
     def _checked(self, report: TrialReport, metrics: Mapping[str, float]) -> TrialReport:
@@ -305,6 +306,12 @@ class SearchDispatcher(Dispatcher):
         if len(kinds) == 1 and failure != "diverged":
             told = f"the first {ALIKE} trials failed in the same way ({failure}): {reason}"
             self.shutdown.request(TrialsFailed(told, self.retention.plan.name))
+
+    def _stop_if_flat(self) -> None:
+        """End the search if more trials would add little, by the config's `stop_when`."""
+        rule = self.store.config.stop_when
+        if rule.flat_for and self.curves.is_flat(rule.flat_for, rule.min_gain, self._flat_since):
+            self.shutdown.request(Enough(f"stop_when: {rule.words}"))
 
     def show(self) -> None:
         """Update the progress line, at most once a second."""

@@ -39,8 +39,8 @@ class Setting(NamedTuple):
     why: str
 
 
-def draft(location: str, name: str | None = None, label: str | None = None) -> tuple[str, str]:
-    """Write a study file for some data.
+def draft_study(location: str, name: str | None = None, label: str | None = None) -> tuple[str, str]:
+    """Write a study file from a look at the data; nothing is written to a disk.
 
     Args:
         location: A file, a folder, a URI, the name of a bundled data set, or `python:module:function`.

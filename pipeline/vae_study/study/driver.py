@@ -94,18 +94,18 @@ def _drive(
         _require_results(plan, store)
         _prepare(plan, store, places)
         about = plan.config, plan.name, plan.data, plan.reference, plan.rule, plan.scratch, places.study_file
-        writer = open_study(client, *about, plan.trials, owner)
+        writer, stopped = open_study(client, *about, plan.trials, owner), ""
         try:
             recover(store, writer)
-            _run(plan, store, writer, most, likely, console, shutdown)
-            _finish(plan, store, writer, shutdown)
+            stopped = _run(plan, store, writer, most, likely, console, shutdown)
+            _finish(plan, store, writer, shutdown, stopped)
             _upload(plan, writer, shutdown, console)
         except OUTAGES as error:
             shutdown.request(error)
             _give_up(writer)
         finally:
             writer.close()
-    _raise_for(plan, store, shutdown)
+    _raise_for(plan, store, shutdown, stopped)
 
 
 def _give_up(writer: TrackingWriter) -> None:
@@ -151,8 +151,13 @@ def _prepare(plan: Plan, store: StudyStore, places: Locations) -> None:
 
 def _run(
     plan: Plan, store: StudyStore, writer: TrackingWriter, most: int, likely: int, console: Console, shutdown: Shutdown
-) -> None:
-    """Run the search, and once it is complete the confirmation of the best trials."""
+) -> str:
+    """Run the search, and once it is complete the confirmation of the best trials.
+
+    Returns:
+        Why less was trained than the config asks for, if what there is is enough; else empty.
+    """
+    stopped = ""
     recalled, retention = writer.recall(), Retention(plan, writer.trials())
     progress = Progress(console, plan.config.trials)
     retention.drop_leftovers(writer.ended())
@@ -165,16 +170,21 @@ def _run(
             )
             run_stage(plan, dispatcher, most, store.remaining(), shutdown)
             dispatcher.prefetcher.close()
-            if shutdown.reason or store.remaining() > 0:
-                return
+            stopped = shutdown.take_enough() if _done(store) < plan.config.trials else ""
+            if stopped and not shutdown.budget.why_over:
+                store.remember_flat(dispatcher.curves.judged)
+            if shutdown.reason or shutdown.budget.why_over or (store.remaining() > 0 and not stopped):
+                return stopped
             repeats = repeats_of(plan, store, writer)
             again = ConfirmationDispatcher(repeats, writer, recalled, progress, retention)
             run_stage(plan, again, most, len(repeats), shutdown)
+            stopped = shutdown.take_enough() or stopped
         except OSError as error:
             # On a full disk nothing can be marked as waiting, either.
             shutdown.request(error)
         finally:
             retention.close()
+    return stopped
 
 
 def run_stage(
@@ -211,10 +221,18 @@ def run_stage(
     dispatcher.pause()
 
 
-def _finish(plan: Plan, store: StudyStore, writer: TrackingWriter, shutdown: Shutdown) -> None:
+def _done(store: StudyStore) -> int:
+    """How many trials have ended."""
+    counts = store.counts()
+    return counts.total() - counts["running"] - counts["waiting"]
+
+
+def _finish(plan: Plan, store: StudyStore, writer: TrackingWriter, shutdown: Shutdown, stopped: str) -> None:
     """Choose the champion and close the runs. After a shutdown, an error here must not hide its reason."""
+    is_enough = bool(stopped) and store.counts()["finished"] > 0
+    is_complete = not shutdown.reason and (store.remaining() <= 0 or is_enough)
     try:
-        finish_study(plan, writer, store.parameters, is_complete=store.remaining() <= 0 and not shutdown.reason)
+        finish_study(plan, writer, store.parameters, is_complete, stopped)
     except Exception as error:
         if not shutdown.reason:
             raise
@@ -235,16 +253,16 @@ def _upload(plan: Plan, writer: TrackingWriter, shutdown: Shutdown, console: Con
     writer.require_accepted()
 
 
-def _raise_for(plan: Plan, store: StudyStore, shutdown: Shutdown) -> None:
+def _raise_for(plan: Plan, store: StudyStore, shutdown: Shutdown, stopped: str) -> None:
     if (reason := shutdown.reason) is not None:
-        counts = store.counts()
-        done = counts.total() - counts["running"] - counts["waiting"]
         is_told = isinstance(reason, StudyError | UserError)
         why = str(reason) if is_told else f"the study {plan.name!r} broke: {_root(reason)}"
-        message = f"{why}; {done} of {plan.config.trials} trials are done; {plan.how_to_continue}"
+        message = f"{why}; {_done(store)} of {plan.config.trials} trials are done; {plan.how_to_continue}"
         failed = isinstance(reason, TrialsFailed)
         raise (TrialsFailed(message, plan.name) if failed else StudyError(message)) from reason
     if not store.counts()["finished"]:
+        if not _done(store):
+            raise StudyError(f"{stopped}, and no trial has ended yet; {plan.how_to_continue}")
         message = f"none of the {plan.config.trials} trials finished; their errors are in the report and in MLflow"
         raise TrialsFailed(message, plan.name)
 

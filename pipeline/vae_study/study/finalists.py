@@ -141,14 +141,17 @@ def finalists(plan: Plan, trials: pd.DataFrame) -> set[int]:
     return {*frontier, *(one.trial for found in candidates_of(plan, trials, frontier) for one in found.selections)}
 
 
-def finish_study(plan: Plan, writer: TrackingWriter, parameters: Parameters, is_complete: bool) -> None:
+def finish_study(
+    plan: Plan, writer: TrackingWriter, parameters: Parameters, is_complete: bool, stopped: str = ""
+) -> None:
     """Choose the champion, compare it with other choices, attach the finalists' files, and close the parent run.
 
     Args:
         plan: The study's.
         writer: Of its runs.
         parameters: Gives the configuration of a trial by its number.
-        is_complete: Whether all trials are done; only then are models attached.
+        is_complete: Whether all trials are done, or those that are are enough; only then are models attached.
+        stopped: Why fewer are enough; empty if all are done.
     """
     trials = writer.trials()
     table = pd.DataFrame(columns=["rule"])
@@ -174,8 +177,8 @@ def finish_study(plan: Plan, writer: TrackingWriter, parameters: Parameters, is_
     if picture is not None:
         writer.log_bytes(picture, schema.PICTURE_FILE)
     about = plan.config.plain(), plan.name, plan.data.summary(), trials, table, plan.rule, champion
-    note = result_note(*about, is_complete, None if picture is None else schema.PICTURE_FILE)
-    close_study(writer, "finished" if is_complete else "interrupted", note, plan.rule, champion)
+    note = result_note(*about, is_complete, None if picture is None else schema.PICTURE_FILE, stopped)
+    close_study(writer, "finished" if is_complete else "interrupted", note, plan.rule, champion, stopped)
 
 
 def _scores(plan: Plan, number: int) -> pd.DataFrame:

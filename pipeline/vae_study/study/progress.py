@@ -39,6 +39,8 @@ class StudyCurves:
         self.front_NM: Floats = np.empty((0, len(self.metrics)))
         self.counts: Counter[str] = Counter()
         self.volume = 0.0
+        # After each trial that was compared with the others: it has finished, or was pruned.
+        self._volumes: list[float] = []
 
     @property
     def step(self) -> int:
@@ -60,8 +62,28 @@ class StudyCurves:
         self.counts[state] += 1
         if state == "finished" and is_feasible:
             self._place(self.signs_M * [metrics.get(name, math.nan) for name in self.metrics])
+        if state != "failed":
+            self._volumes.append(self.volume)
         counts = {f"study/{name}": float(self.counts[name]) for name in ENDED}
         return {"study/hypervolume": self.volume, "study/frontier_size": float(len(self.front_NM)), **counts}
+
+    @property
+    def judged(self) -> int:
+        """How many trials have ended without failing."""
+        return len(self._volumes)
+
+    def is_flat(self, trials: int, min_gain: float, since: int = 0) -> bool:
+        """Whether the hypervolume has grown by less than a fraction of it over the last trials that did not fail.
+
+        Args:
+            trials: How many.
+            min_gain: The fraction.
+            since: Only those after so many are looked at.
+        """
+        if self.judged < since + trials or not self.volume:
+            return False
+        before = self._volumes[-1 - trials] if self.judged > trials else 0.0
+        return self.volume - before < min_gain * self.volume
 
     def _place(self, value_M: Floats) -> None:
         candidate_NM = np.vstack([self.front_NM, value_M])

@@ -14,6 +14,7 @@ import ray
 
 from vae_study.config.study import ResourcesConfig
 from vae_study.errors import StudyError, UserError, opening
+from vae_study.study.budget import Budget, Limits
 from vae_study.study.local_ray import LocalRay
 from vae_study.study.ray_compat import draining, init_local, is_known_cluster_alive
 from vae_study.tracking.serving import ENDS, handling
@@ -161,15 +162,21 @@ class Interrupted(StudyError):
     """The study got SIGINT (Ctrl-C), SIGTERM or SIGHUP (a closed terminal)."""
 
 
+class Enough(StudyError):
+    """What the study has is enough: its budget is spent, or more trials would add little."""
+
+
 class Shutdown:
     """The request to end a study early: running trials are saved, and another driver can continue.
 
     Attributes:
         local: The Ray whose death is such a request.
+        budget: The end of which is such a request.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget | None = None) -> None:
         self.local: LocalRay | None = None
+        self.budget = budget or Budget(Limits())
         self._reason: Exception | None = None
         self._is_interrupted = False
         self._watched: list[tuple[threading.Event, Exception]] = []
@@ -197,8 +204,21 @@ class Shutdown:
             work()
 
     def request(self, why: Exception) -> None:
-        """Request the end; only the first reason counts."""
-        self._reason = self._reason or why
+        """Request the end; only the first reason counts, and any other reason more than `Enough`."""
+        if self._reason is None or (isinstance(self._reason, Enough) and not isinstance(why, Enough)):
+            self._reason = why
+
+    def spend(self, workers: int) -> None:
+        """Count the time of so many workers, and request the end once the budget is spent."""
+        if why := self.budget.spend(workers):
+            self.request(Enough(why))
+
+    def take_enough(self) -> str:
+        """Why the training ended with what it has, which is then no reason any more; empty if it did not."""
+        if not isinstance(self.reason, Enough):
+            return ""
+        why, self._reason = str(self._reason), None
+        return why
 
     def watch(self, event: threading.Event, why: Exception) -> None:
         """Request the end as soon as an event is set."""

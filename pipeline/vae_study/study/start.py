@@ -10,6 +10,7 @@ from rich.console import Console
 from vae_study.errors import StudyError
 from vae_study.storage import owner_of
 from vae_study.study import session
+from vae_study.study.budget import Budget, Limits
 from vae_study.study.plan import Locations, Plan, require_apart, require_database
 from vae_study.study.session import Shutdown
 
@@ -25,10 +26,13 @@ BESIDE_RAY = (
     "vae_study.tracking.study",
     "vae_study.report.sections.trade_off",
 )
+NO_LIMITS = Limits()
 
 
-def start(plan: Plan, places: Locations, concurrency: session.Concurrency, console: Console) -> None:
-    """Run or continue a study until its budget of trials is met.
+def start(
+    plan: Plan, places: Locations, concurrency: session.Concurrency, console: Console, limits: Limits = NO_LIMITS
+) -> None:
+    """Run or continue a study until its budget of trials is met, or what it has is enough.
 
     Raises:
         UserError: A location cannot be used, the study exists with another config, or another driver runs it. Nothing
@@ -37,7 +41,7 @@ def start(plan: Plan, places: Locations, concurrency: session.Concurrency, conso
     """
     require_database(places.storage_of(plan.name))
     require_apart(places.tracking_uri, places.storage_of(plan.name))
-    shutdown = Shutdown()
+    shutdown = Shutdown(Budget(limits))
     try:
         with ThreadPoolExecutor(1) as beside, ExitStack() as for_the_study:
             with console.status("starting Ray"):

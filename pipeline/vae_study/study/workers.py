@@ -98,6 +98,11 @@ class WorkerSearcher(Searcher):
         """Whether there is nothing more to do, even if workers still wait for a place."""
         return not self._has_work() and not any(worker.keys for worker in self.workers.values())
 
+    @property
+    def active(self) -> int:
+        """How many workers there are, without those that wait for a place or start."""
+        return sum(worker.has_reported for worker in self.workers.values())
+
     def surplus(self) -> list[str]:
         """Workers that wait for a place and are not needed; the cluster would grow for them."""
         waiting = [key for key, one in self.workers.items() if not one.has_reported and not one.is_exclusive]
@@ -241,6 +246,7 @@ class _Ends(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
+        self.shutdown.spend(self.searcher.active)
         return self.shutdown.reason is not None or self.searcher.is_done
 
     def __getstate__(self) -> dict[str, Any]:

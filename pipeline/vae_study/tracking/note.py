@@ -75,6 +75,7 @@ def result_note(
     champion: Selection | None,
     is_complete: bool = True,
     picture: str | None = None,
+    stopped: str = "",
 ) -> str:
     """The description of a study that has ended: the recommended model, the frontier, where to look further.
 
@@ -89,6 +90,7 @@ def result_note(
         is_complete: Whether the study has all its trials.
         picture: The frontier's, as an artifact of the parent run; the UI shows it in its own size, so at most about
             700 pixels wide.
+        stopped: Why it ended with fewer trials than its config asks for; empty if it did not.
 
     Returns:
         Markdown with placeholders, for `filled`.
@@ -120,6 +122,7 @@ def result_note(
         champion=champion,
         collapsed=SCORES[champion.score].collapsed if champion and _is_collapsed(trials, champion) else "",
         is_complete=is_complete,
+        stopped=stopped,
         picture=picture,
         alarms=next((_alarms(one) for one in known if one["rule"] == rule), ""),
         auroc={one["rule"]: _interval(one) for one in known},

@@ -57,6 +57,7 @@ def read_study(client: MlflowClient, name: str) -> StudyRecord:
             run_id=parent.info.run_id,
             confirmations=confirmations_frame(map(run_record, find_children(client, parent, "confirmation"))),
             promoted=promoted_model(client, parent),
+            stopped=parent.data.tags.get(schema.STOPPED, "") if parent.data.tags[schema.STATE] == "finished" else "",
             **_comparison(parent, files),
         )
 

@@ -102,6 +102,7 @@ class StudyRecord:
         tracking_uri, experiment_id, run_id: Of the parent run.
         promoted: The registry's champion now, such as "trial-0007"; a user may have promoted another one than the
             study's own. None if there is none.
+        stopped: Why the study ended with fewer trials than its config asks for; empty if it did not.
     """
 
     name: str
@@ -119,6 +120,7 @@ class StudyRecord:
     choices: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["rule"]))
     detectors: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["split", "row", "label", "anomaly"]))
     promoted: str | None = None
+    stopped: str = ""
 
 
 @dataclass

@@ -22,6 +22,8 @@ FAILURE, REASON, PREEMPTIONS, FEASIBLE, DEVICE = (
     "vae_study.device",
 )
 CHAMPION, CHAMPION_RULE, CHAMPION_SCORE = "vae_study.champion", "vae_study.rule", "vae_study.score"
+# Of the parent run: why the study ended with fewer trials than its config asks for; empty if it did not.
+STOPPED = "vae_study.stopped"
 CONFIG_SHA, DATA_SHA, COMMIT = "vae_study.config_sha256", "vae_study.data_sha256", "mlflow.source.git.commit"
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 # The query of a link into MLflow's UI, which otherwise shows the view for language models without charts.

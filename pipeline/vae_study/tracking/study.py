@@ -109,10 +109,12 @@ def _tags(config: StudyConfig, name: str, data: Dataset, rule: str, about: Mappi
     }
 
 
-def close_study(writer: TrackingWriter, state: str, note: str, rule: str, champion: Selection | None) -> None:
-    """Give the parent run its frames, its description, the champion and its state."""
+def close_study(
+    writer: TrackingWriter, state: str, note: str, rule: str, champion: Selection | None, stopped: str = ""
+) -> None:
+    """Give the parent run its frames, its description, the champion, its state, and why it stopped early."""
     writer.log_trials()
-    tags = {schema.STATE: state, schema.NOTE: note, schema.CHAMPION_RULE: rule}
+    tags = {schema.STATE: state, schema.NOTE: note, schema.CHAMPION_RULE: rule, schema.STOPPED: stopped}
     if champion is not None:
         tags |= {schema.CHAMPION: str(champion.trial), schema.CHAMPION_SCORE: champion.score}
     writer.close_parent(tags, "FINISHED" if state == "finished" else "KILLED")
