@@ -27,6 +27,16 @@ WRONG = {
     "two GPUs": ("gpu: 0}", "gpu: 2}", None, ["resources.gpu: got 2, expected at most 1, the nearest valid value"]),
     "too fine a part": ("gpu: 0}", "gpu: 0.33333}", None, ["resources.gpu: got 0.33333", "at most 4 decimals"]),
     "a worker of nothing": ("{cpu: 1,", "{cpu: 0,", None, ["resources: cpu and gpu are both 0"]),
+    "a CPU's TF32": (
+        "batch_size: 128", "batch_size: 128, precision: tf32", None, ["training.precision: got 'tf32' with resources"]
+    ),
+    "a CPU's TF32, searched": (
+        f"{ROW}{BETA}", "  training.precision: {choices: [float32, tf32]}", None,
+        ["search.training.precision.choices: got 'tf32' with", "expected 'float32' or 'bf16'"],
+    ),
+    "half a precision": (
+        "batch_size: 128", "batch_size: 128, precision: bf61", None, ["precision: got 'bf61'", "mean 'bf16'?"]
+    ),
     "no trials": ("trials: 64", "trials: 0", None, ["trials: got 0, expected at least 1"]),
     "learning rate beyond all": (
         "learning_rate: 1.0e-3", "learning_rate: 1.0e+30", None,

@@ -7,12 +7,13 @@ import pytest
 import ray
 import torch
 from vae_study.api import load_study, run_study
+from vae_study.config.loading import load_config
 from vae_study.config.study import ResourcesConfig
 from vae_study.errors import UserError
 from vae_study.study import driver, session, worker
 from vae_study.study.dispatcher import Dispatcher
 from vae_study.study.messages import Task, WorkerReport
-from vae_study.study.worker import VaeWorker, missing_gpu
+from vae_study.study.worker import VaeWorker, missing_gpu, missing_precision
 from vae_study.tracking.schema import DEVICE
 from vae_study.vae.model_batch import ModelBatch
 
@@ -32,6 +33,22 @@ def test_a_worker_that_ray_gave_a_gpu_and_torch_none_says_both(monkeypatch):
     assert "got GPU 0 from Ray, but sees no GPU" in said
     assert f"torch {torch.__version__}" in said
     assert "resources.gpu=0 to train on CPUs" in said
+
+
+def test_a_worker_whose_gpu_has_no_units_for_a_precision_that_may_be_drawn_says_which(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Tesla T4")
+
+    def said(gpu, *choices):
+        search = f"search.training.precision={{choices: [{', '.join(choices)}]}}"
+        return missing_precision(load_config(CONFIG, [f"resources.gpu={gpu}", search]))
+
+    assert "training.precision: got tf32 and bf16, for which Tesla T4" in said(1, "tf32", "bf16")
+    assert "expected float32" in said(1, "float32", "bf16")
+    assert not said(1, "float32")
+    # A CPU computes in bfloat16 without units for it, too.
+    assert not said(0, "float32", "bf16")
 
 
 def test_a_worker_without_its_gpu_ends_the_study_before_it_has_a_trial():

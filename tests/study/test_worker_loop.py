@@ -47,8 +47,8 @@ def task(number, **others):
 TASKS = [task(number) for number in range(5)]
 
 
-def open_loop(folder, **resources):
-    config = load_config(CONFIG)
+def open_loop(folder, *settings, **resources):
+    config = load_config(CONFIG, settings)
     plain = config.plain()
     plain["resources"] |= resources
     sha256 = prepare(config.data).sha256
@@ -103,6 +103,17 @@ def test_tasks_trained_together_end_with_the_numbers_and_files_that_they_have_al
         assert weights[0].keys() == weights[1].keys()
         assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
         pd.testing.assert_frame_equal(*[pd.read_parquet(place / "scores.parquet") for place in places])
+
+
+def test_a_worker_trains_tasks_of_several_precisions_each_as_it_is_alone(tmp_path):
+    tasks = [task(number, **{"training.precision": name}) for number, name in enumerate(["bf16", "float32", "bf16"])]
+    search = "search.training.precision={choices: [float32, bf16]}"
+    loop = open_loop(tmp_path / "together", search)
+    found = train(loop, tasks)
+    for one in tasks[1:2]:
+        epochs, ends = train(open_loop(tmp_path / one.key, search, trials_per_device=1), [one])
+        same((epochs, ends), (None, *found))
+    assert {end.state for end in found[1].values()} == {"finished"}
 
 
 def test_who_joins_and_leaves_in_mid_training_changes_nobody(alone, tmp_path, monkeypatch):

@@ -312,6 +312,7 @@ def test_trials_share_a_batch_exactly_where_only_their_own_numbers_differ():
         "codebook__dim": 2,
         "codebook__commitment": 0.5,
         "training__batch_size": 64,
+        "training__precision": "bf16",
     }
     assert {compatibility_key(model_setup(**{name: value}).config) for name, value in own.items()} == {one}
     assert one not in {compatibility_key(model_setup(**{name: value}).config) for name, value in shaping.items()}

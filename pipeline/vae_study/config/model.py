@@ -172,6 +172,8 @@ class TrainingConfig(ConfigPart):
         learning_rate_schedule: `constant`, or `cosine` down to 0 at the end of the budget.
         weight_decay: Decoupled (Loshchilov and Hutter 2019); 0 for none.
         gradient_clip: Largest norm of a model's gradient; 0 for no limit.
+        precision: Of the products of a training step: `tf32` (a GPU's) and `bf16` round the factors to 10 and 7 binary
+            places, `bf16` activations too. Weights, optimizer, losses, measuring and scoring are in float32.
     """
 
     epochs: Count = 60
@@ -180,6 +182,7 @@ class TrainingConfig(ConfigPart):
     learning_rate_schedule: Literal["constant", "cosine"] = "constant"
     weight_decay: NotNegative = 0.0
     gradient_clip: NotNegative = 0.0
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
 
 
 class TrialConfig(ConfigPart):

@@ -300,6 +300,10 @@ class StudyConfig(ConfigPart):
         """Whether every configuration that the search can draw has a KL and an ELBO."""
         return all(self.trial(values).model.has_rate for values in reachable(self.search, ("family", "code")))
 
+    def precisions(self) -> set[str]:
+        """Every precision that a trial may be trained in."""
+        return {self.trial(values).training.precision for values in reachable(self.search, ("training.precision",))}
+
     def is_feasible(self, metrics: Mapping[str, float]) -> bool:
         """Whether a trial with these metrics keeps every constraint."""
         return all(constraint.violation(metrics) <= 0 for constraint in self.constraints)

@@ -38,7 +38,7 @@ def problems_of(config: StudyConfig) -> list[Problem]:
         *_first_rung(config),
         *_enqueued(config),
     ]
-    return found or [*_rates(config), *_targets(config)]
+    return found or [*_rates(config), *_targets(config), *_precision(config)]
 
 
 def _parameter(config: StudyConfig, name: str, parameter: Range | Choices) -> Iterator[Problem]:
@@ -168,6 +168,13 @@ def _targets(config: StudyConfig) -> Iterator[Problem]:
             path: Path = ("search", "objective.kind") if "objective.kind" in config.search else ("objective", "kind")
             yield Problem(path, f"got {trial.objective.kind!r}, expected 'beta' for {family}, whose loss has no KL")
             return
+
+
+def _precision(config: StudyConfig) -> Iterator[Problem]:
+    if "tf32" in config.precisions() and not config.resources.gpu:
+        is_searched = "training.precision" in config.search
+        path: Path = ("search", "training.precision", "choices") if is_searched else ("training", "precision")
+        yield Problem(path, "got 'tf32' with resources.gpu 0, expected 'float32' or 'bf16': only GPUs multiply in TF32")
 
 
 def followed_metrics(config: StudyConfig) -> Iterator[tuple[Path, str]]:

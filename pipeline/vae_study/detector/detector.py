@@ -32,6 +32,7 @@ from vae_study.detector.format import (
 )
 from vae_study.errors import UserError
 from vae_study.metrics import BASELINE, SCORES, need
+from vae_study.vae.device import compute_in_float32
 from vae_study.vae.families import make_family
 from vae_study.vae.families.base import Family
 from vae_study.vae.inference import (
@@ -282,6 +283,7 @@ def _with_mean(rows_BD: Tensor, mean_D: Floats, places: slice) -> Tensor:
 
 
 def _device(name: str) -> torch.device:
+    compute_in_float32()
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

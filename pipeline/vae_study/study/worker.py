@@ -20,7 +20,14 @@ from vae_study.study.messages import Assignment, Commands, Failure, Task, TrialR
 from vae_study.study.ray_compat import gpus_given, is_leaving
 from vae_study.study.trial_files import CheckpointTimer, write_outcome
 from vae_study.study.trial_run import RunGroup, TrialRun, device_of
-from vae_study.vae.device import compute_in_float32, device_name, is_gpu_lost, is_out_of_memory, what_torch_sees
+from vae_study.vae.device import (
+    compute_in_float32,
+    device_name,
+    is_gpu_lost,
+    is_out_of_memory,
+    missing_units,
+    what_torch_sees,
+)
 
 # A report costs the driver some milliseconds, a small epoch less than that.
 SECONDS_PER_REPORT = 1.0
@@ -43,7 +50,7 @@ class VaeWorker(tune.Trainable):
         self.assignment: Assignment = config["assignment"]
         self.loop = WorkerLoop(self.assignment)
         resources = self.loop.config.resources
-        self.problem = missing_gpu(resources)
+        self.problem = missing_gpu(resources) or missing_precision(self.loop.config)
         cap_memory(resources, self.assignment.is_exclusive)
         compute_in_float32()
         self.device = "" if self.problem else device_name(device_of(resources))
@@ -262,6 +269,15 @@ def missing_gpu(resources: ResourcesConfig) -> str:
         f"resources.gpu: a worker on {platform.node()} got {gpus_given()} from Ray, but sees no GPU: it has "
         f"{what_torch_sees()}; expected torch for CUDA and NVIDIA's driver on each node that has GPUs, or "
         "resources.gpu=0 to train on CPUs"
+    )
+
+
+def missing_precision(config: StudyConfig) -> str:
+    """What is wrong where the study asks for a precision that this worker's GPU has no units for; empty if nothing."""
+    missing = missing_units(config.precisions()) if config.resources.gpu else ""
+    return missing and (
+        f"training.precision: got {missing}, for which {torch.cuda.get_device_name(0)}, the GPU of a worker on "
+        f"{platform.node()}, has no units; expected float32, or only GPUs from NVIDIA's Ampere on (A100, L4, RTX 30)"
     )
 
 

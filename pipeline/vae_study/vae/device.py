@@ -1,7 +1,9 @@
 """The device that models are trained on: what torch sees of it, what it is called, and what its errors mean."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -40,9 +42,40 @@ def device_name(device: str) -> str:
 
 
 def compute_in_float32() -> None:
-    """Have a GPU multiply and convolve in float32, as a CPU does; cuDNN would round the factors to TF32 by itself."""
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    """Have a GPU multiply, convolve and add in float32, as a CPU does, and by the same kernels each time.
+
+    By itself cuDNN would round factors to TF32, and cuBLAS might round the sums of bfloat16's products to bfloat16.
+    """
+    _round_factors("ieee")
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+
+
+def _round_factors(to: str) -> None:
+    torch.backends.cuda.matmul.fp32_precision = to
+    torch.backends.cudnn.conv.fp32_precision = to  # type: ignore[attr-defined]
+
+
+@contextmanager
+def training_in(precision: str) -> Iterator[None]:
+    """Within, a GPU's products of float32 have their factors rounded to TF32 if that is the precision."""
+    if precision != "tf32":
+        yield
+        return
+    _round_factors("tf32")
+    try:
+        yield
+    finally:
+        _round_factors("ieee")
+
+
+def missing_units(precisions: Collection[str]) -> str:
+    """Which of these precisions the GPU of this process has no units for; empty if it has them all."""
+    has_units: dict[str, Callable[[], bool]] = {
+        "tf32": torch.cuda.is_tf32_supported,
+        "bf16": partial(torch.cuda.is_bf16_supported, including_emulation=False),
+    }
+    return " and ".join(name for name, has in has_units.items() if name in precisions and not has())
 
 
 def on_host(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vae_study.data import Dataset
 from vae_study.vae.captured_step import CapturedStep, pays
-from vae_study.vae.device import copy_from_host, on_host
+from vae_study.vae.device import copy_from_host, on_host, training_in
 from vae_study.vae.evaluation import Measurement, RawMeasurement, measure, measurements, metrics_of
 from vae_study.vae.families.base import Family
 from vae_study.vae.fast_step import covers, fast_step
@@ -241,10 +241,11 @@ class ModelBatch:
         self.chunks = chunks_of(self.model, self.batch_size)
         self._captured: CapturedStep | None = None
         self.gradient_step: GradientStep | None = None
-        if self.setups and covers(self.model):
+        precision = self.training.precision
+        if self.setups and precision != "bf16" and covers(self.model):
             self.gradient_step = fast_step(self.model, self.objective, self.adam.gradients, self.batch_size)
         elif self.setups:
-            self.gradient_step = autograd_step(self.chunks, self.objective, self.adam.gradients)
+            self.gradient_step = autograd_step(self.chunks, self.objective, self.adam.gradients, precision)
 
     def tensor(self, values: object) -> Tensor:
         """Values on the batch's device, in its dtype."""
@@ -277,7 +278,8 @@ class ModelBatch:
         for chunk in self.chunks:
             chunk.model.train()
         weight_SK, rows_SKB = self._begin_epoch(), self._minibatches()
-        sums_4K = self._take_steps(rows_SKB, weight_SK)
+        with training_in(self.training.precision):
+            sums_4K = self._take_steps(rows_SKB, weight_SK)
         for progress in self.progress_K:
             progress.epoch += 1
         means_4K, measurements = self.measure_beside("validation", sums_4K / self.steps_per_epoch)

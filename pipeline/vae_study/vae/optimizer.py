@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vae_study.config.model import TrainingConfig
 from vae_study.vae import kernels
-from vae_study.vae.families.base import Family
+from vae_study.vae.families.base import Code, Family
 from vae_study.vae.objective import GradientStep, Losses, Objective, StepInputs
 from vae_study.vae.stacking import Chunk
 
@@ -29,14 +29,13 @@ def learning_rate_factors(kind: str, steps: int) -> NDArray[np.float64]:
 class AutogradPart:
     """The gradients of some models by autograd, of whatever family and network."""
 
-    def __init__(self, model: Family, objective: Objective, gradients: list[Tensor]):
+    def __init__(self, model: Family, objective: Objective, gradients: list[Tensor], precision: str):
         self.model, self.objective, self.gradients = model, objective, gradients
-        self.parameters = list(model.parameters())
+        self.parameters, self.is_bf16 = list(model.parameters()), precision == "bf16"
 
     def __call__(self, inputs: StepInputs) -> Losses:
         """Write the gradients."""
-        code = self.model.code(inputs.seen_KBD, inputs.condition_KBC, inputs.noise_KBZ)
-        decoded_KBE = self.model.decode(code.z_KBZ, inputs.condition_KBC)
+        code, decoded_KBE = self._networks(inputs)
         reconstruction_K = self.model.likelihood.negative_log(decoded_KBE, inputs.x_KBD).sum(dim=2).mean(dim=1)
         kl_KR = code.rate_KBR.mean(dim=1)
         penalized_K = code.penalty_K
@@ -49,18 +48,34 @@ class AutogradPart:
         kernels.copy_all(self.gradients, gradients)
         return Losses(loss_K.detach(), reconstruction_K.detach(), kl_KR.detach().sum(dim=1))
 
+    def _networks(self, inputs: StepInputs) -> tuple[Code, Tensor]:
+        if not self.is_bf16:
+            return self._coded_and_decoded(inputs)
+        # Without the cache: a graph of kernels would keep the first step's weights.
+        with torch.autocast(inputs.x_KBD.device.type, torch.bfloat16, cache_enabled=False):
+            code, decoded_KBE = self._coded_and_decoded(inputs)
+        return code, decoded_KBE.to(inputs.x_KBD.dtype)
 
-def autograd_step(chunks: Sequence[Chunk], objective: Objective, gradients: Sequence[Tensor]) -> GradientStep:
+    def _coded_and_decoded(self, inputs: StepInputs) -> tuple[Code, Tensor]:
+        code = self.model.code(inputs.seen_KBD, inputs.condition_KBC, inputs.noise_KBZ)
+        return code, self.model.decode(code.z_KBZ, inputs.condition_KBC)
+
+
+def autograd_step(
+    chunks: Sequence[Chunk], objective: Objective, gradients: Sequence[Tensor], precision: str
+) -> GradientStep:
     """A step by autograd, chunk by chunk.
 
     Args:
         chunks: Of the models.
         objective: Of all of them.
         gradients: Where each parameter's gradient goes, (K, ...), in the parameters' order.
+        precision: Of the networks' products, as in the config.
     """
     parts = []
     for models, model in chunks:
-        parts.append((models, AutogradPart(model, objective.of(models), [one[models] for one in gradients])))
+        own = [one[models] for one in gradients]
+        parts.append((models, AutogradPart(model, objective.of(models), own, precision)))
     return GradientStep(parts)
 
 

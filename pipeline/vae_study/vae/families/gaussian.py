@@ -139,10 +139,10 @@ class Adversarial(VAE):
             return code
         # The batch's own noise in another order is as good a draw from the prior as fresh noise.
         prior_KBZ = noise_KBZ.roll(1, dims=1)
-        real_KB = functional.softplus(-self.discriminator(prior_KBZ)[..., 0])
-        fake_KB = functional.softplus(self.discriminator(code.z_KBZ.detach())[..., 0])
+        real_KB = functional.softplus(-self.discriminator(prior_KBZ)[..., 0].to(prior_KBZ.dtype))
+        fake_KB = functional.softplus(self.discriminator(code.z_KBZ.detach())[..., 0].to(prior_KBZ.dtype))
         # The encoder's loss must not train the discriminator.
         fixed = {name: value.detach() for name, value in self.discriminator.named_parameters()}
         seen: Tensor = torch.func.functional_call(self.discriminator, fixed, (code.z_KBZ,))
-        penalty_K = functional.softplus(-seen[..., 0]).mean(dim=1)
+        penalty_K = functional.softplus(-seen[..., 0].to(prior_KBZ.dtype)).mean(dim=1)
         return code._replace(penalty_K=penalty_K, auxiliary_K=(real_KB + fake_KB).mean(dim=1))

@@ -135,7 +135,9 @@ class VectorQuantized(Family):
 
     def encode(self, x_KBD: Tensor, condition_KBC: Tensor | None) -> Draw:
         """The nearest entries, whatever the noise; in training also the codebook loss and the commitment loss."""
-        continuous_KBZ = self.norm(self.to_code(self.encoder(x_KBD)).transpose(0, 1)).transpose(0, 1)
+        # The nearest entry is told in full precision.
+        own_KBZ = self.to_code(self.encoder(x_KBD)).to(x_KBD.dtype)
+        continuous_KBZ = self.norm(own_KBZ.transpose(0, 1)).transpose(0, 1)
         index_KBR = self.nearest(continuous_KBZ.detach())
         model_K11 = torch.arange(len(index_KBR), device=index_KBR.device)[:, None, None]
         chosen_KBZ = self.codebook_KCd[model_K11, index_KBR].flatten(2)
