@@ -118,8 +118,8 @@ class StopWhenConfig(ConfigPart):
 
     Attributes:
         flat_for: So many trials, written `20` or `20 trials`, during which the hypervolume grew by less than
-            `min_gain`. Of a single objective, its hypervolume is the distance of the best value from the reference. Failed
-            trials do not count. A study that is resumed after such a stop gets as many trials again.
+            `min_gain`. Of a single objective, its hypervolume is the distance of the best value from the reference.
+            Failed trials do not count. A study that is resumed after such a stop gets as many trials again.
         min_gain: A fraction of the hypervolume.
     """
 
