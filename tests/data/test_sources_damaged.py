@@ -1,5 +1,7 @@
+import bz2
 import gzip
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vae_study.data.sources import files
 from vae_study.data.table import Table
 from vae_study.errors import UserError
 
@@ -121,3 +124,35 @@ def test_gzip_s_checksum_is_compared(tmp_path):
     changed[-6] ^= 1
     (tmp_path / IMAGES["idx.gz"]).write_bytes(changed)
     assert "324 bytes of values as expected, but gzip finds it damaged" in refusal("idx", tmp_path / IMAGES["idx.gz"])
+
+
+def bombs(folder: Path) -> dict[str, Path]:
+    """Files of some thousand bytes that become a thousand times as many."""
+    text, zeros = b"a,b\n" + b"0,0\n" * 2**19, np.zeros((2**13, 32, 32), np.uint8)
+    found = {"gz": gzip.compress(text), "bz2": bz2.compress(text), "zst": pa.compress(text, "zstd", asbytes=True)}
+    paths = {f"csv {suffix}": folder / f"rows.csv.{suffix}" for suffix in found}
+    for path, data in zip(paths.values(), found.values(), strict=True):
+        path.write_bytes(data)
+    paths |= {"npz": folder / "rows.npz", "idx": folder / IMAGES["idx.gz"]}
+    np.savez_compressed(paths["npz"], X=zeros)
+    paths["idx"].write_bytes(gzip.compress(idx_bytes(zeros)))
+    return paths
+
+
+def test_what_becomes_much_larger_without_compression_is_refused_before_it_does(tmp_path, monkeypatch):
+    for kind, path in bombs(tmp_path).items():
+        assert len(read(kind.split()[0], path).x_ND) >= 2**13
+        with monkeypatch.context() as small:
+            small.setattr(files, "_SMALL_BYTES", 2**20)
+            message = refusal(kind.split()[0], path)
+        assert message.startswith(f"{path}: ")
+        assert "more than 500 times as many when they are decompressed" in message
+
+
+def test_values_that_no_memory_holds_are_refused_before_it_is_asked_for(tmp_path):
+    shape = (2**40, 2**10)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive, archive.open("X.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": "<f8"})
+    assert f"expected {8 * 2**50:,} for shape {shape}" in refusal("npz", tmp_path / "x.npz")
+    with pytest.raises(UserError, match=r"x: its values take 1,024.0 GiB; this machine has .* GiB of memory"):
+        files.require_memory("x", 2**40)

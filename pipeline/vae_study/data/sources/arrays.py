@@ -1,5 +1,7 @@
 """Examples that come as arrays: a table from any array; numpy's npz files; and the data sets bundled with packages."""
 
+import math
+import zipfile
 from importlib import import_module
 from itertools import product
 from typing import Any
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 
 from vae_study.config.data import DataConfig
 from vae_study.data.sources.category_index import labels_of_array
-from vae_study.data.sources.files import local_path, no_such, reading
+from vae_study.data.sources.files import local_path, no_such, reading, require_growth, require_memory
 from vae_study.data.sources.numbers import floats_of_array
 from vae_study.data.sources.source import ARRAY_SETTINGS, FILE, Examples, ModelInput, Source, examples_of
 from vae_study.data.table import Label, Table
@@ -199,9 +201,31 @@ def open_npz(config: DataConfig, model: ModelInput | None) -> Examples:
                 if wanted is not None and wanted not in archive.files:
                     raise no_such(given, f"array (of data.{what})", wanted, archive.files)
             name = config.arrays.x or _feature_array(given, archive, label)
+            for wanted in {name} if label is None else {name, label}:
+                _require_room(given, archive, wanted)
             x, label_N = archive[name], archive[label] if label is not None and model is None else None
     names = (name, label or "y")
     return examples_of(table_of_arrays(x, label_N, where=given, names=names, config=config, model=model))
+
+
+def _header(archive: Any, name: str) -> tuple[zipfile.ZipInfo, tuple[int, ...], np.dtype[Any]]:
+    """Where an array of an npz is, and its shape and type, without reading its values."""
+    member = archive.zip.getinfo(name if name in archive.zip.namelist() else f"{name}.npy")
+    with archive.zip.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(file)
+    return member, shape, dtype
+
+
+def _require_room(given: str, archive: Any, name: str) -> None:
+    """Raise UserError if an array of an npz is a few bytes that become billions, or is larger than memory."""
+    member, shape, dtype = _header(archive, name)
+    where, count = f"{given}: array {name!r}", math.prod(shape) * dtype.itemsize
+    if count > member.file_size:
+        raise UserError(f"{where}: got {member.file_size:,} bytes, expected {count:,} for shape {shape}")
+    require_growth(where, count, member.compress_size)
+    require_memory(where, count)
 
 
 def _feature_array(given: str, archive: Any, label: str | None) -> str:
@@ -209,7 +233,7 @@ def _feature_array(given: str, archive: Any, label: str | None) -> str:
     for usual in ("X", "x"):
         if usual in names:
             return usual
-    wide: list[str] = [name for name in names if archive[name].ndim >= 2]
+    wide: list[str] = [name for name in names if len(_header(archive, name)[1]) >= 2]
     if len(wide) != 1:
         got = ", ".join(map(repr, archive.files)) or "none"
         raise UserError(

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ from pyarrow import csv
 
 from vae_study.config.data import DataConfig
 from vae_study.data.sources.dialect import HEAD_BYTES, Dialect, find_dialect, open_quote, wrong_row
-from vae_study.data.sources.files import DAMAGE, located_file, reading
+from vae_study.data.sources.files import DAMAGE, located_file, reading, require_growth
 from vae_study.data.sources.source import CSV_SETTINGS, FILE, TABLE_SETTINGS, URI, ModelInput, Rows, Source
 from vae_study.errors import UserError
 
@@ -19,7 +19,7 @@ _KIND = "CSV"
 # A block must hold the longest line, and several are in memory at a time. Threads would cost a message its row number.
 _READ = csv.ReadOptions(block_size=2 << 20, use_threads=False)
 # Where a line is longer, the block grows by this factor, up to the largest.
-_GROWTH, _LARGEST_BLOCK = 8, 1 << 30
+_GROWTH, _LARGEST_BLOCK = 8, 1 << 27
 _TOO_LONG = "straddling"
 _VALUE_SHOWN = 40
 
@@ -103,42 +103,90 @@ def _blocks(
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
-    with system.open_input_stream(path) as file:
-        stream = _QuoteCounter(file)
-        with csv.open_csv(pa.PythonFile(stream, "r"), read, parse, convert) as reader:
-            for batch in reader:
-                if comment:
-                    is_comment = pc.starts_with(batch.column(indices.index(0)), comment).fill_null(False)
-                    batch = batch.filter(pc.invert(is_comment))
-                yield pa.RecordBatch.from_arrays(batch.columns[: len(wanted)], list(wanted))
+    with (
+        _opened(given, system, path) as stream,
+        csv.open_csv(pa.PythonFile(stream, "r"), read, parse, convert) as reader,
+    ):
+        for batch in reader:
+            if comment:
+                is_comment = pc.starts_with(batch.column(indices.index(0)), comment).fill_null(False)
+                batch = batch.filter(pc.invert(is_comment))
+            yield pa.RecordBatch.from_arrays(batch.columns[: len(wanted)], list(wanted))
     # Arrow takes all that follows an open quote for one value.
     if stream.quotes % 2:
         _require_closed_quotes(given, system, path, dialect)
 
 
-class _QuoteCounter:
-    """A file that counts the quotes that are read from it."""
+class _Counted(io.RawIOBase):
+    """A file whose bytes are counted as they are read.
 
-    closed = False
+    Attributes:
+        count: Those that were read so far.
+    """
 
     def __init__(self, stream: Any) -> None:
-        self.quotes = 0
+        super().__init__()
+        self.count = 0
         self._stream = stream
 
-    def read(self, size: int) -> bytes:
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
         """The next bytes."""
         data: bytes = self._stream.read(size)
-        self.quotes += data.count(b'"')
+        self.count += len(data)
         return data
 
-    def close(self) -> None:
-        """Nothing: whoever opened the file closes it."""
+    def readinto(self, buffer: Any) -> int:
+        """As `read`, into memory that is there."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _Text(_Counted):
+    """A file without its compression, whose quotes are counted, too.
+
+    Attributes:
+        quotes: Those that were read so far.
+    """
+
+    def __init__(self, given: str, stream: Any, stored: _Counted) -> None:
+        super().__init__(stream)
+        self.quotes = 0
+        self._given, self._stored = given, stored
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes; raise UserError if far too many come from what was read of the file."""
+        data = super().read(size)
+        self.quotes += data.count(b'"')
+        require_growth(self._given, self.count, self._stored.count)
+        return data
+
+
+@contextmanager
+def _opened(given: str, system: Any, path: str) -> Iterator[_Text]:
+    with system.open_input_stream(path, compression=None) as file:
+        stored = _Counted(file)
+        try:
+            codec = pa.Codec.detect(path)
+        except (TypeError, ValueError):
+            yield _Text(given, stored, stored)
+            return
+        with pa.CompressedInputStream(pa.PythonFile(stored, "r"), codec.name) as stream:
+            yield _Text(given, stream, stored)
+
+
+def _lines(stream: _Text, encoding: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BufferedReader(stream), encoding, newline="")
 
 
 def _require_closed_quotes(given: str, system: Any, path: str, dialect: Dialect) -> None:
     """Raise UserError if a quote is not closed; quotes within values without quotes may be odd in number."""
-    with system.open_input_stream(path) as stream:
-        line = open_quote(io.TextIOWrapper(stream, dialect.encoding, newline=""), dialect)
+    with _opened(given, system, path) as stream:
+        line = open_quote(_lines(stream, dialect.encoding), dialect)
     if line is not None:
         raise UserError(f"{given}:{line}: a quote is not closed, or text follows it; expected every quote closed")
 
@@ -154,12 +202,12 @@ def _explained(given: str, system: Any, path: str, dialect: Dialect, error: Exce
     with suppress(*DAMAGE):
         try:
             if is_decodable:
-                with system.open_input_stream(path) as stream:
-                    found = wrong_row(io.TextIOWrapper(stream, dialect.encoding, newline=""), dialect)
+                with _opened(given, system, path) as stream:
+                    found = wrong_row(_lines(stream, dialect.encoding), dialect)
         except UnicodeError:
             is_decodable = False
         if not is_decodable:
-            line = _undecodable_line(system, path, dialect.encoding)
+            line = _undecodable_line(given, system, path, dialect.encoding)
             got = f"{given}:{line}" if line else given
             expected = "data.encoding names another, such as cp1252, latin-1 or utf-16"
             return UserError(f"{got}: holds bytes that are not {dialect.encoding}; {expected}")
@@ -174,8 +222,8 @@ def _explained(given: str, system: Any, path: str, dialect: Dialect, error: Exce
     return UserError(f"{got}, expected {len(dialect.names)}, {declared}{spans}{hint}")
 
 
-def _undecodable_line(system: Any, path: str, encoding: str) -> int | None:
-    with system.open_input_stream(path) as stream:
+def _undecodable_line(given: str, system: Any, path: str, encoding: str) -> int | None:
+    with _opened(given, system, path) as stream:
         for number, line in enumerate(io.BufferedReader(stream), 1):
             try:
                 line.decode(encoding)

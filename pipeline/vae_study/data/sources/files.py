@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import fs
@@ -18,6 +19,9 @@ from vae_study.storage import with_patience
 
 # A message lists no more names, and no more rows, than these.
 NAMES_SHOWN, ROWS_SHOWN = 20, 3
+# A compressed file that becomes this many times larger, and has more than these bytes then, is there to fill a memory:
+# measurements do not repeat themselves so often.
+_MOST_GROWTH, _SMALL_BYTES = 500, 2**27
 # What Arrow and Python's own readers raise on damaged bytes.
 DAMAGE = (pa.ArrowException, OSError, ValueError, EOFError)
 
@@ -102,6 +106,29 @@ def reading(where: str, kind: str, damage: tuple[type[Exception], ...] = DAMAGE)
     except damage as error:
         lines = str(error).splitlines() or [type(error).__name__]
         raise UserError(f"{where}: cannot be read as {kind}: {lines[0]}") from error
+
+
+def require_growth(where: str, count: int, stored: int) -> None:
+    """Raise UserError if this many bytes came, or are to come, from a file that is much too small for them.
+
+    Args:
+        where: The file, as the user gave it.
+        count: The bytes without compression.
+        stored: The bytes that they are stored as.
+    """
+    if count > max(_SMALL_BYTES, _MOST_GROWTH * stored):
+        raise UserError(
+            f"{where}: its {stored:,} bytes become more than {_MOST_GROWTH} times as many when they are decompressed; "
+            "expected measurements, or the file without compression"
+        )
+
+
+def require_memory(where: str, count: int) -> None:
+    """Raise UserError if this machine does not have memory for so many bytes of values, before it is asked for."""
+    there = psutil.virtual_memory().total
+    if count > there:
+        found = f"its values take {count / 2**30:,.1f} GiB; this machine has {there / 2**30:,.1f} GiB"
+        raise UserError(f"{where}: {found} of memory")
 
 
 def of_values(count: int, total: int, what: str) -> str:

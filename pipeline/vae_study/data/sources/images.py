@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from vae_study.config.data import DataConfig
 from vae_study.data.sources.arrays import BYTES, WORDS, pixel_names, table_of_arrays
 from vae_study.data.sources.category_index import labels_of_array
-from vae_study.data.sources.files import local_path, reading
+from vae_study.data.sources.files import local_path, reading, require_growth
 from vae_study.data.sources.numbers import floats_of_array
 from vae_study.data.sources.source import FILE, FOLDER, Examples, ModelInput, Source, examples_of
 from vae_study.data.table import Label, Table
@@ -330,6 +330,8 @@ def _read_idx(path: Path, where: str) -> NDArray[Any]:
         stream = gzip.GzipFile(fileobj=raw) if is_gzip else raw
         dtype, shape = _idx_header(stream, where)
         expected = math.prod(shape) * dtype.itemsize
+        if is_gzip:
+            require_growth(where, expected, path.stat().st_size)
         # One byte more than expected: finds what follows, and makes gzip compare its checksum.
         body, damage = _up_to(stream, expected + 1)
     if len(body) != expected:

@@ -24,7 +24,7 @@ from vae_study.data.sources.category_index import (
     plain_text,
     require_label_type,
 )
-from vae_study.data.sources.files import column_error, no_such, require_finite, rows_error
+from vae_study.data.sources.files import column_error, no_such, require_finite, require_memory, rows_error
 from vae_study.data.sources.numbers import AnyFloats, Flags, NumberReader, OnUnbounded, fits_float32, widened
 from vae_study.data.sources.source import Rows, is_category, is_number, is_text, is_time
 from vae_study.data.sources.spelling import respelled
@@ -181,6 +181,7 @@ class _TableCollector:
     def __init__(self, rows: Rows, columns: FeatureColumns, config: DataConfig) -> None:
         self._where, self._columns, self._config = rows.where, columns, config
         count = rows.count or 0
+        require_memory(rows.where, 4 * count * (len(columns.numbers) + len(columns.categories)))
         self._x_ND: AnyFloats = np.empty((count, len(columns.numbers)), np.float32)
         self._origins: tuple[int, ...] = ()
         self._kinds = tuple(_category_kind(rows, name) for name in columns.categories)
