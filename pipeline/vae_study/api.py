@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vae_study.config.loading import load_config
 from vae_study.config.study import StudyConfig, require_study_name
 from vae_study.errors import UserError
-from vae_study.paths import HOME, Home, client_of, saved_config, scratch_of, sqlite_of, tracking_uri_of
+from vae_study.paths import HOME, Home, client_of, saved_config, scratch_of, source_of, sqlite_of, tracking_uri_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -187,7 +187,7 @@ def load_study(name: str, *, home: Home = HOME, tracking_uri: str | None = None)
     """
     from vae_study.tracking.reader import read_study
 
-    return read_study(client_of(home, tracking_uri), name)
+    return read_study(source_of(home, tracking_uri), name)
 
 
 def sync_study(
@@ -345,7 +345,7 @@ def build_report(
         from vae_study.report import write_report
         from vae_study.tracking.reader import read_study
 
-        write_report(read_study(client, name), folder, facts)
+        write_report(read_study(source_of(home, tracking_uri), name), folder, facts)
     why = attach_report(client, name, page) if facts is not None else ""
     if why:
         say(f"the report is written, but not attached to the study in MLflow: {why}")
@@ -371,8 +371,8 @@ def compare_studies(
     from vae_study.report import write_comparison
     from vae_study.tracking.reader import read_study
 
-    client = client_of(home, tracking_uri)
-    records = [read_study(client, name) for name in names]
+    source = source_of(home, tracking_uri)
+    records = [read_study(source, name) for name in names]
     return write_comparison(records, Path(output or REPORTS / "-".join(names)))
 
 
@@ -386,11 +386,11 @@ def summarize(record: StudyRecord) -> StudySummary:
 def list_studies(*, home: Home = HOME, tracking_uri: str | None = None) -> list[str]:
     """The names of the studies in a tracking store."""
     from vae_study.tracking.schema import missing_store
-    from vae_study.tracking.store import study_names
+    from vae_study.tracking.sources import study_names
 
     if missing_store(tracking_uri_of(home, tracking_uri)):
         return []
-    return study_names(client_of(home, tracking_uri))
+    return study_names(source_of(home, tracking_uri))
 
 
 Source = str | Path | Mapping[str, Any] | StudyConfig

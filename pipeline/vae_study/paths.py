@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vae_study.config.study import CONFIG_FILE, StudyConfig, require_study_name
 from vae_study.errors import LONGEST_REASON, UserError
 from vae_study.storage import DEFAULT_HOME, Folder
+
+if TYPE_CHECKING:
+    from vae_study.tracking.sources import RunSource
 
 HOME = Path(DEFAULT_HOME)
 #: A folder of studies: a path, or s3://bucket/prefix.
@@ -76,6 +79,20 @@ def client_of(home: Home, tracking_uri: str | None, *, may_create: bool = False)
     from vae_study.tracking.store import reachable_client
 
     return reachable_client(uri)
+
+
+def source_of(home: Home, tracking_uri: str | None) -> RunSource:
+    """What reads studies from the tracking store; one in a SQLite file is read without MLflow's client.
+
+    Args:
+        home, tracking_uri: As in `tracking_uri_of`.
+
+    Raises:
+        UserError: The store does not answer, or does not exist.
+    """
+    from vae_study.tracking.sources import ClientSource, light_source
+
+    return light_source(tracking_uri_of(home, tracking_uri)) or ClientSource(client_of(home, tracking_uri))
 
 
 def _local(home: Home, option: str) -> Path:

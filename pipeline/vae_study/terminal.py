@@ -224,7 +224,7 @@ def _flagged_text(found: ScoredSummary) -> str:
 
 def _devices(record: StudyRecord) -> Iterator[str]:
     """What the trials were trained on."""
-    from vae_study.report.sections.outcomes import devices
+    from vae_study.report.frames import devices
 
     for index, (name, trials) in enumerate(devices(record).items()):
         yield f"{'' if index else 'trained on':10} {name}: {trials:,} trial{'s' if trials != 1 else ''}"

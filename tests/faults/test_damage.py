@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 from vae_study.cli import main
-from vae_study.tracking import store
+from vae_study.tracking import schema
 from vae_study.tracking.store import find_children, require_parent
 
 from tests.faults.runs import TRIALS, check_equal, study_of
@@ -74,7 +74,7 @@ def test_a_damaged_study_is_one_message_and_stays_as_it_is(home, what):
 
 @pytest.mark.parametrize("place", ["mlflow.db", "digits/study.db"])
 def test_a_locked_database_is_one_message(home, place, monkeypatch):
-    monkeypatch.setattr(store, "SECONDS_FOR_A_LOCK", 0.5)
+    monkeypatch.setattr(schema, "SECONDS_FOR_A_LOCK", 0.5)
     with closing(sqlite3.connect(home / place)) as database:
         database.execute("BEGIN EXCLUSIVE")
         message = refusal(invoke(home, *RESUME))

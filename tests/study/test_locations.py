@@ -16,12 +16,12 @@ from vae_study.errors import UserError
 from vae_study.study import session
 from vae_study.study.plan import require_apart
 from vae_study.tracking.schema import KIND, STUDY
+from vae_study.tracking.sources import ClientSource, study_names
 from vae_study.tracking.store import (
     create_parent,
     find_parent,
     open_client,
     reachable_client,
-    study_names,
 )
 
 from tests.study.conftest import CONFIG, SHORT
@@ -122,7 +122,7 @@ def test_a_study_is_found_among_more_experiments_than_a_page_has(tmp_path, monke
     for number in range(7):
         create_parent(client, f"later {number}", f"study-{number}", {KIND: "study", STUDY: f"study-{number}"})
     assert find_parent(client, "wanted").data.tags[STUDY] == "wanted"
-    assert study_names(client) == [*(f"study-{number}" for number in range(7)), "wanted"]
+    assert study_names(ClientSource(client)) == [*(f"study-{number}" for number in range(7)), "wanted"]
 
 
 @pytest.mark.parametrize("place", ["file:///proc/nowhere/artifacts", "file://{folder}/a file/artifacts", "s3://b/none"])

@@ -8,9 +8,12 @@ import ray
 from ray.tune.execution import class_cache
 from vae_study.study import messages, ray_compat
 from vae_study.study.messages import Commands, Task
-from vae_study.study.ray_compat import CLASS_CACHE, CONSTANTS, KV, WORKER, private
+from vae_study.study.ray_compat import CLASS_CACHE, CONSTANTS, KV, NODE, NOT_NEEDED, WORKER, private
 
 COMMANDS = Commands(start=[Task(key="trial-0007", number=7, parameters={"beta": 0.5})], stop=["trial-0001"])
+
+# Files of Ray's whose processes are left out.
+NOBODY_ASKS = ("monitor.py", "dashboard.py", "log_monitor.py")
 
 
 @pytest.fixture
@@ -39,6 +42,7 @@ def test_with_all_of_them_this_release_needs_no_fallback():
     assert private(CLASS_CACHE, "ENV_VARS_TO_PROPAGATE") is not None
     assert private(CONSTANTS, "ENABLE_RAY_CLUSTER") is not None
     assert private(WORKER, "print_to_stdstream") is not None
+    assert all(private(NODE, f"Node.{name}") is not None for name in NOT_NEEDED)
 
 
 def test_a_worker_that_ends_is_not_told_as_a_trial_and_without_the_callback_tune_tells_it(hide, capsys):
@@ -146,3 +150,17 @@ def test_a_local_ray_listens_to_nobody_outside_this_machine(ray_session):
             heard |= {one.laddr.ip for one in child.net_connections("inet") if one.status == "LISTEN"}
     assert heard
     assert heard <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+def test_a_local_ray_has_no_process_that_nobody_asks(ray_session):
+    commands = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+    assert any("gcs_server" in command for command in commands)
+    assert not [command for command in commands if any(name in command for name in NOBODY_ASKS)]
+
+
+def test_without_the_names_of_those_a_local_ray_starts_them(hide, monkeypatch):
+    hide(NODE, "Node")
+    monkeypatch.setattr(ray, "init", lambda **settings: None)
+    before = {name: getattr(private(NODE, "Node"), name) for name in NOT_NEEDED}
+    ray_compat.init_local([])
+    assert {name: getattr(private(NODE, "Node"), name) for name in NOT_NEEDED} == before

@@ -9,10 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import expit, logit
-from scipy.stats import betabinom, norm
-from scipy.stats import t as students_t
-from sklearn.metrics import precision_recall_curve, roc_curve
+from scipy.special import expit, logit, ndtri, stdtrit
 
 from vae_study.metrics import ALARMS_PER_1000, PERCENTILES
 
@@ -85,7 +82,7 @@ def alarm_budget(alarms: Mapping[str, float] | int | None, rows: int) -> int:
 
 def share_interval(share: float, rows: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's interval of a share that was found among some rows (Wilson 1927)."""
-    z = norm.ppf((1 + level) / 2)
+    z = ndtri((1 + level) / 2)
     centre, half = share + z**2 / (2 * rows), z * np.sqrt(share * (1 - share) / rows + z**2 / (4 * rows**2))
     return float((centre - half) / (1 + z**2 / rows)), float((centre + half) / (1 + z**2 / rows))
 
@@ -160,7 +157,7 @@ def interval(
     drawn_W = clipped_logit(bootstrap(metric, is_anomaly_N, score_N, draws, seed))
     centre = 2 * float(clipped_logit(value)) - drawn_W.mean()
     spread = drawn_W.std(ddof=1) * np.sqrt(smaller / (smaller - 1))
-    reach = students_t.ppf((1 + level) / 2, smaller - 1) * spread
+    reach = stdtrit(smaller - 1, (1 + level) / 2) * spread
     return float(expit(centre - reach)), float(expit(centre + reach))
 
 
@@ -186,14 +183,22 @@ def _resampled(random: np.random.Generator, is_anomaly_N: Mask, draws: int) -> F
 
 def roc_points(is_anomaly_N: Mask, score_N: Floats) -> tuple[Floats, Floats]:
     """False and true positive rate at each threshold, from (0, 0) to (1, 1); both classes must occur."""
-    false_rate, true_rate, _ = roc_curve(is_anomaly_N, score_N, drop_intermediate=False)
-    return false_rate, true_rate
+    found_G, false_G = _flagged(is_anomaly_N, score_N)
+    return np.r_[0.0, false_G / false_G[-1]], np.r_[0.0, found_G / found_G[-1]]
 
 
 def precision_recall_points(is_anomaly_N: Mask, score_N: Floats) -> tuple[Floats, Floats]:
     """Recall and precision at each threshold, from recall 0 to recall 1; both classes must occur."""
-    precision, recall, _ = precision_recall_curve(is_anomaly_N, score_N)
-    return recall[::-1], precision[::-1]
+    found_G, false_G = _flagged(is_anomaly_N, score_N)
+    return np.r_[0.0, found_G / found_G[-1]], np.r_[1.0, found_G / (found_G + false_G)]
+
+
+def _flagged(is_anomaly_N: Mask, score_N: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many anomalies and how many normal rows are at each threshold or above, from the highest threshold down."""
+    order_N, starts_G = _groups(is_anomaly_N, score_N)
+    ends_G = np.r_[starts_G[1:], len(score_N)]
+    found_G = is_anomaly_N[order_N].cumsum()[ends_G - 1]
+    return found_G, ends_G - found_G
 
 
 def operating_points(is_anomaly_N: Mask, score_N: Floats, alarms: int = 1) -> dict[str, float]:
@@ -290,6 +295,9 @@ def is_drift(false_alarms: int, normals: int, held_out_above: int, held_out: int
     """
     if not normals or not held_out:
         return False
+    # Its import takes longer than all else that `vae-study status` does.
+    from scipy.stats import betabinom
+
     expected = betabinom(normals, held_out_above + 0.5, held_out - held_out_above + 0.5)
     tail = min(expected.cdf(false_alarms), expected.sf(false_alarms - 1))
     return bool(tail < DRIFT_LEVEL / 2)

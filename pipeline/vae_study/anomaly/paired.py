@@ -9,9 +9,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import norm, rankdata
-from scipy.stats import t as students_t
+from scipy.special import ndtri, stdtrit
 
 from vae_study.anomaly.detection import (
     Area,
@@ -65,6 +63,9 @@ class ScoredRows:
 
         They are midranks among all rows minus those in the own class (Sun and Xu 2014).
         """
+        # These imports take longer than all else that `vae-study status` does.
+        from scipy.stats import rankdata
+
         groups = self.is_anomaly_N, ~self.is_anomaly_N
         rank_N = rankdata(self.score_N)
         below_A, below_M = (rank_N[own_N] - rankdata(self.score_N[own_N]) for own_N in groups)
@@ -98,7 +99,7 @@ class ScoredRows:
         else:
             drawn_W = self.drawn(metric) - other.drawn(metric)
             error = drawn_W.std(ddof=1) * np.sqrt(smaller / (smaller - 1))
-            reach = students_t.ppf((1 + level) / 2, smaller - 1) * error
+            reach = stdtrit(smaller - 1, (1 + level) / 2) * error
             low, high = value - reach, value + reach
         return Difference(value=value, low=float(max(low, -1)), high=float(min(high, 1)))
 
@@ -119,7 +120,7 @@ def _auroc_difference(ours: tuple[Floats, Floats], others: tuple[Floats, Floats]
         low = high = value
     else:
         freedom = variance**2 / sum(part**2 / (size - 1) for part, size in zip(parts, sizes, strict=True))
-        reach = students_t.ppf((1 + level) / 2, freedom) * np.sqrt(variance)
+        reach = stdtrit(freedom, (1 + level) / 2) * np.sqrt(variance)
         low, high = value - reach, value + reach
     if min(sizes) >= FEW_ROWS:
         return low, high
@@ -150,7 +151,9 @@ def _correlation(draw_W: Floats, other_W: Floats) -> float:
 
 def _auroc_reach(area: float, sizes: Sequence[int], level: float) -> tuple[float, float]:
     """How far the interval of an AUROC by Newcombe's method 5 reaches below and above it."""
-    quantile = norm.ppf((1 + level) / 2)
+    from scipy.optimize import brentq
+
+    quantile = ndtri((1 + level) / 2)
 
     def beyond(true: float) -> float:
         return float(abs(true - area) - quantile * auroc_error(true, *sizes))

@@ -9,8 +9,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.covariance import LedoitWolf
-from sklearn.neighbors import NearestNeighbors
 
 from vae_study.config.base import ConfigPart, Positive
 from vae_study.metrics import SCORES
@@ -92,6 +90,9 @@ class Gaussian:
         """Fit it to N rows."""
         if x_ND.shape[1] > FULL_COVARIANCE:
             return cls(mean_D=x_ND.mean(axis=0), precision_DD=1 / (x_ND.var(axis=0) + 1e-6))
+        # scikit-learn takes more than a second to import: a worker trains before it needs it.
+        from sklearn.covariance import LedoitWolf
+
         fitted = LedoitWolf().fit(x_ND)
         # The memory order of an array that was read from a file: it can decide the last bits of a product.
         return cls(mean_D=fitted.location_, precision_DD=np.ascontiguousarray(fitted.precision_))
@@ -116,6 +117,8 @@ class Neighbours:
 
     def __init__(self, reference_RD: Floats):
         """Take R rows as the reference; a constant feature is not scaled."""
+        from sklearn.neighbors import NearestNeighbors
+
         # The memory order would decide the last bits of the moments.
         self.reference_RD = reference_RD = np.ascontiguousarray(reference_RD)
         self.mean_D, deviation_D = reference_RD.mean(axis=0), reference_RD.std(axis=0)

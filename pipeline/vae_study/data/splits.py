@@ -7,8 +7,6 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from vae_study.config.data import SplitConfig
 from vae_study.data.table import Table, chunk_slices
@@ -157,6 +155,10 @@ def link_groups(duplicate_N: Ids, group_N: NDArray[Any]) -> Ids:
     groups_N = pd.factorize(group_N)[0]
     duplicates, groups = int(duplicate_N.max()) + 1, int(groups_N.max()) + 1
     nodes = duplicates + groups
+    # A worker reads splits that are made, and does without this import.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     links = coo_array((np.ones(len(duplicate_N), np.int8), (duplicate_N, duplicates + groups_N)), shape=(nodes, nodes))
     component = connected_components(links.tocsr(), directed=False)[1]
     return _numbered(component[duplicate_N])

@@ -60,6 +60,12 @@ def trial_numbers(frame: pd.DataFrame) -> tuple[int, ...]:
     return tuple(int(trial) for trial in frame["trial"])
 
 
+def devices(record: StudyRecord) -> dict[str, int]:
+    """What the trials were trained on, such as "cuda, NVIDIA L4", each with how many; the most frequent first."""
+    known = record.trials["device"].dropna() if "device" in record.trials else pd.Series(dtype=str)
+    return {str(name): int(trials) for name, trials in known.value_counts().items()}
+
+
 def row_of(record: StudyRecord, trial: int) -> pd.DataFrame:
     """A trial's row, as a frame of one row, or of none."""
     return record.trials[record.trials["trial"] == trial]

@@ -9,10 +9,9 @@ import pandas as pd
 
 from vae_study.report.figure import Grid
 from vae_study.report.formatting import cell, count
-from vae_study.report.frames import row_of
+from vae_study.report.frames import devices, row_of
 from vae_study.report.frontier import frontier
 from vae_study.report.parameters import short_name, word
-from vae_study.report.sections.outcomes import devices
 from vae_study.tracking.record import StudyRecord
 
 CODE = {"package": "vae-study", "config": "the study file"}

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from vae_study.anomaly.detection import auroc, interval, operating_points
 from vae_study.anomaly.paired import ScoredRows, verdict
 from vae_study.anomaly.scores import Neighbours, ScoreScale, reference_rows
-from vae_study.data import Dataset
 from vae_study.metrics import AREA_LABELS, BASELINE, RULES, difference_columns
 from vae_study.selection.ranking import Selection, ranked
+
+if TYPE_CHECKING:
+    from vae_study.data import Dataset
 
 Floats = NDArray[np.float64]
 #: The scores that each trial of an ensemble without labels votes with: what the model cannot reconstruct, what it does
@@ -65,7 +67,7 @@ class Baseline:
     scores: pd.DataFrame
 
     @classmethod
-    def of(cls, data: Dataset) -> Self:
+    def of(cls, data: "Dataset") -> Self:
         """Score the validation and test rows of a study."""
         train_ND = data.splits["train"].x_ND
         reference_RD = train_ND[reference_rows(len(train_ND))]

@@ -11,6 +11,8 @@ A private part may be renamed in any release of Ray. Then nothing breaks, but so
 - `DEFAULT_ENV_VARS`: workers cannot be the processes that a local Ray begins with, and start seconds later.
 - `ray.scripts.scripts`, the module of the command `ray`: without it, the address "auto" is refused.
 - `ENABLE_RAY_CLUSTER`: a local Ray listens at all addresses of the machine, not at the loopback only.
+- `Node.start_monitor`, `.start_api_server` and `.start_log_monitor`: a local Ray starts three processes that nobody
+  asks for anything, which takes some seconds.
 - `print_to_stdstream`: without it, a raylet that dies puts the end of its log on the terminal, twice.
 - `TrialProgressCallback`: Tune prints a line for each worker that ends, as if it were a trial.
 - `ENV_VARS_TO_PROPAGATE`: Ray writes the driver's AWS keys into its logs; there is a warning if it has any.
@@ -32,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 KV, CLASS_CACHE = "ray.experimental.internal_kv", "ray.tune.execution.class_cache"
 CONSTANTS = "ray._private.ray_constants"
+NODE, NOT_NEEDED = "ray._private.node", ("start_monitor", "start_api_server", "start_log_monitor")
 WORKER, RAYLET_DIED = "ray._private.worker", "Raylet is terminated"
 NAMESPACE = "vae-study"
 SECONDS_FOR_AN_ANSWER = 30
@@ -96,7 +99,7 @@ def init_local(preload: Sequence[str], **settings: Any) -> None:
         vars(import_module(WORKER))["print_to_stdstream"] = partial(_shown, show)
     # Without an address Ray would join whatever cluster it finds traces of, also of a dead one.
     settings = {"address": "local", "include_dashboard": False, **settings}
-    with _at_loopback():
+    with _at_loopback(), _without_dashboard():
         if preload:
             try:
                 ray.init(**settings, _system_config={"preload_python_modules": [*preload]})
@@ -120,6 +123,20 @@ def _at_loopback() -> Iterator[None]:
         yield
     finally:
         constants["ENABLE_RAY_CLUSTER"] = before
+
+
+@contextmanager
+def _without_dashboard() -> Iterator[None]:
+    """Start no process of a dashboard, of an autoscaler, and for logs of workers that are not shown."""
+    node = private(NODE, "Node")
+    before = {name: getattr(node, name) for name in NOT_NEEDED if hasattr(node, name)}
+    for name in before:
+        setattr(node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, start in before.items():
+            setattr(node, name, start)
 
 
 def _shown(show: Callable[..., None], data: dict[str, Any], **settings: Any) -> None:

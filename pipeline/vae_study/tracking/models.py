@@ -270,7 +270,7 @@ def known_models(client: MlflowClient, study: str) -> list[str]:
     parent = require_parent(client, study)
     named = [str(one.tags[MODEL_NAME]) for one in current_models(client, parent)]
     short = [ENSEMBLE] if set(named) & set(ENSEMBLE_PREFERENCE) else []
-    return [*([CHAMPION_ALIAS] if champion_version(client, parent) else []), *short, *named]
+    return [*([CHAMPION_ALIAS] if champion_version(client, parent.data.tags) else []), *short, *named]
 
 
 def fetch_model(client: MlflowClient, study: str, name: str, into: Path) -> Path:
@@ -312,7 +312,7 @@ def model_place(client: MlflowClient, study: str, name: str) -> str:
 def _model_and_place(client: MlflowClient, study: str, name: str) -> tuple[LoggedModel | None, str]:
     """A model and the URI of its folder; a champion that a user has registered by hand is no model of the study's."""
     parent = require_parent(client, study)
-    champion = champion_version(client, parent) if name == CHAMPION_ALIAS else None
+    champion = champion_version(client, parent.data.tags) if name == CHAMPION_ALIAS else None
     if champion is None:
         model = find_model(client, parent, name)
         return model, str(model.artifact_location)

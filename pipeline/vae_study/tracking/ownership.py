@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
@@ -42,23 +41,23 @@ def taken(client: MlflowClient, what: str, tags: Mapping[str, str]) -> UserError
     )
 
 
-def champion_version(client: MlflowClient, parent: Run) -> ModelVersion | None:
+def champion_version(client: MlflowClient, tags: Mapping[str, str]) -> ModelVersion | None:
     """The version of a study's registered model that has the alias `champion`; None if there is none.
 
     Args:
         client: Of the tracking store.
-        parent: The study's run. A registered model of the same name that is somebody else's has none of the study's.
+        tags: Of the study's run. A registered model of the same name that is somebody else's has none of the study's.
     """
-    study = parent.data.tags[schema.STUDY]
+    study = tags[schema.STUDY]
     model = registered_model(client, study)
-    if model is None or model.tags.get(schema.STUDY_ID) != parent.data.tags.get(schema.STUDY_ID):
+    if model is None or model.tags.get(schema.STUDY_ID) != tags.get(schema.STUDY_ID):
         return None
     if schema.CHAMPION_ALIAS not in model.aliases:
         return None
     return client.get_model_version(study, str(model.aliases[schema.CHAMPION_ALIAS]))
 
 
-def promoted_model(client: MlflowClient, parent: Run) -> str | None:
-    """The model that is the registry's champion now, such as "trial-0007"; None if there is none."""
-    version = champion_version(client, parent)
+def promoted_model(client: MlflowClient, tags: Mapping[str, str]) -> str | None:
+    """The registry's champion now, such as "trial-0007", by the tags of the study's run; None if there is none."""
+    version = champion_version(client, tags)
     return None if version is None else str(version.tags.get(schema.MODEL_NAME, f"version {version.version}"))

@@ -5,18 +5,14 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Run
-from mlflow.exceptions import MlflowException
 
 from vae_study.errors import UserError, redacted
 from vae_study.tracking import schema
 from vae_study.tracking.events import EpochsLogged, Event, RunStarted
-from vae_study.tracking.ownership import promoted_model
 from vae_study.tracking.record import (
     ChampionRecord,
     EpochRecord,
@@ -26,23 +22,27 @@ from vae_study.tracking.record import (
     joined,
     trials_frame,
 )
-from vae_study.tracking.store import find_children, require_parent, run_record
+from vae_study.tracking.sources import ClientSource, RunSource, children, require_parent
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
 
 # MLflow's statuses of runs that have ended, and the tags that a run is started with.
 ENDED = ("FINISHED", "FAILED")
 STARTED_WITH = (schema.KIND, schema.TRIAL, schema.SEED, schema.SAMPLER, schema.DEVICE)
 
 
-def read_study(client: MlflowClient, name: str) -> StudyRecord:
+def read_study(source: RunSource, name: str) -> StudyRecord:
     """A study by its name, finished or still running.
 
     Raises:
         UserError: There is no such study in this tracking store.
     """
-    parent = require_parent(client, name)
+    parent = require_parent(source, name)
     with tempfile.TemporaryDirectory() as scratch:
-        files = _Artifacts(client, Path(scratch))
-        trials, history = _frames(client, parent, files)
+        files = _Artifacts(source, Path(scratch))
+        trials, history = _frames(source, parent, files)
         return StudyRecord(
             name=name,
             config=files.json(parent, schema.CONFIG_FILE),
@@ -51,13 +51,13 @@ def read_study(client: MlflowClient, name: str) -> StudyRecord:
             trials=trials,
             history=history,
             reference=files.json(parent, schema.REFERENCE_FILE),
-            champion=_champion(client, parent, trials, files),
-            tracking_uri=redacted(client.tracking_uri),
-            experiment_id=parent.info.experiment_id,
-            run_id=parent.info.run_id,
-            confirmations=confirmations_frame(map(run_record, find_children(client, parent, "confirmation"))),
-            promoted=promoted_model(client, parent),
-            stopped=parent.data.tags.get(schema.STOPPED, "") if parent.data.tags[schema.STATE] == "finished" else "",
+            champion=_champion(parent, trials, files),
+            tracking_uri=redacted(source.uri),
+            experiment_id=str(parent.experiment_id),
+            run_id=str(parent.run_id),
+            confirmations=confirmations_frame(children(source, parent, "confirmation")),
+            promoted=source.promoted(parent),
+            stopped=parent.tags.get(schema.STOPPED, "") if parent.tags[schema.STATE] == "finished" else "",
             **_comparison(parent, files),
         )
 
@@ -65,41 +65,46 @@ def read_study(client: MlflowClient, name: str) -> StudyRecord:
 class _Artifacts:
     """A run's files, each downloaded when it is first needed."""
 
-    def __init__(self, client: MlflowClient, scratch: Path):
-        self.client, self.scratch = client, scratch
+    def __init__(self, source: RunSource, scratch: Path):
+        self.source, self.scratch = source, scratch
 
-    def path(self, run_id: str, name: str) -> Path:
-        folder = self.scratch / run_id
+    def path(self, run: RunRecord, name: str) -> Path:
+        folder = self.scratch / str(run.run_id)
         folder.mkdir(exist_ok=True)
-        return Path(self.client.download_artifacts(run_id, name, str(folder)))
+        return self.source.file(str(run.run_id), name, folder)
 
-    def json(self, parent: Run, name: str) -> Any:
+    def json(self, parent: RunRecord, name: str) -> Any:
         try:
-            return json.loads(self.path(parent.info.run_id, name).read_text(encoding="utf-8"))
-        except (MlflowException, OSError) as error:
-            study = parent.data.tags[schema.STUDY]
+            return json.loads(self.path(parent, name).read_text(encoding="utf-8"))
+        except OSError as error:
+            study = parent.tags[schema.STUDY]
             raise UserError(f"the study {study!r} has no readable {name} in MLflow: {error}") from None
 
 
-def _frames(client: MlflowClient, parent: Run, files: _Artifacts) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _frames(source: RunSource, parent: RunRecord, files: _Artifacts) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Trials and history: from the parent's files if the study has ended, else from the runs of its trials."""
-    if parent.data.tags.get(schema.STATE) != "running":
-        paths = [files.path(parent.info.run_id, name) for name in (schema.TRIALS_FILE, schema.HISTORY_FILE)]
+    if parent.tags.get(schema.STATE) != "running":
+        paths = [files.path(parent, name) for name in (schema.TRIALS_FILE, schema.HISTORY_FILE)]
         return pd.read_parquet(paths[0]), pd.read_parquet(paths[1])
-    children = find_children(client, parent)
-    histories = downloaded_histories(client, {run.info.run_id: run for run in children})
-    return trials_frame(map(run_record, children)), joined([*histories.values()])
+    trials = children(source, parent)
+    return trials_frame(trials), joined([*_histories(files, {str(run.run_id): run for run in trials}).values()])
 
 
-def downloaded_histories(client: MlflowClient, runs: Mapping[str, Run]) -> dict[str, pd.DataFrame]:
+def _histories(files: _Artifacts, runs: Mapping[str, RunRecord]) -> dict[str, pd.DataFrame]:
+    ended = {key: run for key, run in runs.items() if run.tags[schema.STATE] in schema.ENDED}
+    return {key: pd.read_parquet(files.path(run, schema.HISTORY_FILE)) for key, run in ended.items()}
+
+
+def downloaded_histories(client: "MlflowClient", runs: Mapping[str, "Run"]) -> dict[str, pd.DataFrame]:
     """The histories of those runs that have ended, by their keys: one row per epoch."""
-    ended = {key: run for key, run in runs.items() if run.data.tags[schema.STATE] in schema.ENDED}
+    from vae_study.tracking.store import run_record
+
     with tempfile.TemporaryDirectory() as scratch:
-        files = _Artifacts(client, Path(scratch))
-        return {key: pd.read_parquet(files.path(run.info.run_id, schema.HISTORY_FILE)) for key, run in ended.items()}
+        files = _Artifacts(ClientSource(client), Path(scratch))
+        return _histories(files, {key: run_record(run) for key, run in runs.items()})
 
 
-def _data(parent: Run, files: _Artifacts) -> dict[str, Any]:
+def _data(parent: RunRecord, files: _Artifacts) -> dict[str, Any]:
     """The data summary, with the preprocessing."""
     summary: dict[str, Any] = files.json(parent, schema.DATA_FILE)
     if "columns" in summary:
@@ -107,43 +112,45 @@ def _data(parent: Run, files: _Artifacts) -> dict[str, Any]:
     return summary
 
 
-def _comparison(parent: Run, files: _Artifacts) -> dict[str, pd.DataFrame]:
+def _comparison(parent: RunRecord, files: _Artifacts) -> dict[str, pd.DataFrame]:
     """The detectors and their scores, of a study that has a champion."""
-    if schema.CHAMPION_SCORE not in parent.data.tags:
+    if schema.CHAMPION_SCORE not in parent.tags:
         return {}
     names = {"choices": schema.CHOICES_FILE, "detectors": schema.DETECTORS_FILE}
-    return {field: pd.read_parquet(files.path(parent.info.run_id, name)) for field, name in names.items()}
+    return {field: pd.read_parquet(files.path(parent, name)) for field, name in names.items()}
 
 
-def _champion(client: MlflowClient, parent: Run, trials: pd.DataFrame, files: _Artifacts) -> ChampionRecord | None:
-    number = parent.data.tags.get(schema.CHAMPION)
+def _champion(parent: RunRecord, trials: pd.DataFrame, files: _Artifacts) -> ChampionRecord | None:
+    number = parent.tags.get(schema.CHAMPION)
     if number is None:
         return None
-    run_id = str(trials.set_index("trial").loc[int(number), "run_id"])
-    with np.load(files.path(run_id, schema.EXAMPLES_FILE), allow_pickle=False) as arrays:
+    run = RunRecord(run_id=str(trials.set_index("trial").loc[int(number), "run_id"]))
+    with np.load(files.path(run, schema.EXAMPLES_FILE), allow_pickle=False) as arrays:
         return ChampionRecord.from_arrays(
             arrays,
             trial=int(number),
-            rule=parent.data.tags[schema.CHAMPION_RULE],
-            score=parent.data.tags.get(schema.CHAMPION_SCORE),
-            scores=pd.read_parquet(files.path(run_id, schema.SCORES_FILE)),
+            rule=parent.tags[schema.CHAMPION_RULE],
+            score=parent.tags.get(schema.CHAMPION_SCORE),
+            scores=pd.read_parquet(files.path(run, schema.SCORES_FILE)),
         )
 
 
-def has_ended(run: Run) -> bool:
+def has_ended(run: "Run") -> bool:
     """Whether MLflow has all events of a run: its status is set last."""
     return run.info.status in ENDED and run.data.tags[schema.STATE] not in ("running", "waiting")
 
 
-def remote_state(run: Run) -> RunRecord:
+def remote_state(run: "Run") -> RunRecord:
     """What MLflow has of a run; one without its last status has not ended."""
+    from vae_study.tracking.store import run_record
+
     found = run_record(run)
     if run.info.status not in ENDED and found.tags[schema.STATE] != "waiting":
         found.tags[schema.STATE] = "running"
     return found
 
 
-def events_of_open_run(client: MlflowClient, key: str, run: Run) -> list[Event]:
+def events_of_open_run(client: "MlflowClient", key: str, run: "Run") -> list[Event]:
     """The events of a run that has not ended, with the times that MLflow has, so that a replay changes nothing there.
 
     This takes one request per metric.
@@ -159,7 +166,7 @@ def events_of_open_run(client: MlflowClient, key: str, run: Run) -> list[Event]:
     return [start, EpochsLogged(run=key, time_ms=epochs[-1].timestamp_ms, epochs=epochs)] if epochs else [start]
 
 
-def _epochs(client: MlflowClient, run: Run) -> Iterator[EpochRecord]:
+def _epochs(client: "MlflowClient", run: "Run") -> Iterator[EpochRecord]:
     points: defaultdict[int, list[Metric]] = defaultdict(list)
     for name in run.data.metrics:
         for point in client.get_metric_history(run.info.run_id, name):

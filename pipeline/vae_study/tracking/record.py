@@ -128,13 +128,14 @@ class RunRecord:
     """What is known of one run: its tags, its parameters as text, and each metric's last value.
 
     Attributes:
-        run_id: MLflow's; None while MLflow does not have the run.
+        run_id, experiment_id: MLflow's; None while MLflow does not have the run.
     """
 
     tags: dict[str, str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     run_id: str | None = None
+    experiment_id: str | None = None
 
     @property
     def order(self) -> tuple[int, int]:

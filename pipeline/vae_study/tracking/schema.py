@@ -3,10 +3,11 @@
 Nothing here imports MLflow, which takes a second.
 """
 
+import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 # Tags of runs. Of a trial: why it failed (FAILURE, and REASON in words), how often it lost its worker and went on
 # (PREEMPTIONS), whether it keeps the config's constraints (FEASIBLE), and what it was last trained on (DEVICE).
@@ -73,6 +74,7 @@ LOG10 = "log10/"
 SHORT_NAMES = {"beta": "b", "latent_dim": "z"}
 
 SQLITE = "sqlite:///"
+SECONDS_FOR_A_LOCK = 20.0
 
 
 def trial_name(number: int) -> str:
@@ -121,6 +123,12 @@ def missing_store(uri: str) -> Path | None:
 def sqlite_uri(path: Path) -> str:
     """The address of a SQLite file, as SQLAlchemy reads it: % and ? in the path are escaped."""
     return f"{SQLITE}{str(path).replace('%', '%25').replace('?', '%3F')}"
+
+
+def open_sqlite(path: Path) -> sqlite3.Connection:
+    """A connection to a SQLite file that is there; a lock is waited for, for some seconds."""
+    # Not for reading only: the first to read after a driver was killed rolls back what it had begun.
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=SECONDS_FOR_A_LOCK)
 
 
 def expected_address(address: str, usual: str) -> str:

@@ -4,13 +4,11 @@ import hashlib
 import json
 import logging
 import os
-import sqlite3
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from alembic.util import CommandError
 from mlflow import MlflowClient
@@ -38,7 +36,6 @@ WRONG_PASSWORD = (
     "refuses the user or the password; expected those of the server in MLFLOW_TRACKING_USERNAME and "
     "MLFLOW_TRACKING_PASSWORD"
 )
-SECONDS_FOR_A_LOCK = 20.0
 DATABASES = ("postgresql", "mysql", "mssql")
 # By default a dead server holds one call for four minutes; the uploader has a patience of its own.
 QUICK_TO_GIVE_UP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
@@ -83,8 +80,7 @@ def _require_readable(path: Path) -> None:
     """Raise an error at once where MLflow would try for minutes: for what is no database, or is locked."""
     if not path.is_file():
         raise OSError(f"{path} is not a file")
-    # Not for reading only: the first to read after a driver was killed rolls back what it had begun.
-    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, timeout=SECONDS_FOR_A_LOCK)) as database:
+    with closing(schema.open_sqlite(path)) as database:
         database.execute("SELECT COUNT(*) FROM sqlite_master")
 
 
@@ -142,8 +138,7 @@ def find_parent(client: MlflowClient, study: str) -> Run | None:
 
 
 def _parents(client: MlflowClient, study: str) -> list[Run]:
-    query = f"tags.`{schema.KIND}` = 'study' and tags.`{schema.STUDY}` = '{study}'"
-    return _search(client, query, _experiment_ids(client))
+    return runs_tagged(client, {schema.KIND: "study", schema.STUDY: study})
 
 
 def own_parent(client: MlflowClient, study: str, study_id: str | None) -> Run | None:
@@ -242,12 +237,6 @@ def runs_by_key(client: MlflowClient, parent: Run) -> dict[str, Run]:
     return {run.data.tags[schema.UID].partition("/")[2]: run for run in runs}
 
 
-def study_names(client: MlflowClient) -> list[str]:
-    """The names of all studies in a store."""
-    runs = _search(client, f"tags.`{schema.KIND}` = 'study'", _experiment_ids(client))
-    return sorted({run.data.tags[schema.STUDY] for run in runs})
-
-
 def require_parent(client: MlflowClient, study: str) -> Run:
     """The parent run of a study.
 
@@ -256,14 +245,23 @@ def require_parent(client: MlflowClient, study: str) -> Run:
     """
     parent = find_parent(client, study)
     if parent is None:
-        known = ", ".join(study_names(client)) or "none"
+        others = {run.data.tags[schema.STUDY] for run in runs_tagged(client, {schema.KIND: "study"})}
+        known = ", ".join(sorted(others)) or "none"
         raise UserError(f"no study {study!r} in {client.tracking_uri}; the studies there: {known}")
     return parent
 
 
 def run_record(run: Run) -> RunRecord:
     """A run as MLflow has it."""
-    return RunRecord(dict(run.data.tags), dict(run.data.params), dict(run.data.metrics), run.info.run_id)
+    data, info = run.data, run.info
+    return RunRecord(dict(data.tags), dict(data.params), dict(data.metrics), info.run_id, str(info.experiment_id))
+
+
+def runs_tagged(client: MlflowClient, tags: Mapping[str, str]) -> list[Run]:
+    """The runs in all experiments that have all of these tags, the oldest first."""
+    query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    found = _search(client, query, _experiment_ids(client))
+    return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
 
 
 def dataset_input(summary: Mapping[str, Any]) -> DatasetInput:
@@ -318,7 +316,7 @@ def fingerprint(client: MlflowClient, name: str) -> dict[str, Any] | None:
         "status": parent.info.status,
         "ended_ms": parent.info.end_time,
         "tags": tags,
-        "promoted": promoted_model(client, parent),
+        "promoted": promoted_model(client, parent.data.tags),
     }
 
 

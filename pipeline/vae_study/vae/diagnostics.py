@@ -7,12 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.manifold import TSNE
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from vae_study.anomaly.scores import reference_rows
@@ -56,9 +50,13 @@ def flat_map(mean_NZ: Floats, kind: str) -> Floats:
     """Posterior means in two dimensions, (N, 2), by PCA or t-SNE; of one row or dimension the second column is 0."""
     if kind == "tsne" and len(mean_NZ) > 3:
         perplexity = min(30.0, (len(mean_NZ) - 1) / 3)
+        from sklearn.manifold import TSNE
+
         return np.asarray(TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(mean_NZ), np.float64)
     if min(mean_NZ.shape) < 2:
         return np.pad(mean_NZ[:, :1], ((0, 0), (0, 1)))
+    from sklearn.decomposition import PCA
+
     return np.asarray(PCA(n_components=2, svd_solver="full").fit_transform(mean_NZ), np.float64)
 
 
@@ -205,6 +203,12 @@ def probe_accuracy(
     Returns:
         Accuracy from 0 to 1; NaN where fewer than two classes occur in training.
     """
+    # As all of scikit-learn here: a worker trains before it needs it.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     classes = np.unique(train_label_N)
     known_N = np.isin(test_label_N, classes)
     if len(classes) < 2 or not known_N.any():

@@ -65,12 +65,6 @@ def preemptions(record: StudyRecord) -> Preemptions:
     return Preemptions(trials=trial_numbers(record.trials[continued]), times=int(times[continued].sum()))
 
 
-def devices(record: StudyRecord) -> dict[str, int]:
-    """What the trials were trained on, such as "cuda, NVIDIA L4", each with how many; the most frequent first."""
-    known = record.trials["device"].dropna() if "device" in record.trials else pd.Series(dtype=str)
-    return {str(name): int(trials) for name, trials in known.value_counts().items()}
-
-
 @dataclass(frozen=True, kw_only=True)
 class EarlyStopping:
     """Which trials were pruned, by what rule, and what that saved.

@@ -22,9 +22,9 @@ from vae_study.report.formatting import (
     number,
     score_name,
 )
-from vae_study.report.frames import Interval, Missing, numbers, row_of, scalar, trial_numbers
+from vae_study.report.frames import Interval, Missing, devices, numbers, row_of, scalar, trial_numbers
 from vae_study.report.frontier import objective_signs
-from vae_study.report.sections.outcomes import constraints, devices, early_stopping, preemptions
+from vae_study.report.sections.outcomes import constraints, early_stopping, preemptions
 from vae_study.report.style import CHOSEN, INK, NORMAL, figure
 from vae_study.report.tables import StudyTables, auroc_metric, followed_score, meant, trial_auroc
 from vae_study.selection.ranking import ranked
