@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--against", type=Path, metavar="FOLDER", help="another checkout")
     asked = parser.parse_args()
     checkouts = {"here": REPOSITORY, **({"there": asked.against.resolve()} if asked.against else {})}
-    rounds = [{name: round_of(folder) for name, folder in checkouts.items()} for _ in range(asked.rounds)]
+    rounds = [{name: round_of(folder.resolve()) for name, folder in checkouts.items()} for _ in range(asked.rounds)]
     heads = "command", "phase", "begins at, s", "wall, s", "CPU of the driver, s", "CPU of others, s"
     print(f"| {' | '.join(heads)} | wall, CPU: here / there |")
     print("|---|---|---|---|---|---|---|")

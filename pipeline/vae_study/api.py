@@ -8,12 +8,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vae_study.config.loading import load_config
 from vae_study.config.study import StudyConfig, require_study_name
 from vae_study.errors import UserError
-from vae_study.paths import HOME, Home, client_of, saved_config, scratch_of, source_of, sqlite_of, tracking_uri_of
+from vae_study.paths import (
+    HOME,
+    Home,
+    Source,
+    client_of,
+    config_of,
+    saved_config,
+    scratch_of,
+    source_of,
+    sqlite_of,
+    tracking_uri_of,
+)
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
     from vae_study.detector.score_file import ScoredSummary
@@ -32,7 +43,7 @@ def check_study(config: Source, overrides: Sequence[str] = (), name: str | None 
     Raises:
         UserError: The study file or the data are wrong; the message says what and where.
     """
-    return _planned(_config(config, overrides), name, home, os.environ.get("RAY_ADDRESS"))
+    return _planned(config_of(config, overrides), name, home, os.environ.get("RAY_ADDRESS"))
 
 
 def _planned(config: StudyConfig, name: str | None, home: Home, cluster: str | None) -> Plan:
@@ -74,6 +85,7 @@ def run_study(
     config: Source,
     overrides: Sequence[str] = (),
     *,
+    data: pd.DataFrame | None = None,
     name: str | None = None,
     home: Home = HOME,
     tracking_uri: str | None = None,
@@ -90,13 +102,14 @@ def run_study(
     Args:
         config: A study file, its content as a dictionary, or a StudyConfig.
         overrides: Settings on top of it, each "key=value".
+        data: The rows in place of `data.source` and `data.path`; they are kept in `home`.
         name: The study's name; by default the config's `study`.
         home: Folder of all studies, on a disk or in an object store (s3://bucket/prefix).
         tracking_uri: MLflow's store; by default MLFLOW_TRACKING_URI, else a SQLite file in `home`.
         study_storage: Optuna's store, any SQLAlchemy URL; by default a SQLite file in the study's folder.
         ray_address: A running Ray cluster; by default RAY_ADDRESS, else a local Ray.
-        concurrency: The largest number of parallel trials; "max" for what the cluster can hold, also after autoscaling;
-            by default what fits at the start.
+        concurrency: The most parallel trials; "max" for what the cluster can hold, also after autoscaling; by default
+            what fits at the start.
         hours: End the training after so many hours; trials that run then are saved, and a later call continues them.
         max_cost, price_per_hour: End it when all workers together have cost `max_cost`, one of them `price_per_hour`.
         console: Where progress is shown; by default no progress is shown.
@@ -110,7 +123,7 @@ def run_study(
     from vae_study.study.budget import Limits
 
     limits = Limits(hours=hours, max_cost=max_cost, price_per_hour=price_per_hour)
-    plan = _planned(_config(config, overrides), name, home, ray_address or os.environ.get("RAY_ADDRESS"))
+    plan = _planned(config_of(config, overrides, data, home), name, home, ray_address or os.environ.get("RAY_ADDRESS"))
     from vae_study.study.plan import Locations
     from vae_study.study.start import start
 
@@ -137,7 +150,7 @@ def resume_study(name: str, *, trials: int | None = None, home: Home = HOME, **o
     """
     config: Source = saved_config(name, home)
     if trials is not None:
-        config = load_config(saved_config(name, home).plain(), [f"trials={trials}"])
+        config = config_of(saved_config(name, home).plain(), [f"trials={trials}"])
     return run_study(config, name=name, home=home, **others)
 
 
@@ -170,7 +183,7 @@ def submit_study(
     from vae_study.study.budget import Limits
 
     words = Limits(**limits).words
-    checked = _config(config, overrides)
+    checked = config_of(config, overrides)
     name = require_study_name(name or checked.study)
     require_portable(checked, home)
     if checked.data.path is None:
@@ -335,6 +348,7 @@ def build_report(
         UserError: There is no such study.
     """
     from vae_study.report import build
+    from vae_study.tracking.reader import read_study
     from vae_study.tracking.store import attach_report, fingerprint
 
     client, folder = client_of(home, tracking_uri), Path(output or REPORTS / name)
@@ -342,12 +356,8 @@ def build_report(
     if not force and facts is not None and build.is_made_from(folder, facts):
         say(f"the report of {name} is up to date; --force writes it again")
     else:
-        from vae_study.report import write_report
-        from vae_study.tracking.reader import read_study
-
-        write_report(read_study(source_of(home, tracking_uri), name), folder, facts)
-    why = attach_report(client, name, page) if facts is not None else ""
-    if why:
+        build.write_report(read_study(source_of(home, tracking_uri), name), folder, facts)
+    if facts is not None and (why := attach_report(client, name, page)):
         say(f"the report is written, but not attached to the study in MLflow: {why}")
     return page
 
@@ -371,8 +381,7 @@ def compare_studies(
     from vae_study.report import write_comparison
     from vae_study.tracking.reader import read_study
 
-    source = source_of(home, tracking_uri)
-    records = [read_study(source, name) for name in names]
+    records = [read_study(source_of(home, tracking_uri), name) for name in names]
     return write_comparison(records, Path(output or REPORTS / "-".join(names)))
 
 
@@ -388,13 +397,4 @@ def list_studies(*, home: Home = HOME, tracking_uri: str | None = None) -> list[
     from vae_study.tracking.schema import missing_store
     from vae_study.tracking.sources import study_names
 
-    if missing_store(tracking_uri_of(home, tracking_uri)):
-        return []
-    return study_names(source_of(home, tracking_uri))
-
-
-Source = str | Path | Mapping[str, Any] | StudyConfig
-
-
-def _config(source: Source, overrides: Sequence[str]) -> StudyConfig:
-    return source if isinstance(source, StudyConfig) else load_config(source, overrides)
+    return [] if missing_store(tracking_uri_of(home, tracking_uri)) else study_names(source_of(home, tracking_uri))

@@ -257,17 +257,14 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
 
     def _run_study(self, frame: pd.DataFrame, seed: int) -> None:
         from vae_study import api
-        from vae_study.paths import client_of
+        from vae_study.paths import client_of, stored_frame
         from vae_study.tracking.models import fetch_model
 
         name = f"detector-{secrets.token_hex(4)}"
-        path = Path(self.home) / f"{name}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        frame.rename(columns=str).to_parquet(path, index=False)
         rows = round(SPLIT["train"] * len(frame))
         settings = {**_settings(seed), **_budget(rows), **self._asked(), "trials": self.trials}
-        plain = {"study": name, "data": {"source": "parquet", "path": str(path)}, "search": dict(self.search or SEARCH)}
-        self.config_ = _config(plain, settings)
+        plain = {"study": name, "data": {"source": "parquet", "path": "X"}, "search": dict(self.search or SEARCH)}
+        self.config_ = _config(plain, {**settings, "data.path": stored_frame(frame, self.home)})
         api.run_study(self.config_, home=self.home, hours=self.hours)
         with tempfile.TemporaryDirectory() as scratch:
             client = client_of(self.home, None)

@@ -1,21 +1,31 @@
-"""Find the studies of a HOME folder, and the default stores of MLflow and Optuna in it."""
+"""The studies and the data frames of a HOME folder, and the default stores of MLflow and Optuna in it."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vae_study.config.loading import load_config
 from vae_study.config.study import CONFIG_FILE, StudyConfig, require_study_name
 from vae_study.errors import LONGEST_REASON, UserError
 from vae_study.storage import DEFAULT_HOME, Folder
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from vae_study.tracking.sources import RunSource
 
 HOME = Path(DEFAULT_HOME)
+# The folder in HOME with the data frames that studies were run on; no study can be called so.
+FRAMES = ".frames"
 #: A folder of studies: a path, or s3://bucket/prefix.
 Home = str | Path
+#: A study file, its content as a dictionary, or a checked config.
+Source = str | Path | Mapping[str, Any] | StudyConfig
 
 
 def saved_config(name: str, home: Home = HOME) -> StudyConfig:
@@ -93,6 +103,44 @@ def source_of(home: Home, tracking_uri: str | None) -> RunSource:
     from vae_study.tracking.sources import ClientSource, light_source
 
     return light_source(tracking_uri_of(home, tracking_uri)) or ClientSource(client_of(home, tracking_uri))
+
+
+def config_of(
+    source: Source, overrides: Sequence[str] = (), data: pd.DataFrame | None = None, home: Home = HOME
+) -> StudyConfig:
+    """The checked config of a study file with overrides, on the rows of a data frame if there is one.
+
+    Raises:
+        UserError: With every problem found.
+    """
+    if data is None:
+        return source if isinstance(source, StudyConfig) else load_config(source, overrides)
+    file = {"source": "parquet", "path": stored_frame(data, home)}
+    if isinstance(source, StudyConfig):
+        return source.model_copy(update={"data": source.data.model_copy(update=file)})
+    return load_config(source, [*overrides, *(f"data.{key}={json.dumps(value)}" for key, value in file.items())])
+
+
+def stored_frame(frame: pd.DataFrame, home: Home) -> str:
+    """Write a data frame to a Parquet file of HOME, whose name is a hash of its content, and return where it is.
+
+    A study's workers, and whoever continues it, read it there. The index is left out.
+
+    Raises:
+        UserError: Two columns have one name.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from vae_study.data import frame_table
+
+    table, buffer = frame_table(frame), pa.BufferOutputStream()
+    pq.write_table(table, buffer)
+    content = buffer.getvalue()
+    folder, name = Folder.at(home) / FRAMES, f"{hashlib.sha256(content).hexdigest()[:16]}.parquet"
+    if name not in folder.names():
+        folder.write(name, memoryview(content))
+    return (folder / name).place
 
 
 def _local(home: Home, option: str) -> Path:

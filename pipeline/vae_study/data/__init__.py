@@ -8,6 +8,7 @@ from vae_study.data.cache import cached_dataset
 from vae_study.data.dataset import Dataset, DatasetBuilder, DatasetInfo, Split
 from vae_study.data.preprocessing import Preprocessing
 from vae_study.data.sources import read_table, source_of
+from vae_study.data.sources.python import frame_table
 from vae_study.data.splits import SPLIT_NAMES
 from vae_study.data.stream import Batch, Stream, frame_features, open_stream
 from vae_study.data.table import Table, fingerprint
@@ -25,6 +26,7 @@ __all__ = [
     "Table",
     "build_dataset",
     "frame_features",
+    "frame_table",
     "open_stream",
     "prepare",
     "read_table",

@@ -149,6 +149,15 @@ def frame_rows(frame: pd.DataFrame, where: str, only: Collection[str] | None = N
     return Rows(where=where, schema=pa.schema(fields), count=len(frame), batches=batches)
 
 
+def frame_table(frame: pd.DataFrame) -> pa.Table:
+    """The columns of a data frame as an Arrow table; mixed values become text. Raise UserError if two have one name."""
+    rows = frame_rows(frame, "the data frame")
+    names = list(rows.schema.names)
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise UserError(f"data: the data frame has the column {twice[0]!r} more than once; expected one of each name")
+    return pa.Table.from_batches(list(rows.batches(names)), rows.schema)
+
+
 def _declared_type(nothing: "pd.Series[Any]") -> Any:
     """The Arrow type of a column; None for Python objects."""
     try:
