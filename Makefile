@@ -9,7 +9,7 @@ test test-local: export OMP_NUM_THREADS := 1
 # Each of the many processes would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help study check docs test test-local test-all test-cluster test-aws soak canary clean
+.PHONY: help study check docs notebook test test-local test-all test-cluster test-aws soak canary clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -35,8 +35,12 @@ check: .venv/installed-dev ## Lint, types, and which folder may import which, an
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python .ci/structure.py
 
-docs: .venv/installed-dev ## The API reference, from the docstrings, in build/docs
-	$(BIN)/python docs/reference.py build/docs
+docs: .venv/installed-dev ## The documentation as a site with the API reference in build/docs, and docs/keys.md
+	$(BIN)/python docs/reference.py keys
+	$(BIN)/python docs/reference.py site build/docs
+
+notebook: .venv/installed-dev ## Execute docs/notebook.ipynb again
+	cd docs && ../$(BIN)/python reference.py notebook
 
 test: .venv/installed-dev ## Install what tests need and run most of them, and a study from end to end; about 4 minutes
 	$(PYTEST) --numprocesses 2 -m 'not (thorough or studies or processes or browser or database or object_store or cluster)'

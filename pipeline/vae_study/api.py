@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from vae_study.detector.score_file import ScoredSummary
+    from vae_study.notebook import Study
     from vae_study.report import StudySummary
     from vae_study.study.cost import Cost
     from vae_study.study.plan import Plan
@@ -96,7 +96,7 @@ def run_study(
     max_cost: float | None = None,
     price_per_hour: float | None = None,
     console: Console | None = None,
-) -> StudyRecord:
+) -> Study:
     """Run a study, or continue an interrupted one, until it has its number of trials or its budget is spent.
 
     Args:
@@ -112,14 +112,13 @@ def run_study(
             what fits at the start.
         hours: End the training after so many hours; trials that run then are saved, and a later call continues them.
         max_cost, price_per_hour: End it when all workers together have cost `max_cost`, one of them `price_per_hour`.
-        console: Where progress is shown; by default no progress is shown.
+        console: Where progress is shown; by default in the cell of a notebook, else nowhere.
 
     Raises:
         UserError: The input is wrong; nothing was started.
         StudyError: The study failed or was interrupted.
     """
-    from rich.console import Console
-
+    from vae_study.notebook import quiet_console
     from vae_study.study.budget import Limits
 
     limits = Limits(hours=hours, max_cost=max_cost, price_per_hour=price_per_hour)
@@ -133,11 +132,11 @@ def run_study(
         ray_address=ray_address,
         study_file=Path(config) if isinstance(config, str | Path) else None,
     )
-    start(plan, places, concurrency, console or Console(file=io.StringIO()), limits)
+    start(plan, places, concurrency, console or quiet_console(), limits)
     return load_study(plan.name, home=home, tracking_uri=tracking_uri)
 
 
-def resume_study(name: str, *, trials: int | None = None, home: Home = HOME, **others: Any) -> StudyRecord:
+def resume_study(name: str, *, trials: int | None = None, home: Home = HOME, **others: Any) -> Study:
     """Continue a study with the config in its folder. Takes the other arguments of `run_study`, too.
 
     Args:
@@ -192,15 +191,16 @@ def submit_study(
     return JobQueue(address).submit(checked, name, home, concurrency, words)
 
 
-def load_study(name: str, *, home: Home = HOME, tracking_uri: str | None = None) -> StudyRecord:
+def load_study(name: str, *, home: Home = HOME, tracking_uri: str | None = None) -> Study:
     """Read a study, finished or running, from MLflow. `.trials` and `.history` are pandas data frames.
 
     Raises:
         UserError: There is no such study.
     """
+    from vae_study.notebook import Study
     from vae_study.tracking.reader import read_study
 
-    return read_study(source_of(home, tracking_uri), name)
+    return Study.of(read_study(source_of(home, tracking_uri), name))
 
 
 def sync_study(

@@ -88,6 +88,16 @@ def init(data: str, label: str | None, name: str | None, output: Path | None) ->
 
 
 @main.command()
+def schema() -> None:
+    """Print the JSON schema of study files, with which an editor completes keys and explains them."""
+    import json
+
+    from vae_study.config.json_schema import study_schema
+
+    click.echo(json.dumps(study_schema(), indent=2))
+
+
+@main.command()
 @options.config
 @options.home
 @click.option("--columns", is_flag=True, help="Print a table of the data's columns instead of the plan.")
@@ -226,11 +236,12 @@ def sync(name: str, rebuild: bool, home: str, tracking_uri: str | None) -> None:
     from rich.console import Console
 
     from vae_study import api
+    from vae_study.storage import words_of
 
     with Console(stderr=True).status("") as line:
         show = lambda left: line.update(f"{left:,} records pending")  # noqa: E731
         count = api.sync_study(name, home=home, tracking_uri=tracking_uri, rebuild=rebuild, show=show)
-    click.echo(f"{count:,} records of {name} uploaded to MLflow; its report: vae-study report {name}")
+    click.echo(f"{count:,} records of {name} uploaded to MLflow; its report: vae-study report {words_of(name, home)}")
 
 
 @main.command(short_help="Write a study's report again, or compare studies.")
@@ -268,7 +279,7 @@ def status(name: str | None, home: str, tracking_uri: str | None) -> None:
     for each in names:
         pending = api.pending_records(each, home)
         try:
-            click.echo(status_text(api.load_study(each, home=home, tracking_uri=tracking_uri), pending))
+            click.echo(status_text(api.load_study(each, home=home, tracking_uri=tracking_uri), pending, home))
         except UserError as error:
             if not pending:
                 raise

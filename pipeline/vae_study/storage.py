@@ -6,6 +6,7 @@ import json
 import os
 import posixpath
 import re
+import shlex
 import shutil
 import socket
 import uuid
@@ -28,6 +29,13 @@ UNFINISHED = ".unfinished-"
 #: The folder of all studies, HOME, unless the user names another.
 DEFAULT_HOME = "studies"
 SECONDS_FOR_GOOGLE = 10
+
+
+def words_of(study: str, home: str | Path = DEFAULT_HOME) -> str:
+    """The words of a command that mean a study: its name, with HOME unless that is the default one."""
+    text = str(home)
+    place = text if SCHEME.match(text) else os.path.abspath(os.path.expanduser(text))
+    return study if place == os.path.abspath(DEFAULT_HOME) else f"{study} --home {shlex.quote(place)}"
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from vae_study.config.model import NetworkConfig
 from vae_study.config.search_space import Choices, Range
 from vae_study.config.study import StudyConfig
 from vae_study.metrics import NO_HYPERVOLUME
 from vae_study.search.early_stopping import rungs
-from vae_study.storage import DEFAULT_HOME
+from vae_study.storage import DEFAULT_HOME, words_of
 from vae_study.tracking.record import StudyRecord
 from vae_study.tracking.schema import trial_name
 
@@ -41,12 +42,11 @@ def plan_text(plan: Plan) -> str:
         f"{name} {count['rows']} rows" + (f" ({count['anomalies']} anomalous)" if count["anomalies"] else "")
         for name, count in data["splits"].items()
     )
-    hidden = ", ".join(map(str, config.model.network.hidden))
     lines = [
         f"study      {plan.name}, in {plan.folder}",
         f"data       {config.data.path or data['source']}, {data['features']} features: {splits}",
         *(f"{'':10} {line}" for line in plan.data.lines()),
-        f"model      {model.family}, {model.network.kind} [{hidden}], likelihood {model.likelihood}",
+        f"model      {model.family}, {_network_text(model.network)}, likelihood {model.likelihood}",
         *(
             f"{'' if index else 'search':10} {name}: {_parameter_text(parameter)}"
             for index, (name, parameter) in enumerate(config.search.items())
@@ -76,6 +76,14 @@ def columns_text(plan: Plan) -> str:
     with console.capture() as captured:
         console.print(table)
     return captured.get().rstrip()
+
+
+def _network_text(network: NetworkConfig) -> str:
+    """Such as "mlp [256, 128]", or "conv of [32, 64] channels, then [256, 128]"; what is searched may replace it."""
+    hidden, channels = list(network.hidden), list(network.channels)
+    if network.kind == "mlp":
+        return f"mlp {hidden}"
+    return f"conv of {channels} channels, {f'then {hidden}' if hidden else 'without hidden layers'}"
 
 
 def _trials_per_device(config: StudyConfig) -> str:
@@ -155,7 +163,8 @@ def result_text(record: StudyRecord, report: Path | None, home: str) -> str:
     """The summary at the end of a run."""
     from vae_study.report import summary
 
-    lines = [f"study      {record.name}", *_facts(summary(record)), *_devices(record), *_failures(record)]
+    words = words_of(record.name, home)
+    lines = [f"study      {record.name}", *_facts(summary(record), words), *_devices(record), *_failures(record)]
     if report is not None:
         lines.append(f"report     {report}")
     store = f"--tracking-uri {record.tracking_uri}" if "://" in record.tracking_uri else f"--home {home}"
@@ -165,19 +174,21 @@ def result_text(record: StudyRecord, report: Path | None, home: str) -> str:
     return "\n".join(lines)
 
 
-def status_text(record: StudyRecord, pending: int) -> str:
+def status_text(record: StudyRecord, pending: int, home: str = DEFAULT_HOME) -> str:
     """The state of a study in a few lines.
 
     Args:
         record: The study.
         pending: How many of its records on this machine are not in MLflow yet.
+        home: Its HOME.
     """
     from vae_study.report import summary
 
+    words = words_of(record.name, home)
     total = record.config.get("trials", "?")
-    how = f"by the driver, or by: vae-study sync {record.name}"
+    how = f"by the driver, or by: vae-study sync {words}"
     late = [f"pending    {pending:,} records to be uploaded {how}"] if pending else []
-    facts = *_facts(summary(record)), *_devices(record), *_failures(record), *late
+    facts = *_facts(summary(record), words), *_devices(record), *_failures(record), *late
     return "\n".join([f"study      {record.name}, {total} trials asked for", *facts])
 
 
@@ -240,11 +251,13 @@ def _failures(record: StudyRecord) -> Iterator[str]:
         yield f"{'' if index else 'failed':10} {failure.kind}, {trials}: {reason}"
 
 
-def _facts(facts: StudySummary) -> Iterator[str]:
+def _facts(facts: StudySummary, words: str) -> Iterator[str]:
     states = ", ".join(f"{count} {state}" for state, count in facts.states.items() if count)
     yield f"trials     {states or 'none yet'}"
+    if facts.states["waiting"]:
+        yield f"{'':10} continue with: vae-study resume {words}"
     if facts.stopped:
-        yield f"stopped    {facts.stopped}; vae-study resume {facts.name} goes on"
+        yield f"stopped    {facts.stopped}; vae-study resume {words} goes on"
     volume = "none yet" if math.isnan(facts.hypervolume) else f"{facts.hypervolume:.4g}"
     if facts.hypervolume == 0:
         volume += f": {NO_HYPERVOLUME}"

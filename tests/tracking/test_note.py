@@ -14,7 +14,17 @@ from markdown_it import MarkdownIt
 from vae_study.config.loading import load_config
 from vae_study.selection.ranking import Selection, choose
 from vae_study.tracking import schema
-from vae_study.tracking.note import LONGEST_NOTE, escaped, filled, longest, plan_note, ranking, result_note, table
+from vae_study.tracking.note import (
+    LONGEST_NOTE,
+    escaped,
+    filled,
+    longest,
+    plan_note,
+    ranking,
+    result_note,
+    table,
+    trials_view,
+)
 from vae_study.tracking.store import open_experiment
 
 ODD = ["<script>alert(1)</script>", "a|b", "_u_ __v__", "[x](http://e.com)", "{parent}{run:trial-0000}", "`c`", "~~s~~"]
@@ -238,7 +248,12 @@ def test_mlflow_finds_the_trials_that_the_links_ask_for_the_best_first(store):
             runs = store.search_runs([experiment], query["searchFilter"][0], order_by=order)
             found.append([run.info.run_id for run in runs])
     every = [failed, running]
-    assert found == [every, every, [running], every, every, [failed]]
+    assert found == [every, every, [running], every, [failed]]
+    assert [query["viewStateShareKey"] for query in asked if "viewStateShareKey" in query] == [[parent]]
+    view = json.loads(filled(trials_view(config(), "val/auroc", None), {}, experiment, parent))
+    order = [f"{view['orderByKey']} {'ASC' if view['orderByAsc'] else 'DESC'}"]
+    runs = store.search_runs([experiment], view["searchFilter"], order_by=order)
+    assert [run.info.run_id for run in runs] == every
     assert [query["compareRunsMode"] for query in asked if "compareRunsMode" in query] == [["CHART"]] * 2
 
 

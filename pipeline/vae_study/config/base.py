@@ -154,12 +154,13 @@ def _siblings(schema: type[BaseModel] | None, path: Path) -> tuple[str, ...]:
     parts = [] if schema is None else [schema]
     for key in map(str, path[:-1]):
         fields = [part.model_fields[key] for part in parts if key in part.model_fields]
-        parts = [inner for field in fields for inner in _parts_in(field.annotation)] if fields else parts
+        parts = [inner for field in fields for inner in parts_in(field.annotation)] if fields else parts
     return tuple(dict.fromkeys(name for part in parts for name in part.model_fields))
 
 
-def _parts_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def parts_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections in the type of a key, such as in a list or a union of them."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in get_args(annotation):
-        yield from _parts_in(inner)
+        yield from parts_in(inner)

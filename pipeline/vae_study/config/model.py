@@ -168,6 +168,8 @@ class TrainingConfig(ConfigPart):
     """Training with Adam.
 
     Attributes:
+        epochs: Passes over the training rows; the budget of a trial.
+        batch_size: Rows of a minibatch.
         learning_rate: Initial learning rate of Adam.
         learning_rate_schedule: `constant`, or `cosine` down to 0 at the end of the budget.
         weight_decay: Decoupled (Loshchilov and Hutter 2019); 0 for none.

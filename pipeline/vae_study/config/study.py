@@ -256,9 +256,15 @@ class StudyConfig(ConfigPart):
     """A study file, complete with defaults. Build it with `load_config`, which also checks the parts together.
 
     Attributes:
+        study: The name of the study, and of its experiment in MLflow.
+        search: The searched parameters by their dotted names, each with `low` and `high`, and if wanted `log: true` and
+            `type: int`, or with `choices`; `when` makes one depend on the choice of another.
+        objectives: What is minimized or maximized; several make a frontier.
         constraints: Bounds that a trial must keep to be chosen or to be on the frontier.
         enqueue: Configurations to try first, by short names; the sampler draws what they leave out.
         warm_start: An earlier study on the same data, whose finished trials the sampler learns from.
+        trials: The number of trials, failed ones included.
+        seed: Of the sampler and of all trials.
     """
 
     study: StudyName

@@ -91,6 +91,12 @@ def figure(height: float) -> Picture:
     return Picture(figsize=(WIDTH, height))
 
 
+def drawn(draw: Callable[[], Picture]) -> Picture:
+    """A figure in the style, whatever the user's matplotlibrc says."""
+    with style.context(["default", STYLE]):
+        return draw()
+
+
 def png(draw: Callable[[], Picture], dots_per_inch: int | None = None) -> bytes:
     """A figure's PNG, of the style's own size by default.
 

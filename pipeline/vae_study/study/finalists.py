@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -34,7 +35,7 @@ from vae_study.study.trial_files import (
 from vae_study.tracking import schema
 from vae_study.tracking.code import write_pyfunc
 from vae_study.tracking.events import PARENT, ChampionChosen, ModelLogged
-from vae_study.tracking.note import result_note
+from vae_study.tracking.note import result_note, trials_view
 from vae_study.tracking.schema import trial_name
 from vae_study.tracking.study import close_study
 from vae_study.tracking.writer import TrackingWriter
@@ -178,7 +179,15 @@ def finish_study(
         writer.log_bytes(picture, schema.PICTURE_FILE)
     about = plan.config.plain(), plan.name, plan.data.summary(), trials, table, plan.rule, champion
     note = result_note(*about, is_complete, None if picture is None else schema.PICTURE_FILE, stopped)
-    close_study(writer, "finished" if is_complete else "interrupted", note, plan.rule, champion, stopped)
+    view, own = trials_view(plan.config.plain(), plan.rule, champion), {}
+    if champion is not None:
+        # Another champion of an earlier end may have had a parameter that this one does not have.
+        own = dict.fromkeys(plan.config.search, "–") | dict(parameters(champion.trial))
+        (row,) = trials[trials["trial"] == champion.trial].to_dict("records")
+        measured = {name: row.get(name, math.nan) for name in _metrics_of((champion,), plan.config.anomaly.followed)}
+        writer.log_curves(writer.curve_step(), {name: x for name, x in measured.items() if math.isfinite(x)})
+    state = "finished" if is_complete else "interrupted"
+    close_study(writer, state, note, view, plan.rule, champion, own, stopped)
 
 
 def _scores(plan: Plan, number: int) -> pd.DataFrame:
@@ -209,15 +218,15 @@ def _log_models(
         if len(pairs) == 1:
             tags |= {schema.TRIAL: str(pairs[0][0]), schema.CHAMPION_SCORE: str(pairs[0][1])}
         key = PARENT if choice.name in ENSEMBLES else choice.name
-        about = {"tags": tags, "metrics": _metrics_of(choice, plan.config.anomaly.followed)}
+        about = {"tags": tags, "metrics": _metrics_of(choice.selections, plan.config.anomaly.followed)}
         writer.log(ModelLogged(run=key, name=choice.name, folder=str(folder), about=about))
 
 
-def _metrics_of(choice: Candidate, followed: str) -> Sequence[str]:
+def _metrics_of(selections: Sequence[Selection], followed: str) -> Sequence[str]:
     """The metrics of its trial that stand beside a model; of AUROC and average precision those of its own score."""
-    if len(choice.selections) != 1:
+    if len(selections) != 1:
         return ()
-    score = choice.selections[0].score
+    score = selections[0].score
     if score == followed:
         return shown_in("model")
     own = [f"{split}_{area}/{score}" for split in ("val", "test") for area in AREAS]

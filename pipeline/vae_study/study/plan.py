@@ -1,7 +1,5 @@
 """The plan of a study: its config, data and folder, checked before anything is started or written."""
 
-import os
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +26,7 @@ from vae_study.metrics import (
     STEERING,
     metric_of,
 )
-from vae_study.storage import DEFAULT_HOME, Folder
+from vae_study.storage import Folder, words_of
 from vae_study.tracking.schema import expected_address
 
 PORTS = {"postgresql": 5432, "mysql": 3306}
@@ -132,8 +130,7 @@ class Plan:
     @property
     def words(self) -> str:
         """The words of a command that mean this study: its name, with HOME unless that is the default one."""
-        home = self.folder.place.rpartition("/")[0]
-        return self.name if home == os.path.abspath(DEFAULT_HOME) else f"{self.name} --home {shlex.quote(home)}"
+        return words_of(self.name, self.folder.place.rpartition("/")[0])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -145,7 +145,8 @@ class Progress:
         facts += [f"{stalled:,} records not in MLflow yet"] if stalled else []
         text = "  ".join([*facts, *self._time_left(curves.step)])
         self.bar.update(self.task, completed=curves.step, facts=text)
-        if not self.console.is_terminal and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
+        pause = getattr(self.console, "seconds_between_lines", SECONDS_BETWEEN_LINES)
+        if not self.console.is_terminal and time.monotonic() - self.last_line > pause:
             self.last_line = time.monotonic()
             self.console.print(f"{curves.step}/{self.trials} trials  {text}", highlight=False)
 

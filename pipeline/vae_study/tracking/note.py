@@ -4,6 +4,7 @@ The texts are in templates/*.md. Links are relative to the page, so that they wo
 They have placeholders for the ids of runs, which are not known before a run is in MLflow.
 """
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,10 @@ from vae_study.tracking.schema import trial_name
 
 # Characters; MLflow cuts a longer tag in the middle of a word.
 LONGEST_NOTE = 8000
+# Likewise of an experiment's tag.
+LONGEST_VIEW = 5000
+#: The query for a study's trials, with a placeholder.
+TRIALS = f"tags.`{schema.PARENT}` = '{{parent}}' and tags.`{schema.KIND}` = 'trial'"
 # Numbers of table rows to try: the first text that fits into LONGEST_NOTE is used.
 ROWS = (20, 12, 6, 3, 0)
 MOST_PARAMETERS, MOST_COMPARED = 3, 8
@@ -258,14 +263,43 @@ def to_trials(
         order: A metric to order them by, and whether the least comes first; by default the latest comes first.
         mode: "CHART" for charts in place of a table.
     """
-    query = f"tags.`{schema.PARENT}` = '{{parent}}' and tags.`{schema.KIND}` = 'trial'"
-    query += f" and tags.`{schema.STATE}` = '{state}'" if state else ""
+    query = TRIALS + (f" and tags.`{schema.STATE}` = '{state}'" if state else "")
     words = f"{schema.UI_VIEW}&searchFilter={quote(query, safe='{}')}"
     if order:
         words += f"&orderByKey={quote(f'metrics.`{order[0]}`')}&orderByAsc={str(order[1]).lower()}"
     if mode:
         words += f"&compareRunsMode={mode}"
     return f"[{label}](#/experiments/{{experiment}}/runs?{words})"
+
+
+def to_view(label: str) -> str:
+    """A link to the study's trials with the columns and the order of `trials_view`."""
+    return f"[{label}](#/experiments/{{experiment}}/runs?{schema.UI_VIEW}&viewStateShareKey={{parent}})"
+
+
+def trials_view(config: Mapping[str, Any], rule: str, champion: Selection | None) -> str:
+    """What MLflow's page of runs shows of the study's trials: their columns and order, as JSON with placeholders.
+
+    Args:
+        config: The resolved config, plain.
+        rule: The rule that chose.
+        champion: What it chose.
+    """
+    order, is_ascending = ranking(rule, champion.score if champion else None)
+    areas = [f"{split}_auroc/{champion.score}" for split in ("val", "test")] if champion else []
+    metrics = dict.fromkeys([order, *(one["metric"] for one in config["objectives"]), "val/elbo", *areas])
+    view = {
+        "searchFilter": TRIALS,
+        "orderByKey": f"metrics.`{order}`",
+        "orderByAsc": is_ascending,
+        "selectedColumns": [
+            *(f"params.`{name}`" for name in shown_parameters(config)),
+            *(f"metrics.`{name}`" for name in metrics),
+            f"tags.`{schema.STATE}`",
+        ],
+    }
+    text = json.dumps(view)
+    return text if longest(text) <= LONGEST_VIEW else json.dumps({**view, "selectedColumns": []})
 
 
 def to_comparison(label: str, numbers: Sequence[int]) -> str:
@@ -295,7 +329,9 @@ def _environment() -> Environment:
         loader=PackageLoader("vae_study.tracking"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     found.filters["escaped"] = escaped
-    found.globals |= {one.__name__: one for one in (to_trial, to_trials, to_study, to_comparison, to_picture, table)}
+    found.globals |= {
+        one.__name__: one for one in (to_trial, to_trials, to_view, to_study, to_comparison, to_picture, table)
+    }
     return found
 
 

@@ -29,6 +29,9 @@ CONFIG_SHA, DATA_SHA, COMMIT = "vae_study.config_sha256", "vae_study.data_sha256
 PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 # The query of a link into MLflow's UI, which otherwise shows the view for language models without charts.
 UI_VIEW = "workflowType=machine_learning"
+# Of the experiment, with a study's run ID behind it: what its page shows by a link with that ID, as "Share" writes it.
+# An uploader writes there what the parent run gets by the name VIEW.
+SHARED_VIEW, VIEW = "mlflow.sharedViewState.", "vae_study.view"
 # Of the experiment: without it MLflow 3 may show the view for language models, where metrics and charts are hidden.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 # Of the parent run: the sha256 of the report that is attached to it.

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 from mlflow import MlflowClient
@@ -18,7 +19,7 @@ from vae_study.config.study import StudyConfig
 from vae_study.data import Dataset
 from vae_study.errors import UserError
 from vae_study.selection.ranking import Selection
-from vae_study.storage import Folder, Owner
+from vae_study.storage import Folder, Owner, words_of
 from vae_study.tracking import schema
 from vae_study.tracking.events import DataDescribed, StudyBegun, TextLogged, parsed
 from vae_study.tracking.journal import JOURNAL_FILE, Journal, Marker, locked
@@ -110,13 +111,38 @@ def _tags(config: StudyConfig, name: str, data: Dataset, rule: str, about: Mappi
 
 
 def close_study(
-    writer: TrackingWriter, state: str, note: str, rule: str, champion: Selection | None, stopped: str = ""
+    writer: TrackingWriter,
+    state: str,
+    note: str,
+    view: str,
+    rule: str,
+    champion: Selection | None,
+    own: Mapping[str, Any],
+    stopped: str = "",
 ) -> None:
-    """Give the parent run its frames, its description, the champion, its state, and why it stopped early."""
+    """Give the parent run its frames, its description and the view of its trials, the champion, and its state.
+
+    Args:
+        writer: Of the study.
+        state: "finished" or "interrupted".
+        note, view: As `note.result_note` and `note.trials_view` give them.
+        rule: That chose the champion.
+        champion: The chosen trial.
+        own: Its parameters. They are tags, since MLflow keeps the first value of a param, and a study that goes on may
+            choose another trial.
+        stopped: Why it ended early.
+    """
     writer.log_trials()
-    tags = {schema.STATE: state, schema.NOTE: note, schema.CHAMPION_RULE: rule, schema.STOPPED: stopped}
+    tags = {
+        schema.VIEW: view,
+        schema.STATE: state,
+        schema.NOTE: note,
+        schema.CHAMPION_RULE: rule,
+        schema.STOPPED: stopped,
+    }
     if champion is not None:
         tags |= {schema.CHAMPION: str(champion.trial), schema.CHAMPION_SCORE: champion.score}
+        tags |= {f"{schema.CHAMPION}.{name}": schema.text_value(value) for name, value in own.items()}
     writer.close_parent(tags, "FINISHED" if state == "finished" else "KILLED")
 
 
@@ -140,7 +166,7 @@ def sync(client: MlflowClient, name: str, folder: Path, show: Callable[[int], No
     if not (folder / JOURNAL_FILE).exists():
         raise UserError(
             f"{folder} has no {JOURNAL_FILE}: no records of the study {name!r} are here; if its trials' folders are, "
-            f"write them again: vae-study resume {name}"
+            f"write them again: vae-study resume {words_of(name, folder.parent)}"
         )
     begun = _begun(folder)
     study_id = begun.tags.get(schema.STUDY_ID) if begun else None

@@ -306,10 +306,14 @@ class Replay:
         self._attach_frame(frame, schema.TRIALS_FILE, self.run_ids[event.run])
 
     def _log_tags(self, key: str, tags: Mapping[str, str]) -> None:
-        if schema.NOTE in tags:
-            ids = self.parent.info.experiment_id, self.run_ids[ev.PARENT]
-            tags = {**tags, schema.NOTE: filled(tags[schema.NOTE], self.run_ids, *ids)}
-        self.client.log_batch(self.run_ids[key], tags=[RunTag(name, value) for name, value in tags.items()])
+        experiment, parent = self.parent.info.experiment_id, self.run_ids[ev.PARENT]
+        own = {name: value for name, value in tags.items() if name != schema.VIEW}
+        if schema.NOTE in own:
+            own[schema.NOTE] = filled(own[schema.NOTE], self.run_ids, experiment, parent)
+        if schema.VIEW in tags:
+            view = filled(tags[schema.VIEW], self.run_ids, experiment, parent)
+            self.client.set_experiment_tag(experiment, f"{schema.SHARED_VIEW}{parent}", view)
+        self.client.log_batch(self.run_ids[key], tags=[RunTag(name, value) for name, value in own.items()])
 
     def _flush(self, key: str) -> None:
         points = self._points.pop(key, [])

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from vae_study.errors import LONGEST_REASON, StudyError, redacted_values
-from vae_study.storage import Folder
+from vae_study.storage import Folder, words_of
 from vae_study.tracking import events as ev
 from vae_study.tracking import schema
 from vae_study.tracking.events import PARENT, Event, Projection
@@ -266,7 +266,7 @@ class TrackingWriter:
             study = self._runs.run(PARENT).tags.get(schema.STUDY, "NAME")
             raise StudyError(
                 f"MLflow refused {len(errors)} records; the first: {str(errors[0])[:LONGEST_REASON]}; if somebody has "
-                f"deleted runs there, make them anew: vae-study sync {study}"
+                f"deleted runs there, make them anew: vae-study sync {words_of(study, self.outbox.parent.parent)}"
             )
 
     def close(self) -> None:
