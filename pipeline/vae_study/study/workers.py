@@ -297,6 +297,8 @@ def run_workers(
                 storage_path=notes,
                 verbose=0,
                 callbacks=silent_callbacks(),
+                # In a notebook, Tune's own would clear the output of the cell.
+                progress_reporter=tune.CLIReporter(),
                 stop=_Ends(shutdown, searcher),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
