@@ -79,6 +79,9 @@ def execute(notebook: Path) -> str:
     for cell in found.cells:
         # They hold times, which differ in each execution.
         cell.metadata.pop("execution", None)
+        # Libraries remark, with the paths of this machine, that they would have widgets.
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in cell.outputs if out.get("name") != "stderr"]
     return nbformat.writes(found)
 
 

@@ -25,6 +25,14 @@ class UserError(_Message):
     """The user's input is wrong. The message says where, what was given and what was expected (exit code 2)."""
 
 
+class TooManyValues(UserError):
+    """A column of text has too many distinct values for categories; `column` is its name."""
+
+    def __init__(self, message: str, column: str):
+        super().__init__(message)
+        self.column = column
+
+
 class StudyError(_Message):
     """The study failed or was interrupted (exit code 1)."""
 

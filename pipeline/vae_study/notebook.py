@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import sys
-import warnings
 from dataclasses import dataclass
 from html import escape
 from importlib import import_module
@@ -154,8 +153,6 @@ class CellConsole(Console):
         # Rich itself would add an output to the cell for each line.
         super().__init__(file=io.StringIO(), width=200, force_jupyter=False, force_terminal=False)
         self._handle: Any = None
-        # Optuna imports a bar that it does not show here.
-        warnings.filterwarnings("ignore", message="IProgress not found")
 
     def print(self, *objects: Any, **settings: Any) -> None:
         """Show text in the cell."""

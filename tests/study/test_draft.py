@@ -60,6 +60,13 @@ def test_without_labels_and_times_there_is_nothing_of_them(tmp_path):
     assert found["data"]["scale"] == "standard"
 
 
+def test_a_column_of_text_with_more_values_than_categories_may_have_is_left_out(tmp_path):
+    rows = 10_500
+    table = pd.DataFrame({"serial": [f"T{number}" for number in range(rows)], "load": np.arange(rows) % 97})
+    _, found, _ = drafted(table.assign(heat=np.sqrt(np.arange(rows))), tmp_path)
+    assert "serial" in found["data"]["exclude"]
+
+
 def test_a_label_can_be_named_and_its_rarest_value_is_the_anomaly(tmp_path):
     state = np.where(np.arange(ROWS) % 50 == 0, "broken", "fine")
     name, found, _ = drafted(sensors(state=state).drop(columns="fault"), tmp_path, label="state", name="mine")

@@ -26,7 +26,7 @@ LONGEST_SHOWN = 30
 EVENLY, KOLMOGOROV = 0.05, 1.63
 COLUMN_HEADS = ("column", "read as", "role", "missing", "distinct", "range", "becomes")
 _LABEL_NAME = re.compile(
-    r"(is_?)?(label|class|target|y|fraud|outlier|anomal(y|ous)|attack(_cat)?|ground_?truth|failure|fault(y|s)?|defect(ive)?)s?",
+    r"(is_?)?(label|class|target|y|fraud|outlier|anomal(y|ous)|attack(_cat)?|ground_?truth|fail(ed|ure)|fault(y|s)?|defect(ive)?)s?",
     re.I,
 )
 _ID_NAME = re.compile(

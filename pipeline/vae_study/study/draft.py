@@ -13,7 +13,7 @@ from vae_study.config.study import STUDY_NAME
 from vae_study.data import Dataset, Table, build_dataset, read_table
 from vae_study.data.inspection import date_columns, identifiers, named_like_labels
 from vae_study.data.sources import PYTHON, find_source, times_of
-from vae_study.errors import UserError
+from vae_study.errors import TooManyValues, UserError
 
 # A label has two values, and the rarer one is at most this share of the rows.
 MOST_ANOMALOUS = 0.4
@@ -59,9 +59,9 @@ def draft_study(location: str, name: str | None = None, label: str | None = None
     if source.paths:
         where["path"] = location
     times = times_of(DataConfig.model_validate(where))
-    table = read_table(DataConfig.model_validate({**where, "exclude": times}))
+    table, ids = _readable(where, times)
     times += date_columns(table)
-    chosen = [*_label(table, label), *_split(times), *_others(table, times)]
+    chosen = [*_label(table, label), *_split(times), *_others(table, times, ids)]
     config, data, kept = _first_that_works(where, chosen, label)
     name = name or _name(location)
     lines = [
@@ -73,6 +73,16 @@ def draft_study(location: str, name: str | None = None, label: str | None = None
         *_model(data, config),
     ]
     return name, "\n".join(lines) + "\n"
+
+
+def _readable(where: Mapping[str, str], times: Sequence[str]) -> tuple[Table, list[str]]:
+    """The table without its times, and without columns of text that have too many values to be read: these, too."""
+    ids: list[str] = []
+    while True:
+        try:
+            return read_table(DataConfig.model_validate({**where, "exclude": [*times, *ids]})), ids
+        except TooManyValues as error:
+            ids.append(error.column)
 
 
 def _first_that_works(
@@ -138,10 +148,10 @@ def _split(times: Sequence[str]) -> Iterator[Setting]:
         yield Setting("split", {"by": "time", "column": times[0]}, why)
 
 
-def _others(table: Table, times: Sequence[str]) -> Iterator[Setting]:
+def _others(table: Table, times: Sequence[str], ids: Sequence[str]) -> Iterator[Setting]:
     # Arrays and images have no columns to leave out.
     found = identifiers(table) if table.read_as else []
-    excluded = [*(name for name, *_ in found if name not in times), *times[1:]]
+    excluded = [*ids, *(name for name, *_ in found if name not in times), *times[1:]]
     if excluded:
         yield Setting("exclude", excluded, f"{LEFT_OUT}: nearly all values are distinct, as of an identifier, or times")
     missing = int(np.isnan(table.x_ND).sum())

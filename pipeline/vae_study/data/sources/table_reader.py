@@ -30,7 +30,7 @@ from vae_study.data.sources.source import Rows, is_category, is_number, is_text,
 from vae_study.data.sources.spelling import respelled
 from vae_study.data.sources.type_inference import MixedColumn, infer_types
 from vae_study.data.table import CategoryKind, Label, Table
-from vae_study.errors import UserError
+from vae_study.errors import TooManyValues, UserError
 
 CATEGORY_LIMIT = 10_000
 TABLE = "the table"
@@ -234,7 +234,7 @@ class _TableCollector:
             if index.is_full:
                 said = f"more than {CATEGORY_LIMIT:,} distinct values in {len(self._x_ND):,} rows"
                 said = f"{said}; an identifier? data.exclude: [{name}] leaves it out"
-                raise column_error(self._where, name, said)
+                raise TooManyValues(str(column_error(self._where, name, said)), name)
             self._code_NC[:, column] = index.ranks()[self._code_NC[:, column]]
         label_N: NDArray[np.int32] | None = None
         labels: tuple[Label, ...] = ()
