@@ -1,6 +1,7 @@
 """The hand-written step against autograd of the families themselves."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ OBJECTIVES = [
 ]
 
 
-def model_configs(likelihood="bernoulli", family="vae", activation="relu", hidden=(6, 4), latents=(2,)):
+def model_configs(likelihood="bernoulli", family="vae", activation="relu", hidden=(6, 4), latents=(2,), channels=()):
     return [
         ModelConfig(
             family=family if isinstance(family, str) else family[0],
@@ -35,7 +36,9 @@ def model_configs(likelihood="bernoulli", family="vae", activation="relu", hidde
             likelihood=likelihood if isinstance(likelihood, str) else likelihood[0],
             learned_sigma="shared" if isinstance(likelihood, str) else likelihood[1],
             sigma=0.3 + 0.1 * latent,
-            network=NetworkConfig(hidden=hidden, activation=activation),
+            network=NetworkConfig(
+                hidden=hidden, activation=activation, **({"kind": "conv", "channels": channels} if channels else {})
+            ),
         )
         for latent in latents
     ]
@@ -44,10 +47,12 @@ def model_configs(likelihood="bernoulli", family="vae", activation="relu", hidde
 class Case:
     """A model, a batch, and what a step takes; model k is made from seed k alone."""
 
-    def __init__(self, models, objectives, rows=7, features=5, dtype=torch.float64, seeds=None):
+    def __init__(self, models, objectives, rows=7, features=5, dtype=torch.float64, seeds=None, image=None):
         seeds = range(len(models)) if seeds is None else seeds
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.model = make_family(models, DataShape(features=features, classes=CLASSES), generators).to(dtype)
+        features = math.prod(image) if image else features
+        shape = DataShape(features=features, image=image, classes=CLASSES)
+        self.model = make_family(models, shape, generators).to(dtype)
         assert covers(self.model)
         draws = [torch.rand(2, rows, features, generator=generator, dtype=dtype) for generator in generators]
         self.x, other = torch.stack(draws, dim=1)
@@ -116,6 +121,52 @@ def test_any_batch_of_any_shape_in_any_blocks_has_the_gradients_of_autograd(data
     assert_same(case.by_hand(), case.by_autograd())
 
 
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_convolutions_of_every_family_and_likelihood_have_the_gradients_of_autograd(likelihood, activation, family):
+    models = model_configs(likelihood, family, activation, latents=(3, 1, 2), channels=(2, 3))
+    case = Case(models, OBJECTIVES[:3], image=(2, 8, 4))
+    case.by_hand()
+    assert_same(case.by_hand(), case.by_autograd())
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_images_of_any_size_through_any_convolutions_in_any_blocks_have_the_gradients_of_autograd(data):
+    channels = data.draw(st.sampled_from([(1,), (3,), (2, 5), (4, 1, 3)]))
+    height, width = (2 ** len(channels) * data.draw(st.integers(1, 3)) for _ in range(2))
+    models = data.draw(st.integers(1, 5))
+    models = model_configs(
+        data.draw(st.sampled_from(LIKELIHOODS)),
+        data.draw(st.sampled_from(FAMILIES)),
+        data.draw(st.sampled_from(ACTIVATIONS)),
+        data.draw(st.sampled_from([(), (1,), (6,), (4, 9)])),
+        data.draw(st.lists(st.integers(1, 6), min_size=models, max_size=models)),
+        channels,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vae_study.vae.fast_step.BLOCK_NUMBERS", data.draw(st.sampled_from([1, 400, 2**17])))
+        image = (data.draw(st.integers(1, 3)), height, width)
+        case = Case(models, [OBJECTIVES[0]] * len(models), data.draw(st.integers(1, 9)), image=image)
+    case.by_hand()
+    assert_same(case.by_hand(), case.by_autograd())
+
+
+def test_wide_layers_between_convolutions_have_the_gradients_of_autograd():
+    models = model_configs(hidden=(256, 64), latents=(8, 3), channels=(8, 16))
+    case = Case(models, OBJECTIVES[:2], rows=128, image=(1, 16, 16), dtype=torch.float32)
+    assert any(type(layer).__name__ == "WideLinear" for layer in case.step.parts[0][1].encoder.layers)
+    assert_same(case.by_hand(), case.by_autograd(), 1e-4)
+
+
+@pytest.mark.parametrize(("image", "values"), [((1, 6, 8), {}), ((1, 8, 8), {"batch_norm": True})])
+def test_sizes_that_cannot_be_halved_and_batch_normalization_are_left_to_autograd(image, values):
+    network = NetworkConfig(kind="conv", channels=(2, 3), hidden=(6,), **values)
+    shape = DataShape(features=math.prod(image), image=image)
+    assert not covers(make_family([ModelConfig(network=network)], shape, [torch.Generator()]))
+
+
 @pytest.mark.parametrize("hidden", [(256, 128), (400,), (64, 512)])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_wide_layers_whose_products_are_onednns_have_the_gradients_of_autograd(hidden, activation):
@@ -173,7 +224,6 @@ def test_a_model_that_diverged_changes_nobody_elses_gradients():
         {"family": "vector_quantized"},
         {"family": "adversarial"},
         {"network": NetworkConfig(batch_norm=True)},
-        {"network": NetworkConfig(kind="conv", channels=(2,))},
     ],
 )
 def test_other_models_are_left_to_autograd(values):

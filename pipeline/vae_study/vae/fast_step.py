@@ -1,21 +1,21 @@
-"""The training step of the MLP families written by hand: no graph, no allocation, gradients straight into one buffer.
+"""The training step of families with one code, by hand: no graph, no allocation, gradients straight into one buffer.
 
 It computes the same as autograd, faster, for blocks of models at a time; tests compare the two.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from vae_study.vae import likelihoods
+from vae_study.vae import fast_convolutions, likelihoods
 from vae_study.vae.families.base import Family
 from vae_study.vae.families.gaussian import VAE, Autoencoder, Conditional, DenoisingAutoencoder, DenoisingVAE
 from vae_study.vae.fast_layers import MLP, Head, Workspace
 from vae_study.vae.kernels import DERIVATIVES, is_wide, softplus
-from vae_study.vae.networks import StackedLinear, StackedMLP
+from vae_study.vae.networks import ConvDecoder, ConvEncoder, StackedLinear, StackedMLP
 from vae_study.vae.objective import GradientStep, Losses, Objective, StepInputs
 from vae_study.vae.stacking import even_chunks, widest
 
@@ -115,10 +115,15 @@ BLOCK_NUMBERS = 2**17
 def covers(model: Family) -> bool:
     """Whether there is a hand-written step for the model: one code, and a plain MLP on each side of it.
 
-    Its activation's and its likelihood's derivatives have to be known, too.
+    On a CPU also convolutions that halve and double whole sizes. Its activation's and its likelihood's derivatives have
+    to be known, too.
     """
-    network = model.network
-    is_plain = type(model) in FAMILIES and network.kind == "mlp" and not network.batch_norm
+    network, decoder = model.network, model.decoder
+    if isinstance(decoder, ConvDecoder):
+        is_cpu = model.code_mask_KZ.device.type == "cpu"
+        if not is_cpu or any(2 * a != b for size in pairwise(decoder.sizes) for a, b in zip(*size, strict=True)):
+            return False
+    is_plain = type(model) in FAMILIES and not network.batch_norm
     return is_plain and network.activation in DERIVATIVES and type(model.likelihood) in COSTS
 
 
@@ -196,8 +201,9 @@ class Block:
         activation = DERIVATIVES[model.network.activation]
         features, latent = model.shape.features, model.code_mask_KZ.shape[1]
         self.condition = model.shape.classes if model.is_conditional else 0
+        kinds = {StackedMLP: MLP, ConvEncoder: fast_convolutions.Encoder, ConvDecoder: fast_convolutions.Decoder}
         self.encoder, self.decoder = (
-            MLP(cast(StackedMLP, network), activation, workspace) for network in (model.encoder, model.decoder)
+            kinds[type(network)](network, activation, workspace) for network in (model.encoder, model.decoder)
         )
         self.code = Gaussian(model, workspace) if isinstance(model, VAE) else Deterministic(model, workspace)
         self.cost = COSTS[type(model.likelihood)](model.likelihood, features, workspace)
@@ -205,7 +211,8 @@ class Block:
         self.beside = workspace.take_rows(features + self.condition) if self.condition else None
         self.code_GZB, self.code_gradient_GZB = (workspace.take_code(self.condition + latent) for _ in range(2))
         deepest = model.mean.weight_KIO.shape[1]
-        self.hidden_gradient = workspace.lend_rows(len(self.encoder.layers), deepest) if self.encoder.layers else None
+        has_layers = model.network.kind == "conv" or self.encoder.layers
+        self.hidden_gradient = workspace.lend_rows(len(self.encoder.layers), deepest) if has_layers else None
 
     @torch.no_grad()
     def __call__(self, inputs: StepInputs) -> Losses:

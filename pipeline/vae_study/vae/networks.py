@@ -171,13 +171,12 @@ class StackedConv(nn.Module):
     def _shifted(self, x_BKIHW: Tensor) -> Tensor:
         """The same convolution by one matrix product over the channels and a sum of nine shifted maps."""
         batch, models, _, height, width = x_BKIHW.shape
-        outputs, pad = self.weight_KOI33.shape[1], KERNEL // 2
-        weight_KJI = self.weight_KOI33.permute(0, 1, 3, 4, 2).reshape(models, outputs * KERNEL**2, -1)
+        # Turned, as the map that is shifted up takes the pixel below.
+        turned_KOI33 = self.weight_KOI33.flip(3, 4)
+        weight_KJI = turned_KOI33.permute(0, 1, 3, 4, 2).reshape(models, -1, x_BKIHW.shape[2])
         maps_BKJP = torch.matmul(weight_KJI, x_BKIHW.flatten(3))
-        maps = maps_BKJP.view(batch, models, outputs, KERNEL, KERNEL, height, width)
-        padded = functional.pad(maps, (pad, pad, pad, pad))
-        shifts = itertools.product(range(KERNEL), range(KERNEL))
-        total = torch.stack([padded[..., i, j, i : i + height, j : j + width] for i, j in shifts]).sum(dim=0)
+        total = functional.fold(maps_BKJP.flatten(0, 1), (height, width), KERNEL, padding=KERNEL // 2)
+        total = total.view(batch, models, -1, height, width)
         return total if self.bias_KO is None else total + self.bias_KO[..., None, None]
 
 
@@ -201,8 +200,9 @@ class ConvEncoder(nn.Module):
         bias = not network.batch_norm
         self.convolutions = nn.ModuleList(StackedConv(a, b, generators_K, 2, bias) for a, b in pairs)
         self.norms = nn.ModuleList(StackedBatchNorm(models, b) for _, b in pairs) if network.batch_norm else None
-        height, width = halved_sizes(image[1:], len(pairs))[-1]
-        widths = [channels[-1] * height * width + extra, *network.hidden]
+        self.sizes = halved_sizes(image[1:], len(pairs))
+        self.hidden_inputs = channels[-1] * math.prod(self.sizes[-1]) + extra
+        widths = [self.hidden_inputs, *network.hidden]
         self.hidden = StackedMLP([[w] * models for w in widths], network, generators_K, activate_last=True)
         self.activation = activation_of(network)
         self.outputs = widths[-1]
