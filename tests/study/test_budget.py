@@ -99,7 +99,7 @@ def test_the_window_may_be_written_with_its_unit(written):
 
 @pytest.mark.parametrize("written", ["0", "twenty trials", "20 epochs", "2.5"])
 def test_another_window_is_refused(written):
-    with pytest.raises(UserError, match=r"stop_when.flat_for: got"):
+    with pytest.raises(UserError, match=r"stop_when\.flat_for: got"):
         load_config(CONFIG, [f"stop_when.flat_for={written}"])
 
 

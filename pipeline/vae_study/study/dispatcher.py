@@ -243,12 +243,18 @@ class SearchDispatcher(Dispatcher):
                 self.show()
                 return task
             report = _as_report(known)
-            self._tell(task, report, last_metrics(report, known.epochs))
+            self._tell(task, report, report.last_metrics(known.epochs))
             self.retention.drop_checkpoints(task.key)
         return None
 
     def _has_fresh(self) -> bool:
         return self.prefetcher.has_more()
+
+    def progress(self, key: str, epochs: Sequence[EpochRecord]) -> bool:
+        """As in the confirmation; the progress line shows it."""
+        continues = super().progress(key, epochs)
+        self.show()
+        return continues
 
     def _continues(self, task: Task, history: Sequence[EpochRecord]) -> bool:
         if task.key not in self._rungs:
@@ -262,11 +268,11 @@ class SearchDispatcher(Dispatcher):
         return self.store.count_preemption(task.number)
 
     def _close(self, task: Task, report: TrialReport, history: Sequence[EpochRecord]) -> None:
-        metrics = last_metrics(report, history)
+        metrics = report.last_metrics(history)
         report = self._checked(report, metrics)
         tags = last_tags(self.store.config, report, metrics)
         scales = log10_parameters(self.store.config.search, task.parameters)
-        self.tracking.end(task.key, task.number, {**_news(report, history), **scales}, tags, report.error)
+        self.tracking.end(task.key, task.number, {**report.news(history), **scales}, tags, report.error)
         values = self.curves.add(report.state, metrics, self.store.config.is_feasible(metrics))
         self.tracking.log_curves(self.curves.step, values)
         self._tell(task, report, metrics)
@@ -318,24 +324,22 @@ class SearchDispatcher(Dispatcher):
         if time.monotonic() - self._shown < SECONDS_BETWEEN_SHOWS:
             return
         self._shown = time.monotonic()
-        self.display.update(self.curves, self.tracking.uploader.stalled())
+        self.display.update(self.curves, self._under_way(), self.tracking.uploader.stalled())
+
+    def _under_way(self) -> float:
+        """The shares that the running trials have trained of their epochs, added up."""
+        fixed = self.store.config.training.epochs
+        # One that is just ending has no history any more, and counts as ended.
+        trained = {key: len(self._histories[key]) for key in self._running & self._histories.keys()}
+        return sum(
+            epochs / int(self.open[key].parameters.get("training.epochs", fixed)) for key, epochs in trained.items()
+        )
 
 
 def last_tags(config: StudyConfig, report: TrialReport, metrics: Mapping[str, float]) -> dict[str, str]:
     """The tags of a trial's run that say how it ended, and whether it keeps the constraints."""
     feasible = {schema.FEASIBLE: str(config.is_feasible(metrics)).lower()} if config.constraints else {}
     return end_tags(report) | feasible
-
-
-def last_metrics(report: TrialReport, history: Sequence[EpochRecord]) -> dict[str, float]:
-    """A trial's metrics at its end: those of its last epoch and the final ones."""
-    return {**(history[-1].metrics if history else {}), **report.metrics}
-
-
-def _news(report: TrialReport, history: Sequence[EpochRecord]) -> dict[str, float]:
-    """The final metrics without those that the last epoch has already: MLflow would have their points twice."""
-    last = history[-1].metrics if history else {}
-    return {name: value for name, value in report.metrics.items() if last.get(name) != value}
 
 
 def _as_report(known: Recalled) -> TrialReport:
@@ -374,7 +378,7 @@ class ConfirmationDispatcher(Dispatcher):
         return bool(self.waiting)
 
     def _close(self, task: Task, report: TrialReport, history: Sequence[EpochRecord]) -> None:
-        self.tracking.end(task.key, task.number, _news(report, history), end_tags(report), report.error)
+        self.tracking.end(task.key, task.number, report.news(history), end_tags(report), report.error)
         self.retention.drop_checkpoints(task.key)
         self.done += 1
         self.display.confirm(self.done, self.total)

@@ -159,7 +159,7 @@ def _run(
     """
     stopped = ""
     recalled, retention = writer.recall(), Retention(plan, writer.trials())
-    progress = Progress(console, plan.config.trials)
+    progress = Progress(console, plan.config.trials, lambda: shutdown.budget.hours_left)
     retention.drop_leftovers(writer.ended())
     for line in plan.data.lines():
         console.print(f"data  {line}", highlight=False, markup=False, soft_wrap=True)
@@ -302,11 +302,11 @@ def recover(store: StudyStore, writer: TrackingWriter) -> None:
 
 def recovered_curves(plan: Plan, writer: TrackingWriter) -> StudyCurves:
     """The study's curves up to the last trial that has ended; points that earlier drivers did not log are logged."""
-    curves, drawn = StudyCurves(plan.reference, plan.signs), writer.curve_step()
+    curves, drawn = StudyCurves(plan.reference, plan.signs, plan.rule), writer.curve_step()
     # The trials that are restored are those that an earlier driver may not have drawn.
     for row in sorted(writer.trials().to_dict("records"), key=lambda row: trial_name(row["trial"]) in writer.restored):
         if row["state"] in ENDED:
-            metrics = {str(name): row[name] for name in plan.reference if name in row}
+            metrics = {str(name): value for name, value in row.items() if "/" in str(name)}
             values = curves.add(row["state"], metrics, row["feasible"])
             if curves.step > drawn:
                 writer.log_curves(curves.step, values)

@@ -98,6 +98,15 @@ class TrialReport:
         lines = (self.error or "").strip().splitlines()
         return lines[-1] if lines else ""
 
+    def last_metrics(self, history: Sequence[EpochRecord]) -> dict[str, float]:
+        """The trial's metrics at its end: those of its last epoch and the final ones."""
+        return {**(history[-1].metrics if history else {}), **self.metrics}
+
+    def news(self, history: Sequence[EpochRecord]) -> dict[str, float]:
+        """The final metrics without those that the last epoch has already: MLflow would have their points twice."""
+        last = history[-1].metrics if history else {}
+        return {name: value for name, value in self.metrics.items() if last.get(name) != value}
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerReport:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
 from vae_study.config.search_space import Choices, Range
+from vae_study.metrics import RULES, metric_of, sign_of
 from vae_study.selection.ranking import hypervolume, non_dominated
 from vae_study.tracking.schema import ENDED, LOG10
 
@@ -27,13 +28,15 @@ class StudyCurves:
         step: How many trials have ended.
     """
 
-    def __init__(self, reference: Mapping[str, float], signs: Sequence[float]):
+    def __init__(self, reference: Mapping[str, float], signs: Sequence[float], rule: str = "val/elbo"):
         """Begin before the first trial.
 
         Args:
             reference: The hypervolume's reference point, by objective.
             signs: 1 for each objective that is minimized, -1 for each that is maximized.
+            rule: Chooses the champion; the best value of its metric is kept.
         """
+        self._ranked_by, self._best = RULES[rule].metric, -math.inf
         self.metrics, self.signs_M = tuple(reference), np.asarray(signs, dtype=np.float64)
         self.reference_M: Floats = self.signs_M * np.array(list(reference.values()), dtype=np.float64)
         self.front_NM: Floats = np.empty((0, len(self.metrics)))
@@ -62,10 +65,24 @@ class StudyCurves:
         self.counts[state] += 1
         if state == "finished" and is_feasible:
             self._place(self.signs_M * [metrics.get(name, math.nan) for name in self.metrics])
+            self._rank(metrics)
         if state != "failed":
             self._volumes.append(self.volume)
         counts = {f"study/{name}": float(self.counts[name]) for name in ENDED}
         return {"study/hypervolume": self.volume, "study/frontier_size": float(len(self.front_NM)), **counts}
+
+    def _rank(self, metrics: Mapping[str, float]) -> None:
+        sign, name = -sign_of(self._ranked_by), self._ranked_by
+        # A rule that chooses the score, too, has a metric for each.
+        found = [value for key, value in metrics.items() if key == name or (name[-1] == "/" and key.startswith(name))]
+        self._best = max([self._best, *(sign * value for value in found if math.isfinite(value))])
+
+    @property
+    def best_text(self) -> str:
+        """The best value so far of what the champion is chosen by, such as "best AUROC 0.953"; empty without one."""
+        metric = metric_of(self._ranked_by)
+        value = -sign_of(self._ranked_by) * self._best
+        return f"best {metric.label} {value:.{metric.digits}f}" if math.isfinite(value) else ""
 
     @property
     def judged(self) -> int:
@@ -121,11 +138,18 @@ class Progress:
         bar: The line; it is shown in its context.
     """
 
-    def __init__(self, console: Console, trials: int):
-        """Make a progress line for a budget of `trials`."""
+    def __init__(
+        self,
+        console: Console,
+        trials: int,
+        hours_left: Callable[[], float] = lambda: math.inf,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """Make a progress line for a budget of `trials`, and of hours; `clock` gives seconds."""
         self.console, self.trials = console, trials
+        self._hours_left, self._clock = hours_left, clock
         self.bar = Bar(
-            TextColumn("{task.completed:.0f}/{task.total:.0f} trials"),
+            TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[facts]}"),
             TimeElapsedColumn(),
@@ -133,34 +157,58 @@ class Progress:
             disable=not console.is_terminal,
             transient=True,
         )
-        self.task = self.bar.add_task("study", total=trials, facts="starting")
-        self.started_done: int | None = None
-        self.started = self.last_line = time.monotonic()
+        self.task = self.bar.add_task("starting workers", total=trials, facts="")
+        # When the first trial was handed out, and how many trials' work was done by then.
+        self._began: tuple[float, float] | None = None
+        self._last_line = clock()
 
-    def update(self, curves: StudyCurves, stalled: int) -> None:
-        """Show how far the study is, and how many records a slow or silent MLflow does not have yet."""
-        frontier = [f"frontier {len(curves.front_NM)}", f"hypervolume {curves.volume:.1f}"]
-        facts = frontier if len(curves.front_NM) else []
+    def update(self, curves: StudyCurves, under_way: float, stalled: int) -> None:
+        """Show how far the study is.
+
+        Args:
+            curves: Of the trials that have ended.
+            under_way: The shares that the running trials have trained of their epochs, added up.
+            stalled: How many records a slow or silent MLflow does not have yet.
+        """
+        facts = [curves.best_text] if curves.best_text else []
+        if len(curves.front_NM):
+            facts += [f"frontier {len(curves.front_NM)}", f"hypervolume {curves.volume:.1f}"]
         facts += [f"{curves.counts[state]} {state}" for state in ("pruned", "failed") if curves.counts[state]]
         facts += [f"{stalled:,} records not in MLflow yet"] if stalled else []
-        text = "  ".join([*facts, *self._time_left(curves.step)])
-        self.bar.update(self.task, completed=curves.step, facts=text)
+        done = curves.step + under_way
+        text = "  ".join([*facts, *self._time_left(done)])
+        count = f"{curves.step}/{self.trials} trials"
+        self.bar.update(self.task, completed=done, description=count, facts=text)
         pause = getattr(self.console, "seconds_between_lines", SECONDS_BETWEEN_LINES)
-        if not self.console.is_terminal and time.monotonic() - self.last_line > pause:
-            self.last_line = time.monotonic()
-            self.console.print(f"{curves.step}/{self.trials} trials  {text}", highlight=False)
+        if not self.console.is_terminal and self._clock() - self._last_line > pause:
+            self._last_line = self._clock()
+            self.console.print(f"{count}  {text}", highlight=False)
 
     def confirm(self, done: int, total: int) -> None:
-        """Show how far the confirmation after the search is."""
-        self.bar.update(self.task, completed=done, total=total, facts="confirming the best with further seeds")
+        """Show how far the confirmation after the search is, if there is one."""
+        if not total:
+            return
+        count = f"{done}/{total} confirmations"
+        self.bar.update(
+            self.task, completed=done, total=total, description=count, facts="the best again with further seeds"
+        )
         if not self.console.is_terminal and 0 < done == total:
-            self.console.print(f"{done}/{total} confirmations", highlight=False)
+            self.console.print(count, highlight=False)
 
-    def _time_left(self, done: int) -> list[str]:
-        if self.started_done is None:
-            self.started_done = done
-        fresh = done - self.started_done
-        if not fresh:
-            return []
-        left_s = (time.monotonic() - self.started) / fresh * (self.trials - done)
-        return [f"about {left_s / 60:.0f} min left" if left_s >= 90 else f"about {left_s:.0f} s left"]
+    def _time_left(self, done: float) -> list[str]:
+        """At the speed so far, or until the hours are over; nothing while no work is done, or hardly any is left."""
+        if self._began is None:
+            self._began = self._clock(), done
+        began, before = self._began
+        fresh, left = done - before, self.trials - done
+        seconds = (self._clock() - began) / fresh * left if fresh > 0 else math.inf
+        return [text] if (text := duration_left(min(seconds, 3600 * self._hours_left()))) else []
+
+
+def duration_left(seconds: float) -> str:
+    """A time in words, in steps that do not pretend to more than is known; empty if it is unknown, or under 5 s."""
+    if not math.isfinite(seconds) or seconds < 5:
+        return ""
+    if seconds < 90:
+        return f"about {5 * round(seconds / 5)} s left"
+    return f"about {seconds / 60:.0f} min left" if seconds < 5400 else f"about {seconds / 3600:.1f} h left"

@@ -1,11 +1,15 @@
 """The start of a study: Ray, the libraries and MLflow take seconds each, and are loaded at the same time."""
 
+import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.status import Status
 
 from vae_study.errors import StudyError
 from vae_study.storage import owner_of
@@ -27,6 +31,7 @@ BESIDE_RAY = (
     "vae_study.report.sections.trade_off",
 )
 NO_LIMITS = Limits()
+SECONDS_BETWEEN_WORDS = 5.0
 
 
 def start(
@@ -44,7 +49,7 @@ def start(
     shutdown = Shutdown(Budget(limits))
     try:
         with ThreadPoolExecutor(1) as beside, ExitStack() as for_the_study:
-            with console.status("starting Ray"):
+            with waiting(console, "starting Ray"):
                 opening = beside.submit(_open_tracking, plan, places)
                 all_to_work = session.all_work(plan.config.resources, concurrency, plan.config.trials)
                 shutdown.local = for_the_study.enter_context(
@@ -57,6 +62,28 @@ def start(
             drive(plan, places, client, concurrency, console, shutdown)
     except KeyboardInterrupt:
         raise StudyError(f"stopped at once; {plan.how_to_continue}") from None
+
+
+@contextmanager
+def waiting(console: Console, what: str, seconds: float = SECONDS_BETWEEN_WORDS) -> Iterator[None]:
+    """Say what is waited for, and every few seconds for how long it has been."""
+    is_over, began = threading.Event(), time.monotonic()
+
+    def tell(line: Status) -> None:
+        while not is_over.wait(seconds):
+            text = f"{what}, {time.monotonic() - began:.0f} s so far"
+            line.update(text)
+            if not console.is_terminal:
+                console.print(text, highlight=False)
+
+    with console.status(what) as line:
+        thread = threading.Thread(target=tell, args=(line,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
 
 
 def _open_tracking(plan: Plan, places: Locations) -> "Client":
