@@ -10,6 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from vae_study import VAEDetector
+from vae_study.data import frame_features
 
 FEW = {"training.epochs": 3, "model.network.hidden": [8]}
 
@@ -28,6 +29,12 @@ def frame(count=300):
     made["power"] = 2 * made["load"] + 0.1 * random.normal(size=count)
     made.loc[5, "power"] = np.nan
     return made
+
+
+def features(detector, table):
+    """What a packed detector takes."""
+    columns = [f"x{place}" for place in range(table.shape[1])]
+    return frame_features(pd.DataFrame(table, columns=columns), detector.preprocessing)
 
 
 @parametrize_with_checks([VAEDetector(settings=FEW, random_state=0)])
@@ -126,6 +133,16 @@ def test_a_setting_holds_unless_a_parameter_says_otherwise():
     assert other.anomaly.score == "kl"
 
 
+def test_by_default_the_detector_without_a_model_takes_part_and_with_a_score_the_model_is_alone():
+    table = rows(200)
+    together = VAEDetector(random_state=0, settings=FEW).fit(table).detector_
+    alone = VAEDetector(random_state=0, settings=FEW, anomaly_score="residual_mahalanobis").fit(table).detector_
+    found = together.score(features(together, table))
+    alone_N = alone.score(features(alone, table))["score"].to_numpy()
+    model_N = together.scales["trial-0000/residual_mahalanobis"](alone_N)
+    assert found["score"].to_numpy() == pytest.approx(model_N + found["without_model"].to_numpy())
+
+
 @pytest.mark.studies
 def test_with_several_trials_it_is_the_model_that_a_study_chose(tmp_path, ray_session):
     table = frame()
@@ -134,10 +151,9 @@ def test_with_several_trials_it_is_the_model_that_a_study_chose(tmp_path, ray_se
     study = detector.study_
     assert len(study.trials) == 2
     assert study.trials["beta"].nunique() == 2
-    chosen = study.champion.scores
-    held_out = chosen[chosen["split"] == "test"]
+    held_out = study.detectors[study.detectors["split"] == "test"]
     found = -detector.score_samples(table.iloc[held_out["row"]])
-    assert found == pytest.approx(held_out[detector.detector_.description.votes[0].score].to_numpy())
+    assert found == pytest.approx(held_out["ensemble_best"].to_numpy())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,8 @@
-"""A variational autoencoder as an outlier detector of scikit-learn: one model in this process, or a whole study."""
+"""A variational autoencoder as an outlier detector of scikit-learn: one model in this process, or a whole study.
+
+Unless a score is asked for, the detector without a model takes part: on tables that nobody tuned on, the two together
+detect better than a model alone (docs/benchmarks.md).
+"""
 
 import json
 import secrets
@@ -53,10 +57,10 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
     Args:
         contamination: The share of the given rows to call outliers, above 0 and at most 0.5; "auto": the rows above
             99 % of the validation rows.
-        anomaly_score: One of `vae_study.metrics.SCORES`; by default the residual Mahalanobis distance, and of several
-            trials what the study chooses.
+        anomaly_score: One of `vae_study.metrics.SCORES`, for the model alone. By default the model's residual
+            Mahalanobis distance and the four detectors of `vae_study.anomaly.input_ensemble`, each as much.
         trials: 1 trains one default model here, without a search. More run a study of that many trials on a local
-            Ray, from which the best model is taken.
+            Ray; with the default score, the best of them together are the model.
         hours: End the search of several trials after so many hours with what it has; None for no such limit.
         search: What a study searches, as the section `search` of a study file; by default beta and the latent size.
         settings: Settings of a study file by their keys, such as {"training.epochs": 40, "data.scale": "robust"}.
@@ -249,7 +253,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         data = build_dataset(build_table(frame_rows(frame, "X"), config), config)
         self.config_ = _config(study, {**_budget(len(data.splits["train"].x_ND)), **settings})
         self._trained = SingleModel.train(self.config_, data)
-        self._restore(self._trained.packed())
+        self._restore(self._trained.packed(is_alone="anomaly.score" in self._asked()))
 
     def _asked(self) -> dict[str, Any]:
         score = {} if self.anomaly_score is None else {"anomaly.score": self.anomaly_score}
@@ -268,7 +272,8 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         api.run_study(self.config_, home=self.home, hours=self.hours)
         with tempfile.TemporaryDirectory() as scratch:
             client = client_of(self.home, None)
-            self._restore(contents_of(fetch_model(client, name, "champion", Path(scratch))))
+            wanted = "champion" if "anomaly.score" in self._asked() else "ensemble"
+            self._restore(contents_of(fetch_model(client, name, wanted, Path(scratch))))
 
     def _restore(self, files: Mapping[str, bytes]) -> None:
         """Load the packed model from its files, and keep them for `save`."""

@@ -246,17 +246,21 @@ RARE_PREVALENCE, LEAST_RARE = 0.05, 25
 LABEL_FREE_DEFAULTS = ("val/elbo", "val/reconstruction")
 #: Several trials as one detector.
 ENSEMBLES = ("ensemble_best", "ensemble_frontier", "ensemble_labels")
+#: The detector without a model; and what it was in studies of earlier releases.
+BASELINE = "without_model"
+BASELINES = (BASELINE, "input_knn")
+#: What is no single trial: its model belongs to the study.
+OF_STUDY = (*ENSEMBLES, BASELINE)
 #: The ensembles that the model name `ensemble` stands for: the first one that a study has.
 ENSEMBLE_PREFERENCE = ("ensemble_labels", "ensemble_best")
-#: The detector without any training.
-BASELINE = "input_knn"
 #: What people read, where the name of a rule's metric does not say it.
 DETECTOR_LABELS: Mapping[str, str] = {
     "pseudo": "pseudo-anomaly AUROC",
     "ensemble_best": "label-free ensemble of the best trials",
     "ensemble_frontier": "ensemble of the frontier",
     "ensemble_labels": "label-based ensemble of the best trials",
-    BASELINE: "nearest neighbours on the input",
+    BASELINE: "detector without a model",
+    "input_knn": "nearest neighbours on the input",
 }
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
-from vae_study.anomaly import conformal
 from vae_study.anomaly.conformal import (
+    TailScale,
     calibration_needed,
     calibration_scores,
     fewest_flags,
@@ -69,14 +69,13 @@ def test_rounding_makes_no_row_higher_than_one_that_it_equals(normal_M, score_N)
     assert p_values(calibration_M, rounded_N).tolist() == p_values(calibration_M, score_N).tolist()
 
 
-def test_of_many_normal_rows_a_fixed_sample_is_kept(monkeypatch):
-    monkeypatch.setattr(conformal, "MOST_CALIBRATION_ROWS", 100)
+def test_of_many_normal_rows_a_fixed_sample_is_kept():
     normal_M = np.random.default_rng(0).permutation(1000).astype(np.float64)
-    kept = calibration_scores(normal_M)
+    kept = calibration_scores(normal_M, 100)
     assert len(np.unique(kept)) == 100
     assert (np.diff(kept) > 0).all()
     assert set(kept) <= set(normal_M)
-    assert kept.tolist() == calibration_scores(normal_M).tolist()
+    assert kept.tolist() == calibration_scores(normal_M, 100).tolist()
 
 
 @given(rows=st.integers(1, 2000), calibration=st.integers(1, 300), level=levels)
@@ -117,3 +116,26 @@ def test_promised_and_realised_rates_are_those_of_plain_loops():
 def test_where_nothing_is_flagged_nothing_is_false():
     found = promises(np.arange(5.0), np.array([False, True]), np.array([2.0, 9.0]))
     assert found.loc[found["by"].eq("fdr"), ["flagged", "false", "realised"]].to_numpy().tolist() == [[0, 0, 0]] * 3
+
+
+@given(normal_M=scores)
+def test_on_the_tail_scale_a_held_out_score_is_minus_the_log_of_its_p_value(normal_M):
+    assert TailScale.of(normal_M)(normal_M) == pytest.approx(-np.log(p_values(calibration_scores(normal_M), normal_M)))
+    assert TailScale.of(normal_M)(normal_M.min() - np.arange(3.0)) == pytest.approx(0)
+
+
+@given(normal_M=scores, score_N=scores, factor=st.sampled_from([0.01, 3.0, 1e6]))
+def test_the_tail_scale_is_continuous_keeps_the_order_and_knows_no_unit(normal_M, score_N, factor):
+    order_N = np.sort(score_N)
+    found_N = TailScale.of(normal_M)(order_N)
+    assert (np.diff(found_N) >= 0).all()
+    far_N = np.unique(score_N[score_N > normal_M.max()])
+    assert (np.diff(TailScale.of(normal_M)(far_N)) > 0).all()
+    assert TailScale.of(normal_M)(order_N + 1e-9) == pytest.approx(found_N, abs=1e-7)
+    if len(set(normal_M)) > 1:
+        assert TailScale.of(factor * normal_M)(factor * order_N) == pytest.approx(found_N)
+
+
+def test_the_tail_scale_of_a_detector_that_knows_no_difference_is_flat_up_to_rounding():
+    flat = TailScale.of(1 + 1e-9 * np.arange(50.0))
+    assert flat(np.array([1.0, 1 + 1e-8])) == pytest.approx(flat(np.ones(2)))

@@ -65,7 +65,7 @@ def test_an_ensemble_is_what_combined_gives(small, tmp_path, name):
     raw = [BASELINE] if choice.with_baseline else []
     assert list(scored.columns) == ["score", "p_value", *FLAGS, *votes, *raw]
     mean_N = scored[votes].mean(axis=1)
-    whole_N = 0.75 * mean_N + 0.25 * scored[BASELINE] if raw else mean_N
+    whole_N = mean_N + scored[BASELINE] if raw else mean_N
     assert whole_N.to_numpy() == pytest.approx(expected_N, rel=1e-6, abs=1e-9)
 
 

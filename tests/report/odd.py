@@ -180,7 +180,7 @@ def garbled() -> StudyRecord:
     """What the record keeps of the data and of the choices is of no version that the report knows."""
     record = compared(table_study(trials=6, epochs=3))
     data = {**record.data, "preprocessing": {"numbers": 3}, "notes": "one sentence"}
-    choices = pd.DataFrame({"rule": ["val/elbo", NASTY, "input_knn"], "auroc": [0.9, np.nan, "x"]})
+    choices = pd.DataFrame({"rule": ["val/elbo", NASTY, "without_model"], "auroc": [0.9, np.nan, "x"]})
     return replace(record, data=data, choices=choices)
 
 

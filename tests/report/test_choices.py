@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
-from vae_study.metrics import ENSEMBLES, SCORES
+from vae_study.metrics import BASELINE, ENSEMBLES, SCORES
 from vae_study.report.frames import Interval, Missing
 from vae_study.report.overview import comparison_note, score_note
 from vae_study.report.sections.choices import (
@@ -38,7 +38,7 @@ def test_every_rule_every_ensemble_and_the_baseline_stand_side_by_side(
     digits: StudyRecord, tables: StudyTables
 ) -> None:
     found = {choice.name: choice for choice in tables.of(choices)}
-    assert list(found) == [*RULES, *ENSEMBLES, "input_knn"]
+    assert list(found) == [*RULES, *ENSEMBLES, BASELINE]
     assert [choice.name for choice in tables.of(choices) if choice.chosen] == ["val/auroc"]
     assert [name for name, choice in found.items() if choice.needs_labels] == ["val/auroc", "ensemble_labels"]
     test = digits.detectors[digits.detectors["split"] == "test"]
@@ -81,7 +81,7 @@ def test_a_study_that_has_compared_nothing_yet_has_two_rules_and_says_what_it_la
         assert choice.test_auroc.value == finished.loc[choice.trials[0], "test/auroc"]
     drawable = drawable_choices(tables)
     assert isinstance(drawable, Missing)
-    assert "baseline yet" in drawable.why
+    assert "without a model yet" in drawable.why
     assert isinstance(tables.of(score_table), Missing)
     assert compare_baseline(tables.of(choices)) is None
 
@@ -96,7 +96,7 @@ def choice(
     **ends: tuple[float, float],
 ) -> Choice:
     """A choice with its areas; `auroc_ends` and `precision_ends` of the paired difference to the chosen model."""
-    kind = "baseline" if name == "input_knn" else "rule"
+    kind = "baseline" if name == BASELINE else "rule"
     names = {"auroc_ends": ("auroc", "chosen"), "precision_ends": ("average_precision", "chosen")}
     return Choice(
         name=name, kind=kind, needs_labels=name == "val/auroc", trials=() if kind == "baseline" else (trial,),
@@ -121,7 +121,7 @@ def choice(
 def test_the_chosen_model_is_called_better_or_worse_only_where_the_paired_interval_excludes_0(
     auroc_ends: tuple[float, float], precision_ends: tuple[float, float], told: str
 ) -> None:
-    baseline = choice("input_knn", 0.85, 0.6, auroc_ends=auroc_ends, precision_ends=precision_ends)
+    baseline = choice(BASELINE, 0.85, 0.6, auroc_ends=auroc_ends, precision_ends=precision_ends)
     sentence = comparison_note((choice("val/elbo", 0.9, chosen=True), baseline))
     assert sentence.endswith(told)
     low = f"{auroc_ends[0]:.3f}".replace("-", "−")
@@ -144,7 +144,7 @@ def test_the_gap_is_what_a_reader_gets_by_subtracting() -> None:
 
 
 def test_nothing_is_said_of_differences_that_are_not_known() -> None:
-    bare = (choice("val/auroc", 0.9, chosen=True), choice("input_knn", 0.8))
+    bare = (choice("val/auroc", 0.9, chosen=True), choice(BASELINE, 0.8))
     assert comparison_note(bare) == ""
 
 
@@ -154,7 +154,7 @@ def test_the_differences_are_those_of_the_stored_scores(digits: StudyRecord, tab
     assert [choice.chosen for choice in found].index(True) == 0
     for choice in found:
         for (area, reference), difference in choice.differences.items():
-            other = found[0].name if reference == "chosen" else "input_knn"
+            other = found[0].name if reference == "chosen" else BASELINE
             if area == "alarm_precision":
                 continue
             slow = {"auroc": roc_auc_score, "average_precision": average_precision_score}[area]

@@ -81,7 +81,7 @@ def test_summary_and_verdict_name_the_better_detector_the_collapse_and_the_tie(r
     assert "that has collapsed: its decoder ignores the code" in first
     assert meaning == "That score is then the plain Mahalanobis distance from the training mean"
     assert "The search added nothing measurable" in answers["Which model"]
-    compared = answers["Against nearest neighbours"]
+    compared = answers["Against no model"]
     assert compared.startswith("Worse in average precision and precision within the alarm budget. A tie in AUROC")
     facts = summary(record)
     assert facts.verdicts == baseline_verdicts(record.choices.to_dict("records"))

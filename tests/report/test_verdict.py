@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
+from vae_study.metrics import BASELINE
 from vae_study.report.tables import StudyTables
 from vae_study.report.verdict import verdict
 from vae_study.terminal import status_text
@@ -52,11 +53,11 @@ def test_without_labels_it_says_so_and_how_many_normal_rows_are_flagged() -> Non
         in (told["How good"])
     )
     assert told["What next"].startswith("Label some anomalies")
-    assert "Against nearest neighbours" not in told
+    assert "Against no model" not in told
 
 
 def test_a_tie_is_called_a_tie_and_a_worse_model_is_not_advised(digits: StudyRecord) -> None:
-    def said(low: float, high: float, detector: str = "input_knn") -> dict[str, str]:
+    def said(low: float, high: float, detector: str = BASELINE) -> dict[str, str]:
         """With these ends of the paired interval of a detector minus the chosen model; ensembles are ties."""
         columns = [name for name in digits.choices if name.endswith(("_low", "_high")) and "chosen" in name]
         assert columns
@@ -67,11 +68,11 @@ def test_a_tie_is_called_a_tie_and_a_worse_model_is_not_advised(digits: StudyRec
         return answers(replace(digits, choices=made))
 
     better, tie, worse = said(-0.2, -0.1), said(-0.1, 0.1), said(0.1, 0.2)
-    assert better["Against nearest neighbours"].startswith("Better in ")
-    assert tie["Against nearest neighbours"].startswith("A tie in ")
-    assert "Better" not in tie["Against nearest neighbours"]
-    assert worse["Against nearest neighbours"].startswith("Worse in ")
-    advice = "nearest neighbours on the input detect better than the chosen model."
+    assert better["Against no model"].startswith("Better in ")
+    assert tie["Against no model"].startswith("A tie in ")
+    assert "Better" not in tie["Against no model"]
+    assert worse["Against no model"].startswith("Worse in ")
+    advice = "or score with the detector without a model: it detects better than the chosen model."
     assert advice in worse["What next"]
     assert advice not in better["What next"] + tie["What next"]
     best = digits.choices[digits.choices["rule"].str.startswith("ensemble")].set_index("rule")["val_auroc"].idxmax()

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
-from sklearn.neighbors import NearestNeighbors
+from vae_study.anomaly.input_ensemble import InputEnsemble
 from vae_study.api import run_study
 from vae_study.config.data import DataConfig
 from vae_study.data import Preprocessing, prepare, read_table
@@ -16,7 +16,7 @@ from tests.study.conftest import SHORT
 
 def test_every_choice_is_measured_on_the_test_rows_that_all_share(study):
     choices, detectors = study.record.choices.set_index("rule"), study.record.detectors
-    assert {"val/auroc", "val/elbo", "pseudo", "ensemble_best", "ensemble_frontier", "input_knn"} <= set(choices.index)
+    assert {"val/auroc", "val/elbo", "pseudo", "ensemble_best", "without_model"} <= set(choices.index)
     test = detectors[detectors["split"] == "test"]
     for rule, row in choices.iterrows():
         assert row["auroc"] == pytest.approx(roc_auc_score(test["anomaly"], test[rule]))
@@ -32,13 +32,12 @@ def test_the_champion_is_the_pair_of_trial_and_score_that_validation_prefers(stu
     assert chosen["value"] == pytest.approx(roc_auc_score(part["anomaly"], part[record.champion.score]))
 
 
-def test_the_baseline_is_the_mean_distance_to_five_training_rows(study):
+def test_the_baseline_is_fitted_to_training_rows_and_scaled_by_validation_rows(study):
     data = prepare(DataConfig(source="digits", anomaly_labels=(8,)))
     train, test = data.splits["train"].x_ND.astype(float), data.splits["test"].x_ND.astype(float)
-    width = np.where(train.std(axis=0) > 0, train.std(axis=0), 1)
-    expected = NearestNeighbors(n_neighbors=5).fit(train / width).kneighbors(test / width)[0].mean(axis=1)
+    fitted = InputEnsemble.fit(train, data.splits["validation"].normal_ND.astype(float))
     rows = study.record.detectors
-    assert rows.loc[rows["split"] == "test", "input_knn"].to_numpy() == pytest.approx(expected)
+    assert rows.loc[rows["split"] == "test", "without_model"].to_numpy() == pytest.approx(fitted.score(test))
 
 
 def test_the_most_anomalous_rows_come_with_what_each_feature_cost(study):

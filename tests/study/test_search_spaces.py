@@ -31,7 +31,7 @@ def test_a_shipped_study_runs(file, ray_session, transactions, tmp_path):
     record = run_study(FOLDER / file, overrides, home=tmp_path)
     assert record.trials["state"].tolist() == ["finished"]
     assert record.champion is not None
-    assert {"val/auroc", "input_knn"} <= set(record.choices["rule"])
+    assert {"val/auroc", "without_model"} <= set(record.choices["rule"])
 
 
 def test_the_table_of_transactions_is_split_by_time_and_its_fraud_can_be_found(transactions, tmp_path):

@@ -27,12 +27,13 @@ from tests.vae.builders import model_setup
 
 COLUMNS = ["age", "income", "member", "city"]
 TRIALS = (3, 7)
-#: What is packed: a name, its votes, and whether the nearest neighbours on the input are one more.
+#: What is packed: a name, its votes, and whether the detector without a model is one more.
 CHOICES = {
     "trial-0007": ([(7, "elbo")], False),
     "trial-0003": ([(3, "elbo")], False),
     "trial-0007-by-latent": ([(7, "latent_knn")], False),
     "ensemble_best": ([(trial, score) for trial in TRIALS for score in ("elbo", "residual_mahalanobis")], True),
+    "without_model": ([], True),
 }
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from vae_study.config.loading import load_config
+from vae_study.metrics import BASELINE
 from vae_study.selection.ranking import Selection, choose
 from vae_study.tracking import schema
 from vae_study.tracking.note import (
@@ -66,7 +67,7 @@ def choices(auroc: float = 0.9) -> pd.DataFrame:
     rows = [
         {"rule": "val/auroc", "needs_labels": True, "trial": 2.0, "score": "elbo", "auroc": auroc, **common},
         {"rule": "ensemble_best", "needs_labels": False, "trial": math.nan, "score": None, "auroc": auroc, **common},
-        {"rule": "input_knn", "needs_labels": False, "trial": math.nan, "score": None, "auroc": auroc - 0.2, **common},
+        {"rule": BASELINE, "needs_labels": False, "trial": math.nan, "score": None, "auroc": auroc - 0.2, **common},
     ]
     return pd.DataFrame(rows)
 

@@ -8,6 +8,9 @@ the draw of the held-out rows, too.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -17,6 +20,8 @@ Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 #: Of more held-out normal rows, a random sample of this many is kept: 400 kB.
 MOST_CALIBRATION_ROWS = 50_000
+#: And for each detector that is one of several.
+MOST_SCALE_ROWS = 4096
 #: Scores that differ by less than this share count as equal: other machines round differently, and rows that are equal
 #: must not count as higher than each other. It makes p-values larger, never smaller.
 TIED = 1e-5
@@ -24,14 +29,15 @@ TIED = 1e-5
 ALARM_LEVELS, FDR_LEVELS = (0.01, 0.05, 0.1), (0.05, 0.1, 0.2)
 
 
-def calibration_scores(normal_M: Floats) -> Floats:
+def calibration_scores(normal_M: Floats, most: int = MOST_CALIBRATION_ROWS) -> Floats:
     """The scores that p-values are computed from, ascending: all of them, or a fixed random sample.
 
     Args:
         normal_M: A detector's scores of held-out normal rows, at least one.
+        most: How many to keep.
     """
-    if len(normal_M) > MOST_CALIBRATION_ROWS:
-        normal_M = np.random.default_rng(0).choice(normal_M, MOST_CALIBRATION_ROWS, replace=False)
+    if len(normal_M) > most:
+        normal_M = np.random.default_rng(0).choice(normal_M, most, replace=False)
     return np.sort(normal_M)
 
 
@@ -45,6 +51,45 @@ def p_values(calibration_M: Floats, score_N: Floats) -> Floats:
     slack_N = TIED * np.maximum(np.abs(score_N), np.median(np.abs(calibration_M)))
     lower_N = np.searchsorted(calibration_M, score_N - slack_N, side="left")
     return np.asarray((1 + len(calibration_M) - lower_N) / (len(calibration_M) + 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TailScale:
+    """Scores as -log of how rare they are among held-out normal rows: a scale on which detectors can be added.
+
+    At each held-out score it is the negative log p-value, between two of them it is linear, and below all it is 0.
+    Above, it grows with the logarithm of the distance in units of the mean excess over the 90th percentile, so that a
+    huge score of one detector does not outweigh the others. Ranks would need all rows at once, and could not separate
+    two rows that are both above every normal one.
+
+    Attributes:
+        normal_M: Scores of held-out normal rows, ascending.
+    """
+
+    normal_M: Floats
+
+    @classmethod
+    def of(cls, normal_M: Floats) -> Self:
+        """The scale of a detector with these scores of held-out normal rows, one at least: of all or of a sample."""
+        return cls(normal_M=calibration_scores(normal_M, MOST_SCALE_ROWS))
+
+    @cached_property
+    def knots(self) -> tuple[Floats, Floats]:
+        """Held-out scores, ascending, and their negative log p-values; of scores that count as equal the least."""
+        slack = TIED * np.median(np.abs(self.normal_M))
+        score_J = self.normal_M[np.append(True, np.diff(self.normal_M) > slack)]
+        return score_J, -np.log(p_values(self.normal_M, score_J))
+
+    @cached_property
+    def excess(self) -> float:
+        """The mean excess over the 90th percentile, in units of the score; 1 where no score is above it."""
+        excess_M = self.normal_M - np.quantile(self.normal_M, 0.9)
+        return float(excess_M[excess_M > 0].mean()) if (excess_M > 0).any() else 1.0
+
+    def __call__(self, score_N: Floats) -> Floats:
+        """Scores of any rows on this scale, nats."""
+        beyond_N = np.maximum(score_N - self.normal_M[-1], 0) / self.excess
+        return np.asarray(np.interp(score_N, *self.knots) + np.log1p(beyond_N))
 
 
 def p_value_counts(p_N: Floats, calibration_rows: int) -> NDArray[np.int64]:

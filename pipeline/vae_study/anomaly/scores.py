@@ -10,7 +10,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vae_study.config.base import ConfigPart, Positive
 from vae_study.metrics import SCORES
 
 Floats = NDArray[np.float64]
@@ -109,14 +108,19 @@ class Gaussian:
 
 
 class Neighbours:
-    """Mean distance to the 5 nearest reference rows, each feature in units of its standard deviation there.
+    """Nearest neighbours among reference rows, each feature in units of its standard deviation there.
 
     Attributes:
         reference_RD: The reference rows. The same rows give the same distances, bit for bit.
     """
 
-    def __init__(self, reference_RD: Floats):
-        """Take R rows as the reference; a constant feature is not scaled."""
+    def __init__(self, reference_RD: Floats, neighbours: int = NEIGHBOURS):
+        """Take R rows as the reference; a constant feature is not scaled.
+
+        Args:
+            reference_RD: One at least.
+            neighbours: How many to look for, where there are so many.
+        """
         from sklearn.neighbors import NearestNeighbors
 
         # The memory order would decide the last bits of the moments.
@@ -124,21 +128,25 @@ class Neighbours:
         self.mean_D, deviation_D = reference_RD.mean(axis=0), reference_RD.std(axis=0)
         self.deviation_D = np.where(deviation_D > 0, deviation_D, 1)
         algorithm = "kd_tree" if reference_RD.shape[1] <= TREE_DIMENSIONS else "brute"
-        self.search = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(reference_RD)), algorithm=algorithm)
+        self.search = NearestNeighbors(n_neighbors=min(neighbours, len(reference_RD)), algorithm=algorithm)
         self.search.fit((reference_RD - self.mean_D) / self.deviation_D)
 
-    def distance(self, x_ND: Floats) -> Floats:
-        """The distances of N rows, shape (N,)."""
+    def nearest(self, x_ND: Floats) -> tuple[Floats, NDArray[np.int64]]:
+        """The distances and the places of the neighbours of N rows, nearest first, both (N, neighbours)."""
         scaled_ND = (finite(x_ND, LARGEST_COORDINATE) - self.mean_D) / self.deviation_D
-        nearest_NK = self.search.kneighbors(scaled_ND)[0]
-        return np.asarray(nearest_NK.mean(axis=1))
+        found: tuple[Floats, NDArray[np.int64]] = self.search.kneighbors(scaled_ND)
+        return found
+
+    def distance(self, x_ND: Floats) -> Floats:
+        """The mean distance to the neighbours of N rows, shape (N,)."""
+        return np.asarray(self.nearest(x_ND)[0].mean(axis=1))
 
 
-def reference_rows(rows: int) -> NDArray[np.int64]:
-    """The places of the training rows that scores are fitted to: all, or a fixed sample of REFERENCE_ROWS."""
-    if rows <= REFERENCE_ROWS:
+def reference_rows(rows: int, most: int = REFERENCE_ROWS) -> NDArray[np.int64]:
+    """The places of the training rows that scores are fitted to: all, or a fixed sample of the most that are taken."""
+    if rows <= most:
         return np.arange(rows)
-    return np.sort(np.random.default_rng(0).choice(rows, REFERENCE_ROWS, replace=False))
+    return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,29 +228,3 @@ ADDITIVE: Mapping[str, Callable[[Scorer, Floats, Floats], Floats]] = {
     "squared_error": lambda scorer, cost_ND, residual_ND: residual_ND**2,
     "residual_mahalanobis": lambda scorer, cost_ND, residual_ND: scorer.residual.contributions(residual_ND),
 }
-
-
-class ScoreScale(ConfigPart):
-    """A scale on which the scores of several detectors can be averaged.
-
-    It is the distance from the median of normal scores in units of their interquartile range, through asinh: linear
-    near the normal rows and logarithmic far away, so that huge scores of one detector do not outweigh the others. Ranks
-    would need all rows at once, and could not separate two rows that are both above every normal one.
-
-    Attributes:
-        median: Of the scores of normal validation rows.
-        width: Their interquartile range, or 1 if that is 0.
-    """
-
-    median: float
-    width: Positive
-
-    @classmethod
-    def of(cls, normal_M: Floats) -> Self:
-        """The scale for a detector with these scores of normal validation rows."""
-        low, middle, high = np.quantile(normal_M, [0.25, 0.5, 0.75])
-        return cls(median=float(middle), width=float(high - low) or 1.0)
-
-    def __call__(self, score_N: Floats) -> Floats:
-        """Scores of any rows on this scale."""
-        return np.asarray(np.arcsinh((score_N - self.median) / self.width))

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vae_study.anomaly.conformal import p_values
-from vae_study.anomaly.scores import ADDITIVE, Neighbours, Scorer, finite
+from vae_study.anomaly.conformal import TailScale, p_values
+from vae_study.anomaly.input_ensemble import InputEnsemble
+from vae_study.anomaly.scores import ADDITIVE, Scorer, finite
 from vae_study.config.model import TrialConfig
 from vae_study.data.dataset import DatasetInfo
 from vae_study.data.preprocessing import Preprocessing
@@ -21,7 +22,7 @@ from vae_study.detector.format import (
     CALIBRATION_FILE,
     FILE,
     NORMAL_SCORES,
-    REFERENCE,
+    SCALES_FILE,
     Description,
     Shape,
     read_description,
@@ -54,6 +55,8 @@ Columns = dict[str, NDArray[Any]]
 PARTS = ("reconstruction", "kl", "squared_error")
 #: The prefixes of the columns that flag rows, and that explain their scores; what a usual row has of a score in nats.
 FLAG, PART, USUAL = "above_p", "part/", "usual"
+# How many rows a detector without a model takes at once.
+ROWS_WITHOUT_MODEL = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +108,7 @@ def _restored(path: Path, config: TrialConfig, data: DatasetInfo) -> Family:
     model = make_family([config.model], shape_of(data), [torch.Generator()])
     state = model.state_dict()
     require_shapes(path, tensors, torch.float32, {name: tuple(value.shape[1:]) for name, value in state.items()})
-    odd = next((name for name, value in tensors.items() if not bool(torch.isfinite(value).all())), None)
-    if odd:
-        raise UserError(f"{path}: {odd}: got weights that are not finite numbers")
+    _require_finite(path, tensors, "weights")
     model.load_state_dict({name: value[None] for name, value in tensors.items()})
     return model
 
@@ -120,7 +121,8 @@ class Detector:
         description: The content of detector.json.
         data: The data that it was trained on.
         trials: Its trials, by number.
-        baseline: The nearest neighbours on the input, if they take part.
+        scales: Of the votes that are averaged, by their names.
+        baseline: The detector without a model, if it takes part.
         calibration_M: Its scores of held-out normal rows, ascending, for p-values.
         device: Where the networks are.
     """
@@ -128,7 +130,8 @@ class Detector:
     description: Description
     data: DatasetInfo
     trials: Mapping[int, TrialScorer]
-    baseline: Neighbours | None
+    scales: Mapping[str, TailScale]
+    baseline: InputEnsemble | None
     calibration_M: Floats
     device: torch.device
 
@@ -149,19 +152,22 @@ class Detector:
             int(number): TrialScorer.load(folder / trial_folder(int(number)), config, data, place)
             for number, config in description.trials.items()
         }
-        baseline = None
+        baseline, scales = None, {}
         if description.baseline:
-            tensors = read_tensors(path := folder / BASELINE_FILE)
-            require_shapes(path, tensors, torch.float32, {REFERENCE: (None, len(data.feature_names))})
-            baseline = Neighbours(tensors[REFERENCE].double().numpy())
-        tensors = read_tensors(path := folder / CALIBRATION_FILE)
-        require_shapes(path, tensors, torch.float64, {NORMAL_SCORES: (None,)})
+            shapes = InputEnsemble.shapes(len(data.feature_names))
+            baseline = InputEnsemble.from_arrays(_read(folder / BASELINE_FILE, shapes))
+        if description.scaled_votes:
+            of_votes: dict[str, Shape] = {one.name: (None,) for one in description.scaled_votes}
+            arrays = _read(folder / SCALES_FILE, of_votes)
+            scales = {name: TailScale(normal_M=np.sort(normal_M)) for name, normal_M in arrays.items()}
+        calibration = _read(folder / CALIBRATION_FILE, {NORMAL_SCORES: (None,)})
         return cls(
             description=description,
             data=data,
             trials=trials,
+            scales=scales,
             baseline=baseline,
-            calibration_M=np.sort(tensors[NORMAL_SCORES].numpy()),
+            calibration_M=np.sort(calibration[NORMAL_SCORES]),
             device=place,
         )
 
@@ -171,10 +177,17 @@ class Detector:
         return self.data.preprocessing
 
     @property
+    def mean_D(self) -> Floats:
+        """The mean of each feature in training rows."""
+        if self.description.votes:
+            return self.trials[self.description.votes[0].trial].mean_D
+        assert self.baseline is not None
+        return np.asarray(self.baseline.reference_RD.mean(axis=0))
+
+    @property
     def summands(self) -> tuple[str, ...] | None:
         """The columns that, with those in PART, add up to the score of an explained row; None if they cannot."""
-        score = self.description.votes[0].score
-        if self.description.is_combined or score not in ADDITIVE:
+        if self.description.is_combined or (score := self.description.votes[0].score) not in ADDITIVE:
             return None
         return (*([USUAL] if SCORES[score].unit == "nats" else []), *(["kl"] if need([score], "rate") else []))
 
@@ -203,7 +216,8 @@ class Detector:
             most 0.01 with a probability of at most 0.01.
             `above_p90`, `above_p95`, `above_p99`: Whether it is above that percentile of normal validation rows.
             `reconstruction` and `kl` (nats), `squared_error`: Of a single trial.
-            `trial-0007/elbo`, `input_knn`: Of an ensemble, each vote's standardized score.
+            `trial-0007/elbo`: Of an ensemble, each vote: -log of how rare it is among held-out normal rows.
+            `without_model`: The score of the detector without a model, if it takes part.
             `part/COLUMN`: To explain, for each of the user's columns that is a feature, or for each pixel: what it adds
             to the score, of a score in nats what it adds above its mean in training rows, of which `usual` is the sum;
             or, if `summands` is None, how much lower the score is with the training mean in this column.
@@ -211,7 +225,7 @@ class Detector:
         features = len(self.data.feature_names)
         if x_ND.ndim != 2 or x_ND.shape[1] != features:
             raise UserError(f"features: got an array of shape {x_ND.shape}, expected (rows, {features})")
-        rows = max(rows_per_minibatch(trial.rows.model) for trial in self.trials.values())
+        rows = max((rows_per_minibatch(one.rows.model) for one in self.trials.values()), default=ROWS_WITHOUT_MODEL)
         # Without rows there is one empty minibatch, so that the columns are the same.
         starts = range(0, max(len(x_ND), 1), rows)
         parts = [self._minibatch(x_ND[start : start + rows], explain) for start in starts]
@@ -230,11 +244,12 @@ class Detector:
         return {name: column_B[: len(x_BD)] for name, column_B in columns.items()}
 
     def _explained(self, rows_BD: Tensor, score_B: Floats) -> Columns:
-        vote = self.description.votes[0]
-        trial, features = self.trials[vote.trial], _features(self.preprocessing)
+        features = _features(self.preprocessing)
         if self.summands is None:
-            lower = {name: self._scores(_with_mean(rows_BD, trial.mean_D, places))[0] for name, places in features}
+            lower = {name: self._scores(_with_mean(rows_BD, self.mean_D, places))[0] for name, places in features}
             return {f"{PART}{name}": score_B - lower_B for name, lower_B in lower.items()}
+        vote = self.description.votes[0]
+        trial = self.trials[vote.trial]
         part_BD, rest = trial.rows.contributions(rows_BD.to(self.device), vote.score), {}
         if USUAL in self.summands:
             part_BD = part_BD - trial.usual_D
@@ -251,16 +266,27 @@ class Detector:
             vote = self.description.votes[0]
             own = found[vote.trial]
             return own[vote.score], {name: own[name] for name in PARTS}
-        votes: Columns = {
-            f"{trial_folder(one.trial)}/{one.score}": one(found[one.trial][one.score]) for one in self.description.votes
-        }
-        score_B = np.asarray(np.mean([*votes.values()], axis=0))
+        raw = {one.name: found[one.trial][one.score] for one in self.description.votes}
+        votes: Columns = {name: self.scales[name](score_B) for name, score_B in raw.items()}
+        score_B = np.asarray(np.mean([*votes.values()], axis=0)) if votes else np.zeros(len(rows_BD))
         if self.baseline is not None and self.description.baseline is not None:
-            raw_B = self.baseline.distance(rows_BD.double().numpy())
-            votes[BASELINE] = self.description.baseline(raw_B)
-            share = self.description.baseline.share
-            score_B = (1 - share) * score_B + share * votes[BASELINE]
+            votes[BASELINE] = self.baseline.score(rows_BD.double().numpy())
+            score_B = score_B + self.description.baseline * votes[BASELINE]
         return score_B, votes
+
+
+def _read(path: Path, shapes: Mapping[str, Shape]) -> dict[str, Floats]:
+    """The arrays of a file, all of float64. Raise UserError if it is not such a file."""
+    tensors = read_tensors(path)
+    require_shapes(path, tensors, torch.float64, shapes)
+    _require_finite(path, tensors, "values")
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def _require_finite(path: Path, tensors: Mapping[str, Tensor], what: str) -> None:
+    odd = next((name for name, value in tensors.items() if not bool(torch.isfinite(value).all())), None)
+    if odd:
+        raise UserError(f"{path}: {odd}: got {what} that are not finite numbers")
 
 
 def _features(preprocessing: Preprocessing) -> list[tuple[str, slice]]:

@@ -1,4 +1,4 @@
-"""The folder of a packed model: detector.json, a folder of tensors per trial, calibration scores, the baseline's rows.
+"""The folder of a packed model: detector.json, a folder of tensors per trial, calibration scores.
 
 It holds JSON and safetensors only, so opening it runs no code. Reading checks everything that is in it.
 """
@@ -16,8 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from vae_study.anomaly.scores import ScoreScale
-from vae_study.config.base import ConfigPart, Fraction, FromList, ScoreName, from_validation
+from vae_study.config.base import ConfigPart, Fraction, FromList, Positive, ScoreName, from_validation
 from vae_study.config.model import TrialConfig
 from vae_study.data.dataset import DatasetInfo, info_from_plain
 from vae_study.errors import UserError
@@ -25,10 +24,11 @@ from vae_study.metrics import PERCENTILES
 from vae_study.vae.inference import SCORER_FILE, WEIGHTS_FILE
 
 #: Changes whenever the folder, or the meaning of its numbers, changes.
-VERSION = 2
+VERSION = 3
 FILE = "detector.json"
-BASELINE_FILE, REFERENCE = "baseline.safetensors", "reference"
+BASELINE_FILE = "baseline.safetensors"
 CALIBRATION_FILE, NORMAL_SCORES = "calibration.safetensors", "normal_scores"
+SCALES_FILE = "scales.safetensors"
 #: How other formats start in which weights are often kept.
 OTHER_FORMATS = {
     b"PK\x03\x04": "a zip archive, as torch.save writes it, which can hold a pickle",
@@ -44,17 +44,16 @@ def percentile_name(percentile: float) -> str:
     return f"{percentile:g}"
 
 
-class Vote(ScoreScale):
-    """One score of one trial, and the scale to average it on."""
+class Vote(ConfigPart):
+    """One score of one trial."""
 
     trial: Annotated[int, Field(ge=0)]
     score: ScoreName
 
-
-class BaselineVote(ScoreScale):
-    """The scale of the nearest neighbours on the input, and their share of the weight."""
-
-    share: Fraction
+    @property
+    def name(self) -> str:
+        """Such as "trial-0007/elbo"."""
+        return f"{trial_folder(self.trial)}/{self.score}"
 
 
 class Description(ConfigPart):
@@ -64,22 +63,28 @@ class Description(ConfigPart):
         name: The rule, the ensemble or the trial that was packed.
         data: `DatasetInfo.plain()` of the data that it was trained on.
         trials: The complete configuration of each trial, by its number.
-        votes: The scores that count, at least one.
-        baseline: The nearest neighbours on the input, if they count.
-        is_combined: Whether standardized scores are averaged; otherwise there is one vote, whose score counts as it is.
+        votes: The scores that count.
+        baseline: What the detector without a model weighs beside the mean of the votes, if it counts.
+        is_combined: Whether scores are averaged on a common scale; otherwise there is one vote, whose score counts as
+            it is.
         thresholds: Percentiles of this detector's scores of normal validation rows.
         fdr: The false discovery rate at which rows are flagged unless a user asks for another.
     """
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     name: str
     data: dict[str, Any]
     trials: dict[Annotated[str, Field(pattern=r"^(0|[1-9]\d*)$")], TrialConfig]
-    votes: Annotated[tuple[Vote, ...], FromList, Field(min_length=1)]
-    baseline: BaselineVote | None = None
+    votes: Annotated[tuple[Vote, ...], FromList]
+    baseline: Positive | None = None
     is_combined: bool
     thresholds: dict[str, float]
     fdr: Fraction
+
+    @property
+    def scaled_votes(self) -> tuple[Vote, ...]:
+        """The votes whose scores go to a common scale."""
+        return self.votes if self.is_combined else ()
 
     def write(self, folder: Path) -> None:
         """Write detector.json."""
@@ -119,8 +124,11 @@ def _checked(path: Path, plain: dict[str, Any]) -> tuple[Description, DatasetInf
         raise UserError(f"{path}: thresholds: got {values}, expected finite numbers that do not fall")
     if {str(vote.trial) for vote in found.votes} != set(found.trials):
         raise UserError(f"{path}: votes and trials do not match; expected at least one vote of each trial")
-    if not found.is_combined and (len(found.votes) > 1 or found.baseline):
-        raise UserError(f"{path}: is_combined: got false with several votes, expected true")
+    if not found.votes and not found.baseline:
+        raise UserError(f"{path}: votes: got none, expected one at least")
+    if found.is_combined != (len(found.votes) != 1 or found.baseline is not None):
+        got = str(found.is_combined).lower()
+        raise UserError(f"{path}: is_combined: got {got}, expected true exactly where several scores count")
     try:
         return found, info_from_plain(found.data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -135,7 +143,8 @@ def trial_folder(number: int) -> str:
 def require_files(folder: Path, description: Description) -> None:
     """Raise UserError if a file that the description implies is missing, or the folder holds anything else."""
     of_trials = [f"{trial_folder(int(n))}/{name}" for n in description.trials for name in (WEIGHTS_FILE, SCORER_FILE)]
-    names = {FILE, CALIBRATION_FILE, *of_trials, *([BASELINE_FILE] if description.baseline else [])}
+    of_scales = ([BASELINE_FILE] if description.baseline else []) + ([SCALES_FILE] if description.scaled_votes else [])
+    names = {FILE, CALIBRATION_FILE, *of_trials, *of_scales}
     there = {path.relative_to(folder).as_posix(): path.is_dir() for path in folder.rglob("*")}
     parents = {parent.as_posix() for name in names for parent in Path(name).parents}
     unknown = sorted(name for name, is_folder in there.items() if not is_folder and name not in names)

@@ -42,7 +42,7 @@ class ComparedStudy:
         summary: As in the study's own report, but with the hypervolume against the common reference.
         frontier: The study's own frontier, one row per trial, with `joint`: whether no trial of any study dominates it.
         hypervolume: After each finished trial, against the common reference.
-        baseline: The nearest neighbours on the input, where the study has compared detectors.
+        baseline: The detector without a model, where the study has compared detectors.
     """
 
     record: StudyRecord

@@ -238,7 +238,7 @@ def draw_chosen(table: Comparison) -> Picture:
         axes.scatter([area.value], [-row], s=38, color=look["color"], marker=look["marker"], zorder=3)
         if study.baseline is not None:
             axes.scatter([study.baseline.test_auroc.value], [-row], s=170, marker="|", color=GREY, zorder=2,
-                         label=None if row else "nearest neighbours on the input")  # fmt: skip
+                         label=None if row else "without a model")  # fmt: skip
     axes.set_yticks([-row for row in range(len(table.studies))], [label_of(study) for study in table.studies])
     axes.set(ylim=(0.6 - len(table.studies), 0.6), xlabel="test AUROC")
     axes.grid(False, axis="y")
@@ -276,7 +276,7 @@ def chosen_grid(table: Comparison) -> Grid:
         "test AUROC": lambda study: interval(study.summary.test_auroc),
         "average precision": lambda study: interval(study.summary.average_precision),
         "precision of the alarms": lambda study: number(study.summary.points["alarm_precision"], 3),
-        "input neighbours": lambda study: number(study.baseline.test_auroc.value, 3) if study.baseline else NONE,
+        "without a model": lambda study: number(study.baseline.test_auroc.value, 3) if study.baseline else NONE,
         **{metric_of(metric).label: partial(_of_chosen, metric) for metric in shown_in("comparison")},
         "registry": lambda study: study.record.promoted or NONE,
     }

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vae_study.report.formatting import parameter_name, sentences, significant
+from vae_study.report.formatting import detector_name, parameter_name, sentences, significant
 from vae_study.report.frames import Missing, with_state
 from vae_study.report.overview import WIDE_INTERVAL, drifted, family_name, has_one_seed, over_seeds, settings
 from vae_study.report.sections.choices import DetectorComparison, choices, compare_baseline, compare_ensemble
@@ -39,7 +39,7 @@ def verdict(tables: StudyTables) -> tuple[Answer, ...]:
             "model", summary, family_name(tables), own, tables.of(early_match), tables.of(constraints).none_kept
         ),
         "How good": _said("good", summary, flagged) if has_model else "",
-        "Against nearest neighbours": _said("compared", compared) if compared else "",
+        "Against no model": _said("compared", compared) if compared else "",
         "Against the best ensemble": _said("ensemble", ensemble) if ensemble else "",
         "How sure": _said("sure", summary, over_seeds(tables), has_one_seed(tables)) if has_model else "",
         "What next": " ".join([*next_steps(tables, compared, ensemble)][:MOST_STEPS]),
@@ -58,7 +58,7 @@ def next_steps(
 
     Args:
         tables: The study.
-        compared, ensemble: The chosen model beside the nearest neighbours and beside the best ensemble, where known.
+        compared, ensemble: The chosen model beside the detector without a model, and beside the best ensemble.
     """
     record, summary = tables.record, tables.summary
     name, states = shlex.quote(record.name), summary.states
@@ -75,7 +75,8 @@ def next_steps(
     if ensemble is not None and ensemble.is_worse:
         yield f"Prefer that ensemble: vae-study score {name} DATA --model {ensemble.other.name}."
     elif compared is not None and compared.is_worse:
-        yield "Search on, with other parameters: nearest neighbours on the input detect better than the chosen model."
+        label = detector_name(compared.other.name)
+        yield f"Search on, with other parameters, or score with the {label}: it detects better than the chosen model."
     for edge in edges(record, tables.of(choices)):
         if edge.trial == summary.champion_trial:
             end = "below" if edge.end == "lower" else "above"

@@ -1,4 +1,4 @@
-"""Compare what each rule selects, the ensembles and the nearest neighbours on the input, on the same rows."""
+"""Compare what each rule selects, the ensembles and the detector without a model, on the same rows."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,26 +9,27 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from vae_study.anomaly.conformal import TailScale
 from vae_study.anomaly.detection import auroc, interval, operating_points
 from vae_study.anomaly.paired import ScoredRows, verdict
-from vae_study.anomaly.scores import Neighbours, ScoreScale, reference_rows
-from vae_study.metrics import AREA_LABELS, BASELINE, RULES, difference_columns
+from vae_study.anomaly.scores import reference_rows
+from vae_study.metrics import AREA_LABELS, BASELINE, BASELINES, RULES, difference_columns
 from vae_study.selection.ranking import Selection, ranked
 
 if TYPE_CHECKING:
+    from vae_study.anomaly.input_ensemble import InputEnsemble
     from vae_study.data import Dataset
 
 Floats = NDArray[np.float64]
-#: The scores that each trial of an ensemble without labels votes with: what the model cannot reconstruct, what it does
-#: not expect, and what is far from the training rows.
-VOTES = ("elbo", "residual_mahalanobis", "latent_knn")
-#: The nearest neighbours get the weight of one more vote, in case no trained model beats them.
-BASELINE_SHARE = 1 / (len(VOTES) + 1)
+#: The score that each trial of an ensemble without labels votes with: what the model cannot reconstruct.
+VOTE = "residual_mahalanobis"
+#: What the detector without a model weighs beside the mean of the votes: a model counts as one more of its members.
+BASELINE_WEIGHT = 1.0
 
 
 def votes(trials: Sequence[int]) -> tuple[Selection, ...]:
-    """Each of some trials with each score in VOTES."""
-    return tuple(Selection(trial, score, float("nan")) for trial in trials for score in VOTES)
+    """Each of some trials with the score VOTE."""
+    return tuple(Selection(trial, VOTE, float("nan")) for trial in trials)
 
 
 def is_normal(frame: pd.DataFrame) -> NDArray[np.bool_]:
@@ -37,47 +38,47 @@ def is_normal(frame: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def combined(frames: Mapping[int, pd.DataFrame], selections: Sequence[Selection], raw_N: Floats | None) -> Floats:
-    """The mean of several standardized scores, one value per row of the frames; higher is more anomalous.
+    """The mean of several scores on their TailScale, one value per row of the frames; higher is more anomalous.
 
     Args:
         frames: Each trial's scores, all with the same rows: `split`, `anomaly` and the scores.
         selections: What is averaged, at least one.
-        raw_N: The scores of the nearest neighbours on the input, of weight BASELINE_SHARE; None leaves them out.
+        raw_N: The scores of the detector without a model, which are added with BASELINE_WEIGHT; None leaves them out.
     """
     is_normal_N = is_normal(frames[selections[0].trial])
     columns = [frames[one.trial][one.score].to_numpy(np.float64) for one in selections]
-    mean_N = np.asarray(np.mean([ScoreScale.of(column[is_normal_N])(column) for column in columns], axis=0))
-    if raw_N is None:
-        return mean_N
-    standard_N = ScoreScale.of(raw_N[is_normal_N])(raw_N)
-    return np.asarray((1 - BASELINE_SHARE) * mean_N + BASELINE_SHARE * standard_N)
+    mean_N = np.asarray(np.mean([TailScale.of(column[is_normal_N])(column) for column in columns], axis=0))
+    return mean_N if raw_N is None else mean_N + BASELINE_WEIGHT * raw_N
 
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """The nearest neighbours on the input: a detector without any training.
+    """The detector without a model.
 
     Attributes:
-        reference_RD: The training rows that distances are measured to.
+        ensemble: Fitted to the training rows, its scales to the normal validation rows.
         scores: One row per validation or test row, in the order in which trials score them: `split`, `row`, `label`,
-            `anomaly` and `input_knn`.
+            `anomaly` and `without_model`.
     """
 
-    reference_RD: NDArray[np.float32]
+    ensemble: "InputEnsemble"
     scores: pd.DataFrame
 
     @classmethod
     def of(cls, data: "Dataset") -> Self:
         """Score the validation and test rows of a study."""
+        from vae_study.anomaly.input_ensemble import INPUT_REFERENCE_ROWS, InputEnsemble
+
         train_ND = data.splits["train"].x_ND
-        reference_RD = train_ND[reference_rows(len(train_ND))]
-        neighbours = Neighbours(reference_RD.astype(np.float64))
+        reference_RD = train_ND[reference_rows(len(train_ND), INPUT_REFERENCE_ROWS)]
+        held_out_MD = data.splits["validation"].normal_ND
+        ensemble = InputEnsemble.fit(reference_RD.astype(np.float64), held_out_MD.astype(np.float64))
         frames = []
         for name in ("validation", "test"):
             split = data.splits[name]
-            distance_N = neighbours.distance(split.x_ND.astype(np.float64))
-            frames.append(pd.DataFrame({**split.about(name), BASELINE: distance_N}))
-        return cls(reference_RD=reference_RD, scores=pd.concat(frames, ignore_index=True))
+            score_N = ensemble.score(split.x_ND.astype(np.float64))
+            frames.append(pd.DataFrame({**split.about(name), BASELINE: score_N}))
+        return cls(ensemble=ensemble, scores=pd.concat(frames, ignore_index=True))
 
 
 #: What a table of scores says of a row beside its scores; only images have files.
@@ -89,10 +90,10 @@ class Candidate:
     """Something that scores rows: a selected trial, an ensemble, or the baseline.
 
     Attributes:
-        name: The rule, one of `metrics.ENSEMBLES`, or `input_knn`.
+        name: The rule, one of `metrics.ENSEMBLES`, or `without_model`.
         needs_labels: Whether labelled validation anomalies took part in the choice.
         selections: Its trials with their scores; none for the baseline.
-        with_baseline: Whether the nearest neighbours on the input are part of it.
+        with_baseline: Whether the detector without a model is part of it.
     """
 
     name: str
@@ -102,23 +103,30 @@ class Candidate:
 
     @property
     def is_combined(self) -> bool:
-        """Whether it averages standardized scores; otherwise it has one score, which counts as it is."""
-        return bool(self.selections) and (len(self.selections) > 1 or self.with_baseline)
+        """Whether it averages scores on a common scale; otherwise it has one score, which counts as it is."""
+        return len(self.selections) > 1 or self.with_baseline
+
+    @property
+    def baseline_weight(self) -> float | None:
+        """What the detector without a model weighs beside the mean of the selections; None if it is no part."""
+        if not self.with_baseline:
+            return None
+        return BASELINE_WEIGHT if self.selections else 1.0
 
     def score(self, frames: Mapping[int, pd.DataFrame], raw_N: Floats | None) -> Floats:
         """Its score of each row, higher is more anomalous.
 
         Args:
             frames: The scores of its trials, one row per validation or test row.
-            raw_N: The scores of the nearest neighbours on the input for the same rows; needed if they are part of it.
+            raw_N: The scores of the detector without a model for the same rows; needed if it is part of it.
         """
         if self.with_baseline:
-            assert raw_N is not None, "the nearest neighbours on the input take part"
+            assert raw_N is not None, "the detector without a model takes part"
+        if not self.selections:
+            return np.asarray(raw_N)
         if self.is_combined:
             return combined(frames, self.selections, raw_N if self.with_baseline else None)
-        if self.selections:
-            return frames[self.selections[0].trial][self.selections[0].score].to_numpy(np.float64)
-        return np.asarray(raw_N)
+        return frames[self.selections[0].trial][self.selections[0].score].to_numpy(np.float64)
 
 
 def candidates(
@@ -172,7 +180,7 @@ def compare(
     Args:
         found: The candidates.
         frame_of: A trial's scores: one row per validation or test row, all in one order.
-        baseline: The same rows with the column `input_knn`.
+        baseline: The same rows with the column `without_model`.
         chosen: The name of the candidate that the study chose.
         alarms: How many test rows may be flagged.
 
@@ -210,7 +218,7 @@ def baseline_verdicts(rows: Iterable[Mapping[Any, Any]]) -> tuple[str, ...]:
         baseline; none where it is not known.
     """
     words = {"better": "better in", "worse": "worse in", "tie": "a tie in"}
-    baseline: Mapping[Any, Any] = next((one for one in rows if one["rule"] == BASELINE), {})
+    baseline: Mapping[Any, Any] = next((one for one in rows if one["rule"] in BASELINES), {})
     found = []
     for metric, label in AREA_LABELS.items():
         _, low, high = (baseline.get(column, float("nan")) for column in difference_columns(metric, "chosen"))

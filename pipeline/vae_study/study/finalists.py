@@ -16,7 +16,7 @@ from vae_study.anomaly.detection import alarm_budget
 from vae_study.detector.detector import Detector
 from vae_study.detector.export import pack
 from vae_study.errors import UserError
-from vae_study.metrics import AREAS, ENSEMBLES, metric_of, shown_in
+from vae_study.metrics import AREAS, OF_STUDY, metric_of, shown_in
 from vae_study.report.sections.trade_off import frontier_png
 from vae_study.selection.comparison import Baseline, Candidate, candidates, compare
 from vae_study.selection.ranking import Selection, choose, frontier_of, ranked
@@ -169,8 +169,8 @@ def finish_study(
         writer.log_frame(table, schema.CHOICES_FILE)
         writer.log_frame(scores, schema.DETECTORS_FILE)
         if is_complete:
-            ensembles = [one for one in found if one.name in ENSEMBLES]
-            _log_models(plan, writer, parameters, baseline, [*_singles(plan, trials, finalists), *ensembles])
+            others = [one for one in found if one.name in OF_STUDY]
+            _log_models(plan, writer, parameters, baseline, [*_singles(plan, trials, finalists), *others])
             name = trial_name(champion.trial)
             note = f"{name} of {plan.name}, chosen by {plan.rule}, scored by {champion.score}."
             writer.log(ChampionChosen(name=name, rule=plan.rule, note=note))
@@ -206,7 +206,7 @@ def _singles(plan: Plan, trials: pd.DataFrame, numbers: Sequence[int]) -> Iterat
 def _log_models(
     plan: Plan, writer: TrackingWriter, parameters: Parameters, baseline: Baseline, choices: Sequence[Candidate]
 ) -> None:
-    """Attach a model of each choice: of a single trial to its run, of an ensemble to the parent run."""
+    """Attach a model of each choice: of a single trial to its run, any other to the parent run."""
     for choice in choices:
         try:
             folder = _build(plan, writer.outbox, parameters, baseline, choice)
@@ -217,7 +217,7 @@ def _log_models(
         tags = {SELECTIONS: json.dumps(pairs)}
         if len(pairs) == 1:
             tags |= {schema.TRIAL: str(pairs[0][0]), schema.CHAMPION_SCORE: str(pairs[0][1])}
-        key = PARENT if choice.name in ENSEMBLES else choice.name
+        key = PARENT if choice.name in OF_STUDY else choice.name
         about = {"tags": tags, "metrics": _metrics_of(choice.selections, plan.config.anomaly.followed)}
         writer.log(ModelLogged(run=key, name=choice.name, folder=str(folder), about=about))
 

@@ -13,7 +13,7 @@ from vae_study.config.study import StudyConfig
 from vae_study.data import Dataset
 from vae_study.detector.export import pack
 from vae_study.errors import UserError
-from vae_study.selection.comparison import Candidate
+from vae_study.selection.comparison import Baseline, Candidate
 from vae_study.selection.ranking import Selection
 from vae_study.storage import Folder
 from vae_study.study.plan import Plan
@@ -61,8 +61,12 @@ class SingleModel:
         """The plan of its study."""
         return Plan(config=self.config, name=self.config.study, folder=Folder.at("."), data=self.data)
 
-    def packed(self) -> dict[str, bytes]:
-        """The files that `Detector.load` reads, by their paths in the model's folder."""
+    def packed(self, is_alone: bool) -> dict[str, bytes]:
+        """The files that `Detector.load` reads, by their paths in the model's folder.
+
+        Args:
+            is_alone: Whether the model detects alone, or together with the detector without a model.
+        """
         with tempfile.TemporaryDirectory() as scratch:
             trial, model = Path(scratch) / "trial", Path(scratch) / "model"
             write_outcome(Folder.at(trial), self.outcome)
@@ -72,10 +76,11 @@ class SingleModel:
                 model,
                 self.data,
                 {0: self.config.trial({})},
-                Candidate(name=rule, needs_labels=False, selections=(own,)),
+                Candidate(name=rule, needs_labels=False, selections=(own,), with_baseline=not is_alone),
                 lambda _: {name: trial / name for name in (WEIGHTS, SCORER)},
                 lambda _: self.outcome.scores,
                 self.config.anomaly.fdr,
+                None if is_alone else Baseline.of(self.data),
             )
             return contents_of(model)
 

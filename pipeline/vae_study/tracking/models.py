@@ -338,5 +338,5 @@ def find_model(client: MlflowClient, parent: Run, name: str) -> LoggedModel:
         raise UserError(f"{missing}: it has kept none yet; expected a study that has finished")
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     guess = f"did you mean {close[0]!r}? " if close else ""
-    kept = "only the frontier's trials, the chosen one and the ensembles are kept"
+    kept = "only the frontier's trials, the chosen one, the ensembles and the detector without a model are kept"
     raise UserError(f"{missing}; {guess}{kept}: {', '.join(known)}")

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from vae_study.metrics import BASELINE, DEFAULT_SCORE, RULES, SCORES, SIGNS, sign_of
+from vae_study.metrics import BASELINE, DEFAULT_SCORE, DETECTOR_LABELS, RULES, SCORES, SIGNS, sign_of
 from vae_study.selection.comparison import baseline_verdicts
 from vae_study.selection.ranking import Selection, frontier_of
 from vae_study.tracking import schema
@@ -132,6 +132,7 @@ def result_note(
         alarms=next((_alarms(one) for one in known if one["rule"] == rule), ""),
         auroc={one["rule"]: _interval(one) for one in known},
         baseline=BASELINE,
+        baseline_label=DETECTOR_LABELS[BASELINE],
         verdicts=baseline_verdicts(known),
         order=ranking(rule, champion.score if champion else None),
         compared=_spread([*cells], MOST_COMPARED, champion),

@@ -95,7 +95,7 @@ class StudyRecord:
         champion: The chosen trial; None while there is none.
         confirmations: One row per further seed that one of the best trials was trained with: `trial`, `seed` and the
             slashed metrics; no rows without confirmation.
-        choices: One row per detector: each rule's choice, the ensembles and the nearest neighbours on the input, as
+        choices: One row per detector: each rule's choice, the ensembles and the detector without a model, as
             `vae_study.selection.comparison.compare` gives them; no rows while there is no champion.
         detectors: Their scores: one row per validation or test example, with `split`, `row`, `label`, `anomaly` and a
             column for each detector.

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Picture
 
 from vae_study.anomaly import detection
 from vae_study.anomaly.paired import verdict
-from vae_study.metrics import AREA_LABELS, BASELINE, ENSEMBLES, RULES, difference_columns, need
+from vae_study.metrics import AREA_LABELS, BASELINES, ENSEMBLES, RULES, difference_columns, need
 from vae_study.report.figure import Figure, Grid
 from vae_study.report.formatting import NONE, captions, count, detector_name, interval, listing, number, score_name
 from vae_study.report.frames import Interval, Missing, numbers, row_of, scalar, with_state
@@ -91,7 +91,7 @@ def _compared(record: StudyRecord, row: Mapping[Any, Any]) -> Choice:
     value, low, high = (scalar(frame, metric) for metric in ("auroc", "auroc_low", "auroc_high"))
     return Choice(
         name=name,
-        kind="ensemble" if name in ENSEMBLES else "baseline" if name == BASELINE else "rule",
+        kind="ensemble" if name in ENSEMBLES else "baseline" if name in BASELINES else "rule",
         needs_labels=bool(row.get("needs_labels") == 1),
         trials=tuple(dict.fromkeys(trial for trial, _ in pairs)),
         scores=tuple(dict.fromkeys(meant(record, trial, score) for trial, score in pairs)),
@@ -140,7 +140,7 @@ def drawable_choices(tables: StudyTables) -> SideBySide | Missing:
     """The choices that can be drawn; `Missing` if the study has compared rules only, or knows no test AUROC."""
     found, measured = tables.of(choices), tables.of(curves)
     if all(choice.kind == "rule" for choice in found):
-        return Missing("No model has been compared with ensembles and with the nearest-neighbours baseline yet.")
+        return Missing("No model has been compared with ensembles and with a detector without a model yet.")
     known = tuple(choice for choice in found if np.isfinite(choice.test_auroc.value))
     return SideBySide(choices=known) if known else Missing(measured.why if isinstance(measured, Missing) else "")
 
@@ -194,7 +194,7 @@ def compare_labels(found: Sequence[Choice]) -> DetectorComparison | None:
 
 
 def compare_baseline(found: Sequence[Choice]) -> DetectorComparison | None:
-    """Compare the chosen model with the nearest neighbours on the input."""
+    """Compare the chosen model with the detector without a model."""
     return _compare(found, lambda _, other: other.kind == "baseline")
 
 
