@@ -182,7 +182,8 @@ def test_a_study_that_chose_nothing_can_be_promoted_from(store, parent, name):
 def test_a_model_that_is_not_there_is_answered_with_those_that_are(store, parent, name):
     message = (
         f"no model 'trial-007' in the study '{name}'; did you mean 'trial-0007'? only the frontier's trials, the "
-        "chosen one, the ensembles and the detector without a model are kept: ensemble, ensemble_best, trial-0003, trial-0007"
+        "chosen one, the ensembles and the detector without a model are kept: "
+        "ensemble, ensemble_best, trial-0003, trial-0007"
     )
     for ask in (lambda: promote(store, name, "trial-007"), lambda: fetch_model(store, name, "trial-007", None)):
         with pytest.raises(UserError) as caught:
