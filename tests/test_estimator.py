@@ -161,7 +161,7 @@ def test_with_several_trials_it_is_the_model_that_a_study_chose(tmp_path, ray_se
     [
         ({"contamination": 0.7}, "contamination: got 0.7, expected 'auto' or a number above 0 and at most 0.5"),
         ({"trials": 0}, "trials: got 0, expected a whole number from 1 on"),
-        ({"search": {"beta": {"low": 1, "high": 2}}}, "search: got a search with trials=1"),
+        ({"search": {"beta": {"low": 1, "high": 2}}}, "search: given with trials=1"),
         ({"anomaly_score": "elbow"}, "anomaly.score: .*'elbow'"),
         ({"settings": {"training.epoch": 3}}, "training.epoch"),
     ],
