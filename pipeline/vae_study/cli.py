@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ Examples:
   vae-study run search_spaces/digits.yaml --name wide --set model.network.hidden='[512, 256]'
   vae-study run search_spaces/digits.yaml --trials 1000 --hours 2 --set stop_when.flat_for=30
   vae-study resume digits --hours 1
+  vae-study watch digits --open
   vae-study report digits
   vae-study score digits new.parquet --output scores.parquet
   vae-study sync digits
@@ -121,16 +122,42 @@ def check(
 @main.command()
 @options.config
 @options.running
+@click.option("--open", "opens", is_flag=True, help="Follow it in a browser page, as `watch` does.")
 @options.places
-def run(config: Path, overrides: list[str], name: str | None, no_report: bool, **places: Any) -> None:
+def run(config: Path, overrides: list[str], name: str | None, no_report: bool, opens: bool, **places: Any) -> None:
     """Run a study with a progress line, then write the report. Running it again continues where it stopped."""
     from rich.console import Console
 
     from vae_study import api
 
-    with _telling_of_failures(no_report, places):
+    with _telling_of_failures(no_report, places), _page(config, overrides, name, places) if opens else nullcontext():
         record = api.run_study(config, overrides, name=name, console=Console(stderr=True), **places)
     _after(record, no_report, places)
+
+
+def _page(config: Path, overrides: list[str], name: str | None, places: dict[str, Any]) -> AbstractContextManager[None]:
+    from vae_study.config.loading import load_config
+    from vae_study.watch import page_beside
+
+    given = {"--home": places["home"], "--tracking-uri": places["tracking_uri"]}
+    words = [word for option, value in given.items() if value for word in (option, value)]
+    return page_beside(name or load_config(config, overrides).study, words)
+
+
+@main.command(short_help="Follow a running study in a browser page.")
+@click.argument("name")
+@click.option("--port", type=int, default=0, help="To listen at, on this machine only.  [default: any that is free]")
+@click.option("--open", "opens", is_flag=True, help="Open the page in a browser.")
+@click.option("--until-over", is_flag=True, hidden=True)
+@options.places
+def watch(name: str, **settings: Any) -> None:
+    """Serve a page that follows a running study: the best so far, what is in training, the frontier, the hypervolume.
+
+    Only this machine reaches the page; Ctrl-C ends it, not the study.
+    """
+    from vae_study.watch import watch_study
+
+    watch_study(name, say=click.echo, **settings)
 
 
 @main.command()

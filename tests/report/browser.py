@@ -16,7 +16,8 @@ from tests.waiting import PATIENCE_SECONDS
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND", "--force-color-profile=srgb",
+    "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--force-color-profile=srgb",
 )  # fmt: skip
 
 
@@ -112,6 +113,14 @@ class Browser:
         self.call("Page.navigate", url=path.as_uri())
         self.call("Page.bringToFront")
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
+
+    def visit(self, address: str) -> None:
+        """Opens a page of a server on this machine, and waits until it is there and in front."""
+        self.complaints.clear()
+        self.requests.clear()
+        self.call("Page.navigate", url=address)
+        self.call("Page.bringToFront")
+        self.wait(f"document.readyState === 'complete' && location.href === {json.dumps(address)}")
 
     def evaluate(self, expression: str) -> Any:
         """A JavaScript expression's value."""

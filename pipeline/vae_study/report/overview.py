@@ -218,22 +218,31 @@ def key_numbers(tables: StudyTables) -> tuple[KeyNumber, ...]:
     """The study's main numbers, and those of the chosen model's code where it has such."""
     s = tables.summary
     others = [f"{n:,} {state}" for state, n in s.states.items() if n and state != "finished"]
-    kept = " that satisfies the constraints" * bool(tables.of(constraints).violating)
-    unit = hypervolume_unit(objective_signs(tables.record.config)) * math.isfinite(s.hypervolume)
-    volume_remark = unit if s.hypervolume else NO_HYPERVOLUME
+    size, volume = frontier_numbers(tables)
     return (
         KeyNumber(name="Trials finished", value=f"{s.states['finished']:,}", remark=", ".join(others)),
-        KeyNumber(name="On the frontier", value=f"{s.frontier_size:,}",
-                  remark=f"not dominated by any finished trial{kept}"),
-        _best(tables),
+        size,
+        best_number(tables),
         KeyNumber(name="Test AUROC", value=number(s.test_auroc.value, 3), remark=_auroc_remark(tables)),
         *_alarm_numbers(tables),
-        KeyNumber(name="Hypervolume", value=number(s.hypervolume), remark=volume_remark),
+        volume,
         *_of_code(tables),
     )  # fmt: skip
 
 
-def _best(tables: StudyTables) -> KeyNumber:
+def frontier_numbers(tables: StudyTables) -> tuple[KeyNumber, KeyNumber]:
+    """The size of the frontier, and its hypervolume."""
+    s = tables.summary
+    kept = " that satisfies the constraints" * bool(tables.of(constraints).violating)
+    unit = hypervolume_unit(objective_signs(tables.record.config)) * math.isfinite(s.hypervolume)
+    return (
+        KeyNumber(name="On the frontier", value=f"{s.frontier_size:,}",
+                  remark=f"not dominated by any finished trial{kept}"),
+        KeyNumber(name="Hypervolume", value=number(s.hypervolume), remark=unit if s.hypervolume else NO_HYPERVOLUME),
+    )  # fmt: skip
+
+
+def best_number(tables: StudyTables) -> KeyNumber:
     """The best ELBO; where finished trials have none, the best of the first objective."""
     elbo, trial = tables.summary.best_elbo_nats, tables.summary.best_elbo_trial
     if trial is not None or tables.frontier.empty:

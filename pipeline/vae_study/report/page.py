@@ -7,7 +7,7 @@ import base64
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -148,10 +148,12 @@ def panels(tables: StudyTables) -> dict[str, Panel]:
     return {figure.name: panel(figure, tables) for figure in figures()}
 
 
-def interactive_figures(tables: StudyTables) -> dict[str, interactive.Interactive]:
-    """The interactive ones of a study's figures by name."""
+def interactive_figures(
+    tables: StudyTables, among: Iterable[Figure[Any]] | None = None
+) -> dict[str, interactive.Interactive]:
+    """The interactive ones by name, of some figures or of all."""
     sampled, found = tables.once(sampled_trials), {}
-    for figure in figures():
+    for figure in figures() if among is None else among:
         numbers = tables.once(figure.numbers)
         if figure.interactive is not None and not isinstance(numbers, Missing):
             found[figure.name] = figure.interactive(numbers, sampled)

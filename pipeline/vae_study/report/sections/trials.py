@@ -83,6 +83,14 @@ def trial_grid(tables: StudyTables) -> Grid:
     )
 
 
+def running_grid(tables: StudyTables) -> Grid:
+    """The trials that are being trained, with their metrics after their last epoch so far."""
+    running = tables.trials[tables.trials["state"].eq("running")]
+    return replace(
+        _trial_grid(tables, running, OF_TRIALS, ()), label="In training, at the last epoch so far", marked=""
+    )
+
+
 def _trial_grid(tables: StudyTables, trials: pd.DataFrame, metrics: tuple[str, ...], about: tuple[str, ...]) -> Grid:
     """One row per trial: number, state, searched parameters, metrics and objectives; empty columns are left out."""
     metrics = tuple(dict.fromkeys((*metrics, *objective_signs(tables.record.config))))

@@ -40,7 +40,7 @@
 
   const figures = document.getElementById("figures");
   if (!figures) return;
-  const content = JSON.parse(figures.textContent);
+  let content = JSON.parse(figures.textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const coarse = matchMedia("(pointer: coarse)");
   const NARROW = 560, LEAST_PANEL = 220;
@@ -276,6 +276,10 @@
       }
     }, { rootMargin: "800px" });
     document.querySelectorAll("figure[data-figure]").forEach((figure) => near.observe(figure));
+    addEventListener("figures-changed", ({ detail }) => {
+      content = detail;
+      drawn.forEach((_, figure) => draw(figure));
+    });
     dark.addEventListener("change", () => drawn.forEach((_, figure) => draw(figure)));
     addEventListener("resize", () => drawn.forEach((place, figure) => {
       if (shape(place.clientWidth) !== figure.dataset.shape) draw(figure);
