@@ -276,17 +276,22 @@ def score_rows(
     Raises:
         UserError: There is no such study or model, or the data lack what the model needs.
     """
+    from vae_study.data import open_stream
+    from vae_study.detector.score_file import score_file
+
+    detector = _detector(client_of(home, tracking_uri), name, model, device)
+    stream = open_stream(data, detector.preprocessing, source, keys)
+    return score_file(detector, stream, Path(output), explain, fdr, progress, name)
+
+
+def _detector(client: Any, name: str, model: str, device: str = "cpu") -> Any:
     from tempfile import TemporaryDirectory
 
-    from vae_study.data import open_stream
     from vae_study.detector.detector import Detector
-    from vae_study.detector.score_file import score_file
     from vae_study.tracking.models import fetch_model
 
     with TemporaryDirectory() as scratch:
-        detector = Detector.load(fetch_model(client_of(home, tracking_uri), name, model, Path(scratch)), device)
-    stream = open_stream(data, detector.preprocessing, source, keys)
-    return score_file(detector, stream, Path(output), explain, fdr, progress, name)
+        return Detector.load(fetch_model(client, name, model, Path(scratch)), device)
 
 
 def promote_model(name: str, model: str, *, home: Home = HOME, tracking_uri: str | None = None) -> int:
@@ -304,23 +309,18 @@ def promote_model(name: str, model: str, *, home: Home = HOME, tracking_uri: str
 
 
 def serve_model(
-    name: str,
-    model: str,
-    port: int,
-    say: Callable[[str], None],
-    *,
-    home: Home = HOME,
-    tracking_uri: str | None = None,
+    name: str, model: str, port: int, say: Callable[[str], None], *, home: Home = HOME, tracking_uri: str | None = None
 ) -> None:
     """Serve a model of a study over HTTP on this machine until it is interrupted.
 
     Raises:
-        UserError: There is no such study or model.
-        StudyError: The server failed.
+        UserError: There is no such study or model, its files were changed, or the port is taken.
     """
-    from vae_study.tracking.serving import serve
+    from vae_study.server import serve
+    from vae_study.tracking.models import fetch_example
 
-    serve(client_of(home, tracking_uri), name, model, port, say)
+    client = client_of(home, tracking_uri)
+    serve(_detector(client, name, model), f"{model} of {name}", fetch_example(client, name, model), port, say)
 
 
 def build_report(

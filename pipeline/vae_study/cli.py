@@ -244,7 +244,7 @@ def promote(name: str, model: str, home: str, tracking_uri: str | None) -> None:
 @click.option("--port", type=int, default=5001, show_default=True)
 @options.places
 def serve(name: str, model: str, port: int, home: str, tracking_uri: str | None) -> None:
-    """Serve a model over HTTP on this machine with MLflow; Ctrl-C ends it."""
+    """Serve a model over HTTP on this machine, for JSON and CSV; Ctrl-C ends it."""
     from vae_study import api
 
     api.serve_model(name, model, port, click.echo, home=home, tracking_uri=tracking_uri)

@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -233,6 +234,22 @@ def claim(folder: Folder) -> Owner:
             os.link(folder.local / mine, folder.local / OWNER_FILE)
         folder.remove(mine)
     return _owner_in(folder)
+
+
+def private_folder(root: str | None = None) -> Path:
+    """The path of the user's own folder for temporary files; by default among those of all users."""
+    return Path(root or tempfile.gettempdir()).absolute() / f"vae-study-{os.getuid()}"
+
+
+def make_private(folder: Path) -> None:
+    """Make such a folder, which other users of this machine cannot enter.
+
+    Raise OSError if it cannot be made, or if another user owns it: anybody may create folders among temporary files.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.lstat().st_uid != os.getuid():
+        raise PermissionError(errno.EPERM, f"{folder} belongs to another user")
+    folder.chmod(0o700)
 
 
 @contextmanager

@@ -249,6 +249,17 @@ def test_a_link_is_written_through_and_what_is_no_regular_file_is_refused(detect
         score_file(detector, stream, tmp_path / "scores.xlsx")
 
 
+def test_a_link_to_a_file_of_another_kind_or_to_itself_is_refused(detector, tmp_path):
+    stream = open_stream(parts_in(tmp_path / "data", frame_of()), detector.preprocessing)
+    (tmp_path / "out.csv").symlink_to(tmp_path / "scores.parquet")
+    with pytest.raises(UserError, match=r"out\.csv: is a link to .*; expected one to a file with the suffix \.csv"):
+        score_file(detector, stream, tmp_path / "out.csv")
+    (tmp_path / "self.csv").symlink_to(tmp_path / "self.csv")
+    with pytest.raises(UserError, match=r"self\.csv: is a link that leads to itself"):
+        score_file(detector, stream, tmp_path / "self.csv")
+    assert not (tmp_path / "scores.parquet").exists()
+
+
 def test_no_password_of_the_source_s_address_is_written(detector, tmp_path):
     stream = open_stream(parts_in(tmp_path / "data", frame_of()), detector.preprocessing)
     score_file(detector, replace(stream, where="s3://key:hunter2@bucket/t"), tmp_path / "out.parquet")

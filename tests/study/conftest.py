@@ -21,6 +21,6 @@ class Study:
 def study(ray_session, tmp_path_factory) -> Study:
     """Ten real trials on two workers; among them configurations that diverge."""
     home = tmp_path_factory.mktemp("home")
-    rates = "search.training.learning_rate={choices: [0.001, 1.0e+20]}"
+    rates = "search.training.learning_rate={choices: [0.001, 10]}"
     overrides = [*SHORT, "trials=10", "sampler.seed=1", "training.learning_rate=null", rates]
     return Study(run_study(CONFIG, overrides, home=home), home)

@@ -1,15 +1,21 @@
 """Without any one of the private parts of Ray that are used, a study still runs; each test says what it loses."""
 
+import os
+import stat
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
 import ray
 from ray.tune.execution import class_cache
+from vae_study.storage import private_folder
 from vae_study.study import messages, ray_compat
 from vae_study.study.messages import Commands, Task
-from vae_study.study.ray_compat import CLASS_CACHE, CONSTANTS, KV, NODE, NOT_NEEDED, WORKER, private
+from vae_study.study.ray_compat import CLASS_CACHE, CONSTANTS, KV, NODE, NOT_NEEDED, TOKENS, WORKER, private
 
+TEMPORARY = str(private_folder(os.environ.get("RAY_TMPDIR")) / "ray")
+LOCAL = {"address": "local", "include_dashboard": False, "_temp_dir": TEMPORARY}
 COMMANDS = Commands(start=[Task(key="trial-0007", number=7, parameters={"beta": 0.5})], stop=["trial-0001"])
 
 # Files of Ray's whose processes are left out.
@@ -43,6 +49,7 @@ def test_with_all_of_them_this_release_needs_no_fallback():
     assert private(CONSTANTS, "ENABLE_RAY_CLUSTER") is not None
     assert private(WORKER, "print_to_stdstream") is not None
     assert all(private(NODE, f"Node.{name}") is not None for name in NOT_NEEDED)
+    assert private(TOKENS, "generate_and_save_token") is not None
 
 
 def test_a_worker_that_ends_is_not_told_as_a_trial_and_without_the_callback_tune_tells_it(hide, capsys):
@@ -95,7 +102,7 @@ def test_without_preloaded_modules_a_local_ray_starts_all_the_same_and_says_so(m
     with_it, between, without = asked
     assert between == "shutdown"
     assert with_it.pop("_system_config") == {"preload_python_modules": ["math"]}
-    assert with_it == without == {"address": "local", "include_dashboard": False, "log_to_driver": False}
+    assert with_it == without == {**LOCAL, "log_to_driver": False}
     assert "starting it without them" in caplog.text
 
 
@@ -103,7 +110,7 @@ def test_a_local_ray_preloads_nothing_unless_it_is_asked_to(monkeypatch):
     asked = []
     monkeypatch.setattr(ray, "init", lambda **settings: asked.append(settings))
     ray_compat.init_local([])
-    assert asked == [{"address": "local", "include_dashboard": False}]
+    assert asked == [LOCAL]
 
 
 @pytest.fixture
@@ -164,3 +171,47 @@ def test_without_the_names_of_those_a_local_ray_starts_them(hide, monkeypatch):
     before = {name: getattr(private(NODE, "Node"), name) for name in NOT_NEEDED}
     ray_compat.init_local([])
     assert {name: getattr(private(NODE, "Node"), name) for name in NOT_NEEDED} == before
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_nobody_else_can_enter_the_session_of_a_local_ray(ray_session):
+    session = Path(private(WORKER, "global_worker").node.get_session_dir_path())
+    (own,) = (folder for folder in session.parents if folder.name == f"vae-study-{os.getuid()}")
+    assert mode(own) == 0o700
+    assert own.stat().st_uid == os.getuid()
+    assert {mode(folder) for folder in (session, session / "logs", session / "sockets")} == {0o700}
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_token_of_a_local_ray_is_its_users_only(monkeypatch, tmp_path, is_there):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    token = tmp_path / ".ray" / "auth_token"
+    if is_there:
+        token.parent.mkdir()
+        token.touch(0o644)
+    found = []
+
+    def init(**settings):
+        if not is_there:
+            private(TOKENS, "generate_and_save_token")()
+        found.append(mode(token))
+
+    monkeypatch.setattr(ray, "init", init)
+    before = os.umask(0o022)
+    try:
+        ray_compat.init_local([])
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
+    assert found == [0o600]
+
+
+def test_without_the_part_that_writes_a_token_a_local_ray_starts(monkeypatch, hide):
+    hide(TOKENS, "generate_and_save_token")
+    asked = []
+    monkeypatch.setattr(ray, "init", lambda **settings: asked.append(settings))
+    ray_compat.init_local([])
+    assert len(asked) == 1

@@ -1,4 +1,6 @@
 import math
+import os
+import stat
 
 import optuna
 import pandas as pd
@@ -22,6 +24,19 @@ def finished(trials: pd.DataFrame) -> pd.DataFrame:
 def test_every_trial_of_the_budget_is_there_once(study):
     assert study.record.trials["trial"].tolist() == list(range(10))
     assert study.record.trials["run_id"].is_unique
+
+
+def test_all_files_of_home_have_the_permissions_that_the_users_umask_says(study):
+    umask = os.umask(0o077)
+    os.umask(umask)
+    paths = [path for path in study.home.rglob("*") if not path.is_symlink()]
+    odd = {
+        str(path.relative_to(study.home)): oct(mode)
+        for path in paths
+        if (mode := stat.S_IMODE(path.stat().st_mode)) != (0o777 if path.is_dir() else 0o666) & ~umask
+    }
+    assert not odd
+    assert [path for path in paths if path.name == "calibration.safetensors"]
 
 
 def test_a_diverged_trial_ends_alone_and_the_study_goes_on(study):
@@ -112,7 +127,7 @@ def test_the_champion_is_the_best_by_the_validation_rule_and_has_its_pictures(st
 
 def test_a_study_found_again_goes_no_further_and_changes_nothing(study):
     trials = study.record.trials
-    rates = "search.training.learning_rate={choices: [0.001, 1.0e+20]}"
+    rates = "search.training.learning_rate={choices: [0.001, 10]}"
     overrides = [*SHORT, "trials=10", "sampler.seed=1", "training.learning_rate=null", rates]
     again = run_study(CONFIG, overrides, home=study.home)
     pd.testing.assert_frame_equal(again.trials, trials)
@@ -150,7 +165,7 @@ def test_a_budget_can_be_raised(pair):
 
 
 def test_a_study_without_a_finished_trial_fails_and_still_has_a_report(ray_session, tmp_path):
-    overrides = [*SHORT, "trials=2", "training.learning_rate=1.0e+20"]
+    overrides = [*SHORT, "trials=2", "training.learning_rate=10"]
     with pytest.raises(StudyError, match="none of the 2 trials finished"):
         run_study(CONFIG, overrides, home=tmp_path, concurrency=1)
     record = load_study("digits", home=tmp_path)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
+from mlflow.pyfunc import PyFuncModel
 from safetensors.torch import save_file
 from vae_study.config.data import DataConfig
 from vae_study.config.study import DiagnosticsConfig
@@ -59,11 +60,13 @@ class Packed:
 
     Attributes:
         frame: The rows that they were trained on, in the user's columns.
+        example: Some of them, in the types that a model's signature has.
     """
 
     def __init__(self, folder: Path):
         self.folder, self.frame = folder, customers()
         data = _data(self.frame, folder)
+        self.example = data.frame(data.splits["validation"].normal_ND)
         members = [model_setup(seed, latent_dim=2, training__epochs=2) for seed in range(len(TRIALS))]
         model_batch = ModelBatch(members, data)
         for _ in range(2):
@@ -80,7 +83,7 @@ class Packed:
         """The folder of a model, as `write_pyfunc` writes it."""
         into = self.folder / "models" / name
         if not into.exists():
-            write_pyfunc(self.folder / name, self.frame[COLUMNS], self.scores(name, self.frame), into)
+            write_pyfunc(self.folder / name, self.example, self.scores(name, self.frame), into)
         return into
 
     def scores(self, name: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -110,6 +113,12 @@ def _files(outcome: Outcome, folder: Path) -> dict[str, Path]:
     save_file(outcome.weights, folder / WEIGHTS_FILE)
     save_file(outcome.scorer, folder / SCORER_FILE)
     return {name: folder / name for name in (WEIGHTS_FILE, SCORER_FILE)}
+
+
+def typed(model: PyFuncModel, frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame in the types of a model's signature, as docs/models.md makes it; MLflow itself converts few."""
+    schema = model.metadata.get_input_schema()
+    return frame.astype(dict(zip(schema.input_names(), schema.pandas_types(), strict=True)))
 
 
 def new_study(client: MlflowClient, study: str) -> tuple[Run, dict[str, Run]]:

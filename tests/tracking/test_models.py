@@ -15,13 +15,14 @@ import pytest
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import LoggedModelStatus
 from mlflow.exceptions import MlflowException
+from mlflow.pyfunc.scoring_server import invocations
 from pandas.testing import assert_frame_equal
 from vae_study.tracking import schema
 from vae_study.tracking.code import shipped_code, write_pyfunc
 from vae_study.tracking.models import current_models, log_model
 from vae_study.tracking.store import open_client
 
-from tests.tracking.packed import COLUMNS, Packed, new_study
+from tests.tracking.packed import COLUMNS, Packed, new_study, typed
 from tests.tracking.servers import Proxy
 from tests.tracking.unlucky import UnluckyModels, broken_everywhere
 
@@ -33,7 +34,8 @@ import vae_study
 import mlflow.pyfunc
 import pandas as pd
 model = mlflow.pyfunc.load_model(sys.argv[1])
-model.predict(pd.read_csv(sys.argv[2])).to_parquet("scores.parquet")
+frame = pd.read_csv(sys.argv[2])
+model.predict(frame.astype({"age": float, "member": float})).to_parquet("scores.parquet")
 assert vae_study.OWN
 assert not [name for name in sys.modules if name.startswith("vae_study.")]
 """
@@ -62,7 +64,8 @@ def logged(client, run):
 @pytest.mark.parametrize("name", ["trial-0007", "ensemble_best"])
 def test_a_model_says_what_its_detector_says(packed, name):
     loaded = mlflow.pyfunc.load_model(str(packed.model(name)))
-    assert_frame_equal(loaded.predict(packed.frame), packed.scores(name, packed.frame), check_exact=True)
+    scores = loaded.predict(typed(loaded, packed.frame))
+    assert_frame_equal(scores, packed.scores(name, packed.frame), check_exact=True)
 
 
 FORMS = {
@@ -79,31 +82,56 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_frame_may_have_any_types_that_hold_the_same_values(packed, model, form):
+def test_a_frame_of_any_types_that_hold_the_same_values_has_the_same_scores_in_those_of_the_signature(
+    packed, model, form
+):
     rows = packed.frame.head(40)
-    assert_frame_equal(model.predict(FORMS[form](rows)), model.predict(rows))
+    expected = packed.scores("trial-0007", rows)
+    assert_frame_equal(packed.scores("trial-0007", FORMS[form](rows)), expected)
+    assert_frame_equal(model.predict(typed(model, FORMS[form](rows))), expected)
 
 
 def test_whole_numbers_may_come_where_training_had_fractions_and_the_other_way_round(packed, model):
-    rows = packed.frame.head(3).assign(income=[2500, 3000, 3500])
+    rows = typed(model, packed.frame.head(3).assign(income=[2500, 3000, 3500]))
     assert np.isfinite(model.predict(rows)["score"]).all()
     assert np.isfinite(model.predict(rows.assign(age=[30.5, 40.25, 33.0]))["score"]).all()
 
 
 def test_a_column_that_is_not_there_is_named(packed, model):
     with pytest.raises(MlflowException, match=r"missing inputs \['income'\]"):
-        model.predict(packed.frame.drop(columns="income"))
+        model.predict(typed(model, packed.frame).drop(columns="income"))
 
 
 def test_the_input_example_is_json_and_can_be_scored(packed, model):
     assert "NaN" not in (packed.model("trial-0007") / "serving_input_example.json").read_text()
-    expected = packed.scores("trial-0007", packed.frame.head(len(model.input_example)))
-    assert_frame_equal(model.predict(model.input_example), expected)
+    assert_frame_equal(model.predict(model.input_example), packed.scores("trial-0007", model.input_example))
+    assert_frame_equal(model.input_example, packed.example.head(3), check_dtype=False)
 
 
 def test_the_signature_names_all_columns(model):
     assert model.metadata.get_input_schema().input_names() == COLUMNS
     assert model.metadata.get_output_schema().input_names()[:3] == ["score", "p_value", "above_p90"]
+
+
+def test_the_signature_has_the_types_of_the_columns_numbers_as_double_where_they_may_be_missing(packed, tmp_path):
+    assert types_of(packed.model("trial-0007")) == ["double", "double", "double", "string"]
+    scores = packed.scores("trial-0007", packed.frame)
+    write_pyfunc(packed.folder / "trial-0007", packed.frame[COLUMNS], scores, tmp_path / "model")
+    assert types_of(tmp_path / "model") == ["long", "double", "boolean", "string"]
+
+
+def types_of(folder):
+    return [kind.name for kind in mlflow.pyfunc.load_model(str(folder)).metadata.get_input_schema().input_types()]
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/csv"])
+def test_mlflows_own_server_takes_json_and_csv_with_missing_values(packed, model, kind):
+    rows = packed.frame[COLUMNS].head(40)
+    rows_as_json = json.dumps({"dataframe_split": json.loads(rows.to_json(orient="split", index=False))})
+    body = rows_as_json if kind == "application/json" else rows.astype({"member": int}).to_csv(index=False)
+    answer = invocations(body, kind, model, model.metadata.get_input_schema())
+    found = pd.DataFrame(json.loads(answer.response)["predictions"])
+    assert_frame_equal(found, packed.scores("trial-0007", rows), check_exact=True)
 
 
 def test_a_model_is_small_and_has_no_pickle(packed):
@@ -145,7 +173,7 @@ def test_what_a_model_requires_is_what_its_code_imports():
 def test_a_folder_is_replaced_as_a_whole(packed, tmp_path):
     into = tmp_path / "models" / "champion"
     for name in ("ensemble_best", "trial-0007"):
-        write_pyfunc(packed.folder / name, packed.frame[COLUMNS], packed.scores(name, packed.frame), into)
+        write_pyfunc(packed.folder / name, packed.example, packed.scores(name, packed.frame), into)
     assert [path.name for path in into.parent.iterdir()] == ["champion"]
     assert sorted(path.name for path in (into / "data" / "detector").iterdir()) == [
         "calibration.safetensors",
@@ -176,7 +204,8 @@ def test_a_logged_model_knows_which_it_is(store, packed, name, tmp_path):
     loaded = mlflow.pyfunc.load_model(found.artifact_location)
     assert loaded.model_id == found.model_id
     assert loaded.metadata.run_id == parent.info.run_id
-    assert_frame_equal(loaded.predict(packed.frame), packed.scores("ensemble_best", packed.frame))
+    scores = loaded.predict(typed(loaded, packed.frame))
+    assert_frame_equal(scores, packed.scores("ensemble_best", packed.frame))
 
 
 def test_a_model_broken_off_anywhere_and_logged_again_is_there_once(unlucky, packed, tmp_path_factory):

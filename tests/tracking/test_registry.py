@@ -4,16 +4,25 @@ from pathlib import Path
 
 import mlflow
 import mlflow.pyfunc
+import pandas as pd
 import pytest
 from mlflow.utils.file_utils import local_file_uri_to_path
 from pandas.testing import assert_frame_equal
 from vae_study.errors import UserError
 from vae_study.tracking import schema
 from vae_study.tracking.events import ChampionChosen
-from vae_study.tracking.models import fetch_model, find_model, known_models, log_model, promote, set_champion
+from vae_study.tracking.models import (
+    fetch_example,
+    fetch_model,
+    find_model,
+    known_models,
+    log_model,
+    promote,
+    set_champion,
+)
 from vae_study.tracking.store import open_client
 
-from tests.tracking.packed import Packed, log_all, new_study
+from tests.tracking.packed import Packed, log_all, new_study, typed
 from tests.tracking.story import new_parent
 from tests.tracking.unlucky import UnluckyModels, broken_everywhere
 
@@ -229,6 +238,16 @@ def test_a_champion_that_is_none_of_ours_is_refused(store, parent, name, tmp_pat
         fetch_model(store, name, "champion", tmp_path / "into")
 
 
+def test_a_model_has_rows_to_try_it_with_unless_a_user_has_made_it(store, packed, parent, name, tmp_path):
+    example = fetch_example(store, name, "trial-0003")
+    assert pd.DataFrame(**example).columns.tolist() == list(packed.example)
+    chosen(store, parent, "trial-0003")
+    (tmp_path / "their").mkdir()
+    store.create_model_version(name, (tmp_path / "their").as_uri())
+    store.set_registered_model_alias(name, "champion", "2")
+    assert fetch_example(store, name, "champion") is None
+
+
 @pytest.mark.parametrize("asked", ["champion", "trial-0003"])
 def test_a_model_whose_files_changed_after_they_were_logged_is_refused(store, parent, name, tmp_path, asked):
     chosen(store, parent, "trial-0003")
@@ -257,4 +276,4 @@ def test_the_champion_of_a_server_loads_by_its_alias(server, packed, name, tmp_p
     assert same_files(fetch_model(client, name, "champion", tmp_path), packed.folder / "ensemble_best")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     loaded = mlflow.pyfunc.load_model(f"models:/{name}@champion")
-    assert_frame_equal(loaded.predict(packed.frame), packed.scores("ensemble_best", packed.frame))
+    assert_frame_equal(loaded.predict(typed(loaded, packed.frame)), packed.scores("ensemble_best", packed.frame))

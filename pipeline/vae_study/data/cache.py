@@ -1,12 +1,10 @@
 """The node's cache of prepared data: the first process writes an entry, all processes map it into memory."""
 
-import errno
 import hashlib
 import json
 import mmap
 import os
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,6 +22,7 @@ from vae_study.config.data import DataConfig
 from vae_study.data.dataset import Dataset, DatasetBuilder, Split, info_from_plain
 from vae_study.data.splits import SPLIT_NAMES
 from vae_study.errors import UserError
+from vae_study.storage import make_private, private_folder
 
 CACHE_VARIABLE = "VAE_STUDY_CACHE"
 # Increase it whenever the files, or the way they are computed, change.
@@ -56,7 +55,9 @@ def cached_dataset(config: DataConfig, sha256: str, make: Callable[[], DatasetBu
     if found is not None:
         return found
     with _explained(folder):
-        _make_private(folder)
+        if private_folder() in folder.parents:
+            make_private(private_folder())
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = FileLock(folder / f"{key}.lock").acquire()
     with lock:
         found = _open_valid(entry)
@@ -72,25 +73,7 @@ def cached_dataset(config: DataConfig, sha256: str, make: Callable[[], DatasetBu
 def cache_folder() -> Path:
     """The folder of the node's prepared data: VAE_STUDY_CACHE, or one of the user's own among temporary files."""
     given = os.environ.get(CACHE_VARIABLE)
-    return Path(given).absolute() if given else _user_folder() / "data"
-
-
-def _user_folder() -> Path:
-    return Path(tempfile.gettempdir()) / f"vae-study-{os.getuid()}"
-
-
-def _make_private(folder: Path) -> None:
-    """Make a cache folder that other users cannot read.
-
-    Raise OSError if it cannot be made or written to, or if another user owns it: anybody may create folders among
-    temporary files.
-    """
-    user_folder = _user_folder()
-    if user_folder in folder.parents:
-        user_folder.mkdir(mode=0o700, exist_ok=True)
-        if user_folder.lstat().st_uid != os.getuid():
-            raise PermissionError(errno.EPERM, f"{user_folder} belongs to another user")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Path(given).absolute() if given else private_folder() / "data"
 
 
 @contextmanager

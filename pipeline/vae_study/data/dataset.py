@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -90,6 +91,20 @@ class DatasetInfo:
     def feature_names(self) -> tuple[str, ...]:
         """The names of the D features, after preprocessing."""
         return self.preprocessing.feature_names
+
+    def frame(self, x_ND: NDArray[np.float32]) -> pd.DataFrame:
+        """The rows of some features, in the user's columns, units and types.
+
+        Text, and float64 numbers. Where no value may be missing, whole numbers are int64 and truth values bool.
+        """
+        found = self.preprocessing.inverse(x_ND)
+        for name, read_as, role, *_ in self.columns:
+            if role == "number" and (read_as == "bool" or "int" in read_as):
+                # Without the sign of a zero.
+                whole = found[name].round() + 0
+                dtype = np.dtype(np.bool_ if read_as == "bool" else np.int64)
+                found[name] = whole.astype(dtype) if self.preprocessing.missing == "refuse" else whole
+        return found
 
     def lines(self) -> Iterator[str]:
         """Which columns are features, and the notes, for people to read; images have no columns."""

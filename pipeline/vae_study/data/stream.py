@@ -102,7 +102,7 @@ def open_stream(
     """
     found = find_source(location, source)
     name = location if found.name == PYTHON else found.name
-    config = _reading(preprocessing, found.settings, name, location if found.paths else None)
+    config = reading_config(preprocessing, found.settings, name, location if found.paths else None)
     model = _model_input(preprocessing, keys)
     opened = found.open(config, model)
     if isinstance(opened, Rows):
@@ -150,11 +150,15 @@ def frame_features(frame: pd.DataFrame, preprocessing: Preprocessing) -> Floats:
         frame: N rows; columns in any order, also others than those that the model was trained on.
         preprocessing: The model's.
     """
-    rows = frame_rows(frame, "the data frame", _model_input(preprocessing).columns)
-    config = _reading(preprocessing, TABLE_SETTINGS, "parquet", None)
+    return rows_features(frame_rows(frame, "the data frame", preprocessing.column_names), preprocessing)
+
+
+def rows_features(rows: Rows, preprocessing: Preprocessing) -> Floats:
+    """The features x_ND of a table whose count of rows is known; takes and raises what `frame_features` does."""
+    config = reading_config(preprocessing, TABLE_SETTINGS, "parquet", None)
     rows = respelled(rows, preprocessing.column_names, config)
     columns = _model_columns(rows, preprocessing)
-    x_ND = np.empty((len(frame), len(preprocessing.feature_names)), np.float32)
+    x_ND = np.empty((rows.count or 0, len(preprocessing.feature_names)), np.float32)
     for part in read_parts(rows, columns):
         x_ND[part.first : part.first + part.batch.num_rows] = _features(preprocessing, part.table, part.first)
     return x_ND
@@ -173,7 +177,7 @@ def _features(preprocessing: Preprocessing, table: Table, first: int) -> Floats:
     return preprocessing.transform(table)
 
 
-def _reading(preprocessing: Preprocessing, settings: Sequence[str], source: str, path: str | None) -> DataConfig:
+def reading_config(preprocessing: Preprocessing, settings: Sequence[str], source: str, path: str | None) -> DataConfig:
     """A config that reads as training did, as far as the source has these settings."""
     saved = json.loads(preprocessing.reading)
     return DataConfig(source=source, path=path, **{key: value for key, value in saved.items() if key in settings})

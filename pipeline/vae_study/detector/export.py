@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from vae_study.anomaly.conformal import TailScale, calibration_scores
 from vae_study.config.model import TrialConfig
@@ -91,7 +91,8 @@ def _scores_of(baseline: Baseline | None) -> pd.DataFrame:
 
 
 def _save(arrays: Mapping[str, NDArray[Any]], path: Path) -> None:
-    save_file({name: torch.tensor(array) for name, array in arrays.items()}, path)
+    # Unlike save_file, it leaves a file's permissions to the user's umask.
+    path.write_bytes(save({name: torch.tensor(array) for name, array in arrays.items()}))
 
 
 def _copy(paths: Mapping[str, Path], into: Path) -> None:

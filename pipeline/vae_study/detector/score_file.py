@@ -1,6 +1,7 @@
 """Score a source of any size into one Parquet or CSV file, with bounded memory."""
 
 import json
+import os
 import time
 import uuid
 from collections import Counter
@@ -277,7 +278,12 @@ def _checked(output: Path, stream: Stream) -> Path:
         raise UserError(f"{output}: is a device or a pipe; expected a regular file to write the scores to")
     if output.suffix.lower() not in (PARQUET, CSV):
         raise UserError(f"{output}: got the suffix {output.suffix!r}, expected {PARQUET} or {CSV}")
-    source, found = Path(stream.where).expanduser().resolve(), output.resolve()
+    # Unlike Path.resolve, it takes a link that leads to itself.
+    source, found = Path(stream.where).expanduser().resolve(), Path(os.path.realpath(output))
+    if found.is_symlink():
+        raise UserError(f"{output}: is a link that leads to itself; expected a file to write the scores to")
+    if found.suffix.lower() != output.suffix.lower():
+        raise UserError(f"{output}: is a link to {found}; expected one to a file with the suffix {output.suffix}")
     if source.exists() and found.is_relative_to(source):
         raise UserError(f"{output}: lies in what is scored, {stream.where}; expected another place for the scores")
     return found if output.is_symlink() else output

@@ -13,6 +13,7 @@ A private part may be renamed in any release of Ray. Then nothing breaks, but so
 - `ENABLE_RAY_CLUSTER`: a local Ray listens at all addresses of the machine, not at the loopback only.
 - `Node.start_monitor`, `.start_api_server` and `.start_log_monitor`: a local Ray starts three processes that nobody
   asks for anything, which takes some seconds.
+- `generate_and_save_token`: everybody on the machine may read a token that Ray has just made, until the next study.
 - `print_to_stdstream`: without it, a raylet that dies puts the end of its log on the terminal, twice.
 - `TrialProgressCallback`: Tune prints a line for each worker that ends, as if it were a trial.
 - `ENV_VARS_TO_PROPAGATE`: Ray writes the driver's AWS keys into its logs; there is a warning if it has any.
@@ -22,19 +23,23 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial, reduce
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import ray
+
+from vae_study.storage import make_private, private_folder
 
 logger = logging.getLogger(__name__)
 
 KV, CLASS_CACHE = "ray.experimental.internal_kv", "ray.tune.execution.class_cache"
 CONSTANTS = "ray._private.ray_constants"
 NODE, NOT_NEEDED = "ray._private.node", ("start_monitor", "start_api_server", "start_log_monitor")
+TOKENS = "ray._private.authentication.authentication_token_setup"
 WORKER, RAYLET_DIED = "ray._private.worker", "Raylet is terminated"
 NAMESPACE = "vae-study"
 SECONDS_FOR_AN_ANSWER = 30
@@ -98,31 +103,57 @@ def init_local(preload: Sequence[str], **settings: Any) -> None:
     if show is not None:
         vars(import_module(WORKER))["print_to_stdstream"] = partial(_shown, show)
     # Without an address Ray would join whatever cluster it finds traces of, also of a dead one.
-    settings = {"address": "local", "include_dashboard": False, **settings}
-    with _at_loopback(), _without_dashboard():
-        if preload:
-            try:
-                ray.init(**settings, _system_config={"preload_python_modules": [*preload]})
-                return
-            except RuntimeError as error:
-                logger.warning("local Ray failed to start with preloaded modules; starting it without them: %s", error)
-                ray.shutdown()
-        ray.init(**settings)
+    # Ray lets everybody write into the folders of its session: they are in one that nobody else can enter.
+    own = private_folder(os.environ.get("RAY_TMPDIR"))
+    make_private(own)
+    settings = {"address": "local", "include_dashboard": False, "_temp_dir": str(own / "ray"), **settings}
+    with _restricted(), _without_dashboard():
+        _start(preload, settings)
+    for folder, _, _ in os.walk(own / "ray" / "session_latest"):
+        with suppress(FileNotFoundError):
+            os.chmod(folder, 0o700)
+
+
+def _start(preload: Sequence[str], settings: Mapping[str, Any]) -> None:
+    if preload:
+        try:
+            ray.init(**settings, _system_config={"preload_python_modules": [*preload]})
+            return
+        except RuntimeError as error:
+            logger.warning("local Ray failed to start with preloaded modules; starting it without them: %s", error)
+            ray.shutdown()
+    ray.init(**settings)
 
 
 @contextmanager
-def _at_loopback() -> Iterator[None]:
-    """Turn Ray's own switch for machines where nobody may join: all servers of a Ray listen at 127.0.0.1."""
-    before = private(CONSTANTS, "ENABLE_RAY_CLUSTER")
-    if before is None:
-        yield
-        return
-    constants = vars(import_module(CONSTANTS))
-    constants["ENABLE_RAY_CLUSTER"] = False
+def _restricted() -> Iterator[None]:
+    """Let a Ray that starts be its user's only: its servers listen at 127.0.0.1, and nobody else can read its token."""
+    # A user may have no home.
+    with suppress(OSError, RuntimeError):
+        # Where Ray itself has made it, all can read it.
+        (Path.home() / ".ray" / "auth_token").chmod(0o600)
+    instead: dict[tuple[str, str], Callable[[Any], Any]] = {
+        # Ray's own switch for machines where nobody may join.
+        (CONSTANTS, "ENABLE_RAY_CLUSTER"): lambda before: False,
+        (TOKENS, "generate_and_save_token"): lambda before: partial(_unreadable, before),
+    }
+    before = {place: value for place in instead if (value := private(*place)) is not None}
+    for (module, name), value in before.items():
+        vars(import_module(module))[name] = instead[module, name](value)
     try:
         yield
     finally:
-        constants["ENABLE_RAY_CLUSTER"] = before
+        for (module, name), value in before.items():
+            vars(import_module(module))[name] = value
+
+
+def _unreadable(write: Callable[[], None]) -> None:
+    """Write a file that only its user can read."""
+    before = os.umask(0o077)
+    try:
+        write()
+    finally:
+        os.umask(before)
 
 
 @contextmanager

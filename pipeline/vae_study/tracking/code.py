@@ -20,11 +20,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import save_model
-from mlflow.types.schema import AnyType, ColSpec, DataType, Schema
+from mlflow.types.schema import ColSpec, DataType, Schema
 
 from vae_study.tracking.schema import DETECTOR_FOLDER
 
@@ -34,6 +35,8 @@ os.environ.setdefault("MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK", "true")
 os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
 
 EXAMPLE_ROWS = 3
+# By the kind of a column's dtype.
+TYPES = {"b": DataType.boolean, "i": DataType.long, "f": DataType.double, "O": DataType.string}
 ROOT = Path(__file__).parents[1]
 ENTRY = "vae_study.detector.pyfunc"
 # One archive in place of a hundred files, since each of them would be a request to the server.
@@ -56,20 +59,14 @@ def write_pyfunc(detector_folder: Path, example: pd.DataFrame, output: pd.DataFr
 
     Args:
         detector_folder: Of a packed detector.
-        example: Rows of the user's feature columns; the first few are saved with the model.
+        example: Rows of the user's columns in their types, which become those of the signature; the first few rows are
+            saved with the model.
         output: What the detector returns for any rows.
         into: The folder; it is replaced once the new one is complete.
     """
     into.parent.mkdir(parents=True, exist_ok=True)
     code, first = shipped_code(), example.head(EXAMPLE_ROWS)
-    # Any type, since the detector itself says what it cannot take. MLflow refuses integers where it expects a float,
-    # floats (integers with one missing) where it expects an integer, and categories where it expects text; a user's
-    # next file may have any of them. The price: MLflow passes such columns on value by value, a microsecond each, and
-    # takes no CSV over HTTP.
-    anything = AnyType()  # type: ignore[no-untyped-call]
-    inputs = Schema([ColSpec(anything, str(name)) for name in example.columns])
-    kinds = {"b": DataType.boolean, "f": DataType.double}
-    outputs = Schema([ColSpec(kinds[output[name].dtype.kind], str(name)) for name in output.columns])
+    inputs, outputs = (Schema([*map(_column, frame.columns, frame.dtypes)]) for frame in (example, output))
     with tempfile.TemporaryDirectory(dir=into.parent, prefix=".unfinished-") as scratch:
         # MLflow names the folder in the model after the one that it is copied from.
         named = Path(scratch) / Path(DETECTOR_FOLDER).name
@@ -86,6 +83,10 @@ def write_pyfunc(detector_folder: Path, example: pd.DataFrame, output: pd.DataFr
         )
         shutil.rmtree(into, ignore_errors=True)
         (Path(scratch) / "model").rename(into)
+
+
+def _column(name: Any, dtype: Any) -> ColSpec:
+    return ColSpec(TYPES[dtype.kind], str(name))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,9 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
@@ -300,13 +302,14 @@ def fetch_model(client: MlflowClient, study: str, name: str, into: Path) -> Path
     return found
 
 
-def model_place(client: MlflowClient, study: str, name: str) -> str:
-    """The URI of a model's folder; takes what `fetch_model` takes.
-
-    Raises:
-        UserError: There is no such study, or it has kept no such model.
-    """
-    return _model_and_place(client, study, name)[1]
+def fetch_example(client: MlflowClient, study: str, name: str) -> dict[str, Any] | None:
+    """The rows to try a model with, as `columns` and `data`; None if it has none. Takes what `fetch_model` takes."""
+    place = f"{_model_and_place(client, study, name)[1]}/{schema.EXAMPLE_ROWS_FILE}"
+    with tempfile.TemporaryDirectory() as scratch, suppress(MlflowException, OSError, ValueError, KeyError):
+        found = download_artifacts(artifact_uri=place, dst_path=scratch, tracking_uri=client.tracking_uri)
+        example: dict[str, Any] = json.loads(Path(found).read_text(encoding="utf-8"))["dataframe_split"]
+        return example
+    return None
 
 
 def _model_and_place(client: MlflowClient, study: str, name: str) -> tuple[LoggedModel | None, str]:

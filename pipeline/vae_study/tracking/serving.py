@@ -1,81 +1,24 @@
-"""Servers that run until they are interrupted: a study's model behind HTTP, and the MLflow UI."""
+"""The MLflow UI, and what servers need that run until they are interrupted."""
 
-import json
 import os
-import shlex
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from vae_study.errors import StudyError, UserError
-from vae_study.tracking.schema import EXAMPLE_ROWS_FILE, UI_VIEW, missing_store
+from vae_study.errors import UserError
+from vae_study.tracking.schema import UI_VIEW, missing_store
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-# Of the request that a user may try; a longer one would fill the screen.
-CHARACTERS_SHOWN = 1000
 # By itself MLflow 3 opens for users of language models; this shows experiments and their metrics.
 VIEW = f"#/experiments?{UI_VIEW}"
 # Sent by Ctrl-C, a service manager, and a closed terminal. A background process of a shell ignores SIGINT by default.
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECONDS_TO_END = 10.0
 FREE_PORT = 5099
-
-
-def serve(client: "MlflowClient", study: str, model: str, port: int, say: Callable[[str], None]) -> None:
-    """Serve a model on localhost until it is interrupted, in this environment, by one worker.
-
-    Args:
-        client: Of the tracking store.
-        study: The study's name.
-        model: "champion", "ensemble", one of the ensembles, or "trial-0007".
-        port: To listen at.
-        say: Told what to try.
-
-    Raises:
-        UserError: There is no such study, or it has kept no such model.
-        StudyError: The server did not come up, or died.
-    """
-    # The UI starts without these, which take seconds.
-    from mlflow.artifacts import download_artifacts
-
-    from vae_study.tracking.models import model_place
-
-    place = model_place(client, study, model)
-    _require_free(port)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(download_artifacts(artifact_uri=place, dst_path=scratch, tracking_uri=client.tracking_uri))
-        say(f"{model} of {study} will be at http://127.0.0.1:{port} in a few seconds; Ctrl-C stops it")
-        # A champion that a user has made may have none.
-        if (folder / EXAMPLE_ROWS_FILE).exists():
-            say(f"then try:\n{_request(folder / EXAMPLE_ROWS_FILE, port)}")
-        # MLflow starts uvicorn by name, which is on the path only where this environment is activated.
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        # Our models have no pickle; a champion that a user has put there may have one.
-        environment = {**os.environ, "PATH": path, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
-        options = ["--port", str(port), "--host", "127.0.0.1", "--env-manager", "local", "--workers", "1"]
-        command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(folder), *options]
-        code = run_server(command, environment)
-        if code is None:
-            return say("ended")
-    raise StudyError(f"mlflow models serve ended with code {code}; its messages are above")
-
-
-def _request(example: Path, port: int) -> str:
-    """A shell command that asks for the scores of the example's first row, or of the file where that is long."""
-    content = json.loads(example.read_text(encoding="utf-8"))
-    content["dataframe_split"]["data"] = content["dataframe_split"]["data"][:1]
-    row = json.dumps(content, ensure_ascii=False)
-    body = shlex.quote(row if len(row) <= CHARACTERS_SHOWN else f"@{example}")
-    return f"curl http://127.0.0.1:{port}/invocations -H 'Content-Type: application/json' -d {body}"
 
 
 def serve_ui(uri: str, port: int, say: Callable[[str], None]) -> None:
@@ -87,7 +30,8 @@ def serve_ui(uri: str, port: int, say: Callable[[str], None]) -> None:
     if uri.startswith("http"):
         return say(f"the MLflow UI is at {uri}/{VIEW}")
     require_store(uri)
-    _require_free(port)
+    # Otherwise the server would say in its own words that the port is taken.
+    listening(port).close()
     say(f"the MLflow UI will be at http://127.0.0.1:{port}/{VIEW} in a few seconds; Ctrl-C stops it")
     # More than one worker slows every request down; the job runner takes memory for nothing.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -104,15 +48,17 @@ def require_store(uri: str) -> None:
         raise UserError(f"no tracking store at {path}; run a study first, or give --home or --tracking-uri")
 
 
-def _require_free(port: int) -> None:
-    """Raise UserError if nothing can listen at a port of this machine: the server would say so in its own words."""
+def listening(port: int) -> socket.socket:
+    """A socket that is bound to a port of this machine; raise UserError if none can be."""
+    listener = socket.socket()
     try:
-        with socket.socket() as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(("127.0.0.1", port))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
+        listener.close()
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"--port {port}: {reason}; expected another one, such as --port {FREE_PORT}") from None
+    return listener
 
 
 def run_server(command: Sequence[str], environment: Mapping[str, str]) -> int | None:

@@ -30,7 +30,20 @@ def open_csv(config: DataConfig, model: ModelInput | None) -> Rows:
     Raise UserError if there is no such file, or if its first line does not hold the columns' names although it should.
     """
     given = str(config.path)
-    system, path = located_file(given)
+    return csv_rows(given, *located_file(given), config)
+
+
+def csv_rows(given: str, system: Any, path: str, config: DataConfig) -> Rows:
+    """The rows of CSV text, wherever it comes from.
+
+    Raise UserError if its first line does not hold the columns' names although it should.
+
+    Args:
+        given: What messages call it.
+        system: Opens it by its path, as often as it is read.
+        path: Its suffix says how it is compressed.
+        config: The data section.
+    """
     with reading(given, _KIND), system.open_input_stream(path) as stream:
         dialect = find_dialect(given, stream.read(HEAD_BYTES), config)
     index_of: dict[str, int] = {}
