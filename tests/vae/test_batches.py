@@ -208,7 +208,7 @@ def test_padding_to_a_capacity_changes_rounding_only(few):
 
 def test_a_model_that_diverged_harms_nobody_and_can_be_taken_out(few):
     configs = model_setups()
-    wild = model_setup(9, training__learning_rate=1e20, training__batch_size=32, training__epochs=5)
+    wild = model_setup(9, training__learning_rate=10.0, training__batch_size=32, training__epochs=5)
     check = exactly(Alone(configs, few))
     batch = model_batch([wild, *configs[:2]], few)
     for epoch in (1, 2):

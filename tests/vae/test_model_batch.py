@@ -93,7 +93,7 @@ def test_one_epoch_lowers_the_loss(digits):
 
 
 def test_a_model_that_diverges_harms_nobody(digits):
-    wild = model_setup(9, training__learning_rate=1e20)
+    wild = model_setup(9, training__learning_rate=10.0)
     _, (sane, broken) = trained([model_setup(1), wild], digits)
     _, (alone,) = trained([model_setup(1)], digits)
     assert not math.isfinite(broken[-1]["train/loss"])
