@@ -9,7 +9,7 @@ test test-local: export OMP_NUM_THREADS := 1
 # Each of the many processes would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help study check docs notebook test test-local test-all test-cluster test-aws soak canary clean
+.PHONY: help study check docs notebook test test-local test-all test-cluster test-aws soak chaos canary clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -58,6 +58,9 @@ test-aws: .venv/installed-dev ## cluster.yaml with Ray's AWS provider and a stan
 
 soak: .venv/installed-dev ## 200 tiny trials with a kill every 20 seconds; some minutes
 	$(BIN)/python -m tests.faults.soak
+
+chaos: .venv/installed-dev ## 50 random disturbances of studies of 8 trials, each then equal to an undisturbed one; 20 minutes and more
+	$(BIN)/python -m tests.faults.chaos
 
 canary: ## The newest Ray, Optuna and MLflow in build/canary, and the tests that touch them; some minutes
 	PYTHON=$(PYTHON) tests/canary.sh

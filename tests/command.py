@@ -15,6 +15,13 @@ LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 CHANGED = "import sys; from {0} import {1}; {1}(); from vae_study.cli import main; main(sys.argv[1:], 'vae-study')"
 
 
+def take_signals() -> None:
+    """Processes inherit what is ignored: Ctrl-C in a shell's background, a closed terminal under nohup."""
+    for kind, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(kind) is signal.SIG_IGN:
+            signal.signal(kind, handler)
+
+
 class Command:
     """The command as it runs.
 

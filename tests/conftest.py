@@ -1,20 +1,17 @@
 import os
-import signal
 import tempfile
 
 import pytest
 from hypothesis import settings
 
+from tests.command import take_signals
 from tests.object_store import bucket_in, served_store
 
 # The machine may be busy with other work: no single example is timed.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
 
-# Processes inherit what is ignored: Ctrl-C in a shell's background, a closed terminal under nohup.
-for kind, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-    if signal.getsignal(kind) is signal.SIG_IGN:
-        signal.signal(kind, handler)
+take_signals()
 
 # Before anything imports Ray or MLflow: no test may reach a store or a cluster of the person who runs it.
 for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "VAE_STUDY_HOME", "VAE_STUDY_STORAGE"):

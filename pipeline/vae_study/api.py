@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,14 +66,12 @@ def study_cost(plan: Plan, home: Home = HOME) -> Cost | None:
     from vae_study.study.cost import cost_from_trials, measured_cost
     from vae_study.vae.device import is_out_of_memory
 
-    try:
+    # Where the study is new, there is nothing to read.
+    with suppress(UserError):
         if saved_config(plan.name, home).sha256() == plan.config.sha256():
             record = load_study(plan.name, home=home)
             if cost := cost_from_trials(plan, record.trials, record.history):
                 return cost
-    except UserError:
-        # The study is new.
-        pass
     try:
         return measured_cost(plan)
     except (MemoryError, RuntimeError) as error:
@@ -214,9 +213,8 @@ def sync_study(
     """Upload to MLflow the pending records of a study on this machine; to another `tracking_uri`, all its records.
 
     Args:
-        name: The study's name.
-        home, tracking_uri: As in `run_study`.
-        rebuild: Whether to upload all its records again, for an MLflow that lost some of them.
+        name, home, tracking_uri: As in `run_study`.
+        rebuild: Whether to upload all its records again, without its journal from the trials' folders.
         show: Called with the number of pending records.
 
     Returns:
@@ -226,8 +224,11 @@ def sync_study(
         UserError: There is no such study on this machine, or its driver is running and uploads the records itself.
         StudyError: MLflow does not answer, or refused a record; pending records stay on this machine.
     """
-    from vae_study.tracking.study import sync
+    from vae_study.study import start
+    from vae_study.tracking.study import has_journal, sync
 
+    if rebuild and not has_journal(scratch_of(name, home)):
+        return start.rebuild(check_study(saved_config(name, home), (), name, home), tracking_uri_of(home, tracking_uri))
     client = client_of(home, tracking_uri, may_create=pending_records(name, home) > 0 or tracking_uri is not None)
     return sync(client, name, scratch_of(name, home), show, rebuild=rebuild)
 
@@ -335,8 +336,7 @@ def build_report(
     """Write a study's report from MLflow alone, and attach it to the study's run there once the study has ended.
 
     Args:
-        name: The study's name.
-        home, tracking_uri: As in `run_study`.
+        name, home, tracking_uri: As in `run_study`.
         output: The folder to write to; by default reports/NAME.
         force: Whether to write it even if the folder has an up-to-date report.
         say: Called with a message if the report is up to date already, or could not be attached.

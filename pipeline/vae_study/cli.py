@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vae_study import options
-from vae_study.errors import StudyError, TrialsFailed, UserError, guard_process, redacted
+from vae_study.errors import StudyError, TrialsFailed, UserError, bounded, guard_process, redacted
 
 if TYPE_CHECKING:
     from vae_study.tracking.record import StudyRecord
@@ -52,7 +52,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
-            raise click.UsageError(redacted(error.format_message()), error.ctx) from None
+            raise click.UsageError(bounded(redacted(error.format_message())), error.ctx) from None
         except (UserError, StudyError) as error:
             click.echo(f"vae-study: {redacted(str(error))}", err=True)
             sys.exit(2 if isinstance(error, UserError) else 1)

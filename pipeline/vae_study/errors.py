@@ -9,16 +9,20 @@ import threading
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import accumulate
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote, unquote
 
+# Characters. Nobody reads further.
+LONGEST_MESSAGE = 1800
+
 
 class _Message(Exception):
-    """An error whose message is shown to a person; secrets in it are replaced."""
+    """An error whose message is shown to a person: secrets in it are replaced, and it is not longer than a page."""
 
     def __init__(self, message: str):
-        super().__init__(redacted(message))
+        super().__init__(bounded(redacted(message)))
 
 
 class UserError(_Message):
@@ -73,6 +77,18 @@ def opening(what: str, expected: str = "") -> Iterator[None]:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = f"{what}: cannot be opened: {lines[0][:LONGEST_REASON]}"
         raise UserError(f"{reason}; {expected}" if expected else reason) from error
+
+
+def bounded(text: str) -> str:
+    """Text of about LONGEST_MESSAGE characters at most: the beginning of each line, of as many lines as there is room."""
+    if len(text) <= LONGEST_MESSAGE:
+        return text
+    lines, most = text.splitlines(), LONGEST_MESSAGE if "\n" not in text else LONGEST_MESSAGE // 3
+    lines = [line if len(line) <= most else f"{line[: most - 3]}..." for line in lines]
+    ends = accumulate(len(line) + 1 for line in lines)
+    shown = sum(end <= LONGEST_MESSAGE + 1 for end in ends)
+    left = len(lines) - shown
+    return "\n".join([*lines[:shown], *([f"... and {left:,} lines more"] if left else [])])
 
 
 HIDDEN = "***"

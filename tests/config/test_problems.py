@@ -199,3 +199,13 @@ def test_a_range_of_a_parameter_that_takes_whole_numbers_is_of_whole_numbers(tmp
     assert load_config(whole) == load_config(DIGITS)
     assert load_config(DIGITS, ["search.latent_dim={low: 2, high: 16.0}"]).search["latent_dim"].type == "int"
     assert load_config(DIGITS, ["search.beta={low: 2, high: 16}"]).search["beta"].type == "float"
+
+
+def test_a_message_is_not_longer_than_a_page(tmp_path):
+    with pytest.raises(UserError) as caught:
+        load_config(DIGITS, [f"data.missing_values={[[]] * 300}", f"search.{'x' * 3000}=1"])
+    *lines, last = str(caught.value).splitlines()
+    assert len(str(caught.value)) < 2000
+    assert last == f"... and {301 - len(lines)} lines more"
+    with pytest.raises(UserError, match=r"^--set seed=0xffff.*: has a whole number of more than a thousand digits"):
+        load_config(DIGITS, [f"seed=0x{'f' * 5000}"])

@@ -7,11 +7,12 @@ from contextlib import closing
 import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
+from vae_study.api import load_study
 from vae_study.cli import main
 from vae_study.tracking import schema
 from vae_study.tracking.store import find_children, require_parent
 
-from tests.faults.runs import TRIALS, check_equal, study_of
+from tests.faults.runs import TRIALS, check_equal, check_invariants, study_of
 from tests.small_disk import small_disk
 
 RESUME = ("resume", "digits", "--no-report", "--concurrency", "1")
@@ -70,6 +71,22 @@ def test_a_damaged_study_is_one_message_and_stays_as_it_is(home, what):
     assert says in message
     assert place in message
     assert {path: path.stat().st_mtime_ns for path in home.rglob("*.json*")} == before
+
+
+def test_a_study_whose_journal_and_runs_are_gone_is_rebuilt_from_its_trials_without_training(undisturbed, home):
+    for path in [*home.glob("mlflow.db*"), *home.glob("digits/journal*")]:
+        path.unlink()
+    shutil.rmtree(home / "artifacts")
+    result = invoke(home, "sync", "digits", "--rebuild")
+    assert result.exit_code == 0, result.output
+    assert "records of digits uploaded to MLflow" in result.stdout
+    check_invariants(home, TRIALS)
+    check_equal(home, undisturbed)
+    one, other = (load_study("digits", home=place).confirmations for place in (home, undisturbed))
+    assert len(one) == len(other) == 1
+    (home / "digits" / "study.db").unlink()
+    (home / "digits" / "journal.jsonl").unlink()
+    assert "has no study.db; expected its trials there" in refusal(invoke(home, "sync", "digits", "--rebuild"))
 
 
 @pytest.mark.parametrize("place", ["mlflow.db", "digits/study.db"])

@@ -16,6 +16,8 @@ from vae_study.errors import UserError
 
 # Study files have some thousands of bytes; enqueued trials may add to them.
 MOST_BYTES, MOST_VALUES = 10_000_000, 1_000_000
+# Of a whole number. Python writes out none of more than 4,300 digits, nor would a message.
+MOST_BITS = 4_096
 
 # One --set option: its text, and the key path that it set.
 Override = tuple[str, Path]
@@ -45,6 +47,7 @@ def load_config(source: str | FilePath | Mapping[str, Any], overrides: Sequence[
 
 def _read(source: str | FilePath | Mapping[str, Any]) -> tuple[str, Any]:
     if isinstance(source, Mapping):
+        _require_small("config", source)
         return "config", _plain(source)
     try:
         text = _text(FilePath(source))
@@ -55,8 +58,7 @@ def _read(source: str | FilePath | Mapping[str, Any]) -> tuple[str, Any]:
         document = YAML(typ="rt").load(text)
     except Exception as error:  # ruamel does not wrap every error in YAMLError.
         raise UserError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
-    if _size(document, {}) > MOST_VALUES:
-        raise UserError(f"{source}: its aliases stand for more than {MOST_VALUES:,} values; expected them written out")
+    _require_small(str(source), document)
     if not isinstance(document, Mapping):
         raise UserError(f"{source}: got {type(document).__name__}, expected a mapping with the keys study, data, ...")
     return str(source), document
@@ -73,13 +75,27 @@ def _text(path: FilePath) -> str:
     return content.decode("utf-8")
 
 
+def _require_small(where: str, content: Any) -> None:
+    """Raise UserError if what was read is too large to be checked, or to be shown in a message."""
+    try:
+        size = _size(content, {})
+    except OverflowError:
+        raise UserError(f"{where}: has a whole number of more than a thousand digits; expected a smaller one") from None
+    except RecursionError:
+        raise UserError(f"{where}: is nested too deeply") from None
+    if size > MOST_VALUES:
+        raise UserError(f"{where}: its aliases stand for more than {MOST_VALUES:,} values; expected them written out")
+
+
 def _size(node: Any, known: dict[int, int]) -> int:
-    """How many values a document has with every alias written out; one that contains itself is found later."""
+    """How many keys and values a document has with every alias written out; one that contains itself is found later."""
     if not isinstance(node, Mapping | list):
+        if isinstance(node, int) and node.bit_length() > MOST_BITS:
+            raise OverflowError
         return 1
     if id(node) not in known:
         known[id(node)] = 0
-        children = node.values() if isinstance(node, Mapping) else node
+        children = [*node, *node.values()] if isinstance(node, Mapping) else node
         known[id(node)] = 1 + sum(_size(child, known) for child in children)
     return known[id(node)]
 
@@ -177,6 +193,7 @@ def _override(document: Any, text: str) -> Path:
         parsed = YAML(typ="safe").load(value)
     except Exception:  # ruamel does not wrap every error in YAMLError.
         raise UserError(f"--set {shortened(text)}: the value is not valid YAML") from None
+    _require_small(f"--set {shortened(text)}", parsed)
     *parents, leaf = map(str, path)
     for parent in parents:
         parent = spelled_in(document, parent)

@@ -312,8 +312,9 @@ def _device(name: str) -> torch.device:
     compute_in_float32()
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        # "meta" has no values.
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"device: got {name!r}, which cannot be used here ({reason}); expected 'cpu' or a GPU"

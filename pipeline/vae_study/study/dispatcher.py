@@ -391,8 +391,11 @@ def repeats_of(plan: Plan, store: StudyStore, writer: TrackingWriter) -> list[Ta
         return []
     ranks = ranked(writer.trials(), plan.rule, plan.config.anomaly.score, plan.classes)
     best = [one.trial for one in ranks[: confirm.top]]
-    done = set(writer.confirmations()[["trial", "seed"]].itertuples(index=False, name=None))
     wanted = [(number, seed) for number in best for seed in range(1, confirm.seeds + 1)]
+    for number, seed in wanted:
+        # Where the journal and MLflow's run are lost, the repeat's folder has it.
+        writer.restore(schema.repeat_name(number, seed), store.parameters(number))
+    done = set(writer.confirmations()[["trial", "seed"]].itertuples(index=False, name=None))
     return [
         Task(key=schema.repeat_name(number, seed), number=number, repeat=seed, parameters=store.parameters(number))
         for number, seed in wanted

@@ -12,7 +12,7 @@ from vae_study.config.study import CONFIG_FILE
 from vae_study.errors import LONGEST_REASON, StudyError, TrialsFailed, UserError, opening
 from vae_study.search.lock import DriverLock
 from vae_study.search.sampler import SAMPLER
-from vae_study.search.study_store import FAILURE, METRICS, PREEMPTIONS, REASON, STATE_NAMES, STORE_ERRORS, StudyStore
+from vae_study.search.study_store import FAILURE, METRICS, PREEMPTIONS, REASON, STATE_NAMES, StudyStore
 from vae_study.storage import OWNER_FILE, Owner, claim, owner_of
 from vae_study.study import ray_compat, session
 from vae_study.study.dispatcher import (
@@ -30,18 +30,16 @@ from vae_study.study.progress import Progress, StudyCurves
 from vae_study.study.session import Shutdown
 from vae_study.study.trial_files import subfolders
 from vae_study.study.worker import VaeWorker
-from vae_study.study.workers import WorkerSearcher, run_workers
+from vae_study.study.workers import OUTAGES, WorkerSearcher, run_workers
 from vae_study.tracking import schema
 from vae_study.tracking.schema import ENDED, trial_name
-from vae_study.tracking.store import Client, Refusal
+from vae_study.tracking.store import Client
 from vae_study.tracking.study import open_study
 from vae_study.tracking.writer import TrackingWriter
 
 logger = logging.getLogger(__name__)
 
 SECONDS_AFTER_SHUTDOWN = 5.0
-# What a disk or a database raises that is full, gone or locked.
-OUTAGES = (OSError, Refusal, *STORE_ERRORS)
 
 
 def drive(
@@ -52,7 +50,10 @@ def drive(
     console: Console,
     shutdown: Shutdown,
 ) -> None:
-    """Run a study to its end; see `start`, which has Ray and the tracking store ready."""
+    """Run a study to its end; see `start`, which has Ray and the tracking store ready.
+
+    With a concurrency of 0 nothing is trained and no Ray is needed: what there is is logged.
+    """
     try:
         _drive(plan, places, client, concurrency, console, shutdown)
     except OUTAGES as error:
@@ -68,9 +69,10 @@ def _drive(
     shutdown: Shutdown,
 ) -> None:
     url = places.storage_of(plan.name)
-    most, likely = session.at_once(
-        plan.config.resources, concurrency, plan.config.trials, is_local=shutdown.local is not None
-    )
+    most, likely = 0, 0
+    if concurrency != 0:
+        is_local = shutdown.local is not None
+        most, likely = session.at_once(plan.config.resources, concurrency, plan.config.trials, is_local=is_local)
     # With a number of trials at once or `max`, larger nodes may be going to join.
     if shutdown.local is None and concurrency is None and (there := session.most_memory()):
         require_memory(plan, there)
@@ -97,7 +99,11 @@ def _drive(
         writer, stopped = open_study(client, *about, plan.trials, owner), ""
         try:
             recover(store, writer)
-            stopped = _run(plan, store, writer, most, likely, console, shutdown)
+            if most:
+                stopped = _run(plan, store, writer, most, likely, console, shutdown)
+            else:
+                recovered_curves(plan, writer)
+                repeats_of(plan, store, writer)
             _finish(plan, store, writer, shutdown, stopped)
             _upload(plan, writer, shutdown, console)
         except OUTAGES as error:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.status import Status
 
-from vae_study.errors import StudyError
+from vae_study.errors import StudyError, UserError
 from vae_study.storage import owner_of
 from vae_study.study import session
 from vae_study.study.budget import Budget, Limits
 from vae_study.study.plan import Locations, Plan, require_apart, require_database
 from vae_study.study.session import Shutdown
+from vae_study.tracking.journal import JOURNAL_FILE, Journal
+from vae_study.tracking.schema import sqlite_uri
 
 if TYPE_CHECKING:
     from vae_study.tracking.store import Client
@@ -84,6 +86,28 @@ def waiting(console: Console, what: str, seconds: float = SECONDS_BETWEEN_WORDS)
         finally:
             is_over.set()
             thread.join()
+
+
+def rebuild(plan: Plan, tracking_uri: str) -> int:
+    """Log a study to MLflow again from its trials' folders, where its journal is lost; no Ray is started.
+
+    Returns:
+        The number of records that were logged.
+
+    Raises:
+        UserError: The study keeps its trials elsewhere, or another driver runs it.
+        StudyError: A store cannot be written.
+    """
+    if plan.folder.local is None or not (plan.folder.local / "study.db").is_file():
+        elsewhere = f"if they are elsewhere: vae-study resume {plan.words} --study-storage URL"
+        raise UserError(f"{plan.folder}: has no study.db; expected its trials there; {elsewhere}")
+    storage = sqlite_uri(plan.folder.local / "study.db")
+    places = Locations(tracking_uri=tracking_uri, storage_of=lambda study: storage)
+    client = _open_tracking(plan, places)
+    from vae_study.study.driver import drive
+
+    drive(plan, places, client, 0, Console(quiet=True), Shutdown(Budget(NO_LIMITS)))
+    return sum(1 for _ in Journal(plan.scratch / JOURNAL_FILE).read())
 
 
 def _open_tracking(plan: Plan, places: Locations) -> "Client":

@@ -21,13 +21,17 @@ from ray.tune.search import Searcher
 
 from vae_study.config.study import ResourcesConfig
 from vae_study.errors import StudyError
+from vae_study.search.study_store import STORE_ERRORS
 from vae_study.study.dispatcher import Dispatcher
 from vae_study.study.messages import Assignment, Commands, Task, TrialReport, WorkerReport
 from vae_study.study.ray_compat import leave_environment_alone, silent_callbacks
 from vae_study.study.session import Shutdown, whole_device
+from vae_study.tracking.store import Refusal
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+# What a disk or a database raises that is full, gone or locked.
+OUTAGES = (OSError, Refusal, *STORE_ERRORS)
 DIED = "the trial's worker died"
 
 # A study fails after EARLY_DEATHS times the largest number of workers have died in a row without a report.
@@ -195,7 +199,9 @@ class WorkerSearcher(Searcher):
         try:
             return hook()
         except Exception as error:
-            logger.error("a hook of the study failed", exc_info=error)
+            # The driver's last message says which disk or database is full, gone or locked.
+            if not isinstance(error, OUTAGES):
+                logger.error("a hook of the study failed", exc_info=error)
             self.shutdown.request(error)
             return instead
 

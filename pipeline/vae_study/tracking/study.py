@@ -163,10 +163,10 @@ def sync(client: MlflowClient, name: str, folder: Path, show: Callable[[int], No
         UserError: There is no journal, or another process is writing it.
         StudyError: The store does not answer, or refused a record.
     """
-    if not (folder / JOURNAL_FILE).exists():
+    if not has_journal(folder):
         raise UserError(
             f"{folder} has no {JOURNAL_FILE}: no records of the study {name!r} are here; if its trials' folders are, "
-            f"write them again: vae-study resume {words_of(name, folder.parent)}"
+            f"write them again: vae-study sync {words_of(name, folder.parent)} --rebuild"
         )
     begun = _begun(folder)
     study_id = begun.tags.get(schema.STUDY_ID) if begun else None
@@ -188,6 +188,11 @@ def sync(client: MlflowClient, name: str, folder: Path, show: Callable[[int], No
     finally:
         writer.close()
     return count
+
+
+def has_journal(folder: Path) -> bool:
+    """Whether the journal of a study is there."""
+    return (folder / JOURNAL_FILE).exists()
 
 
 def _begun(folder: Path) -> StudyBegun | None:

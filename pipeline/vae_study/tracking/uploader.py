@@ -117,7 +117,8 @@ class Uploader:
                 pause, self.is_away = SECONDS_BETWEEN_BATCHES, False
             except Exception as error:
                 if not self.is_away:
-                    reason = redacted(str(error))[:500]
+                    # SQLAlchemy adds the whole query.
+                    reason = redacted(str(error)).partition("\n")[0][:500]
                     logger.warning("MLflow does not answer; records are kept in %s: %s", self.journal.path, reason)
                 longest = LONGEST_PAUSE_WHILE_AWAITED_SECONDS if self._is_awaited else LONGEST_PAUSE_SECONDS
                 has_more, self.is_away, pause = False, True, min(2 * pause, longest)

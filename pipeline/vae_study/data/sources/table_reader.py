@@ -164,7 +164,8 @@ def build_table(rows: Rows, config: DataConfig) -> Table:
 
 def time_columns(rows: Rows, config: DataConfig) -> list[str]:
     """The columns that hold or read as times, which are no features."""
-    names = rows.schema.names
+    # Which of several columns of one name is meant, nobody knows.
+    names = [name for name, count in Counter(rows.schema.names).items() if count == 1]
     typed = _with_types(respelled(rows, names, config), names, config).schema
     return [name for name in names if is_time(typed.field(name).type)]
 
