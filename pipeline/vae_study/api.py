@@ -224,10 +224,10 @@ def sync_study(
         UserError: There is no such study on this machine, or its driver is running and uploads the records itself.
         StudyError: MLflow does not answer, or refused a record; pending records stay on this machine.
     """
-    from vae_study.study import start
     from vae_study.tracking.study import has_journal, sync
 
     if rebuild and not has_journal(scratch_of(name, home)):
+        from vae_study.study import start  # Ray is imported with it.
         return start.rebuild(check_study(saved_config(name, home), (), name, home), tracking_uri_of(home, tracking_uri))
     client = client_of(home, tracking_uri, may_create=pending_records(name, home) > 0 or tracking_uri is not None)
     return sync(client, name, scratch_of(name, home), show, rebuild=rebuild)

@@ -80,7 +80,7 @@ def opening(what: str, expected: str = "") -> Iterator[None]:
 
 
 def bounded(text: str) -> str:
-    """Text of about LONGEST_MESSAGE characters at most: the beginning of each line, of as many lines as there is room."""
+    """Text of about LONGEST_MESSAGE characters at most: the beginnings of as many lines as there is room for."""
     if len(text) <= LONGEST_MESSAGE:
         return text
     lines, most = text.splitlines(), LONGEST_MESSAGE if "\n" not in text else LONGEST_MESSAGE // 3

@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from vae_study.tracking.store import find_children, require_parent
 
+from tests.command import Command
 from tests.faults.runs import CONFIRMED, TRIALS, Driver, check_equal, check_invariants, ended, study_of
 from tests.waiting import PATIENCE_SECONDS, command_line, until
 
@@ -124,6 +125,22 @@ def test_a_study_whose_local_ray_dies_says_what_died_and_ends_and_goes_on_as_if_
     assert again.wait() == 0, again.text()
     check_invariants(tmp_path, 6)
     check_equal(tmp_path, undisturbed)
+
+
+def test_two_studies_that_start_at_once_in_a_fresh_home_are_not_disturbed_by_each_other_or_by_whoever_looks(
+    ray_address, tmp_path
+):
+    home, said = tmp_path / "home", tmp_path / "said"
+    names = (["trials=1"], ["trials=1", "study=other"])
+    drivers = [Driver(home, more=ONE_BY_ONE, ray=ray_address, settings=settings) for settings in names]
+    codes = set()
+    while any(driver.poll() is None for driver in drivers):
+        codes.add(Command(["status", "--home", home], tmp_path, said).wait())
+    assert [driver.wait() for driver in drivers] == [0, 0], drivers[0].text()
+    assert codes <= {0, 2}, said.read_text()
+    assert "Traceback" not in drivers[0].text() + said.read_text()
+    assert Command(["status", "--home", home], tmp_path, tmp_path / "last").wait() == 0
+    assert all(f"study      {name}" in (tmp_path / "last").read_text() for name in ("digits", "other"))
 
 
 def test_a_second_driver_is_refused_until_the_first_is_dead(ray_address, tmp_path):

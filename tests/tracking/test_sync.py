@@ -83,6 +83,22 @@ def test_a_driver_on_another_machine_knows_the_trials_that_it_has_not_seen(store
     )
 
 
+def test_a_trial_of_which_a_new_journal_has_only_a_later_tag_keeps_its_history(store, tmp_path, name):
+    first, parent = opened(store, name, tmp_path / "first")
+    tell(first, 0)
+    first.drain()
+    first.close()
+    for _ in range(2):
+        later = TrackingWriter(store, parent, runs_by_key(store, parent), tmp_path / "second")
+        later.tag("trial-0000", {schema.NOTE: "a later word"})
+        assert later.recall()["trial-0000"].end is not None
+        later.log_trials()
+        later.drain()
+        later.close()
+    history = pd.read_parquet(store.download_artifacts(parent.info.run_id, schema.HISTORY_FILE))
+    assert history["epoch"].tolist() == [1, 2, 3, 4, 5]
+
+
 def test_what_waits_is_counted_from_outside_and_sync_brings_it(store, tmp_path, name, monkeypatch):
     driver, parent = opened(store, name, tmp_path)
     driver.drain()

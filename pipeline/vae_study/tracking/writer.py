@@ -75,7 +75,7 @@ class TrackingWriter:
         self._open_remotely = {key: run for key, run in child_runs.items() if not has_ended(run)}
         remote = {key: remote_state(run) for key, run in child_runs.items()}
         self._runs = Projection({PARENT: run_record(parent), **remote})
-        # Runs with an event in the journal.
+        # Runs that the journal has from their start on. Where it was lost, a later tag of a run may be all that it has.
         self._in_journal: set[str] = set()
         self.restored: set[str] = set()
         start = 0
@@ -176,7 +176,7 @@ class TrackingWriter:
             self.close_parent({schema.STATE: "interrupted"}, "KILLED")
 
     def knows(self, key: str) -> bool:
-        """Whether the journal has an event of a run."""
+        """Whether the journal has a run from its start on."""
         return key in self._in_journal
 
     def has_ended(self, key: str) -> bool:
@@ -284,7 +284,8 @@ class TrackingWriter:
         """Apply an event that the journal has at this offset."""
         self._runs.apply(ev.parsed(plain))
         self._logs.note(plain, offset)
-        self._in_journal.add(plain["run"])
+        if plain["op"] == ev.RunStarted.op:
+            self._in_journal.add(plain["run"])
 
     def _parquet(self, frame: pd.DataFrame, name: str) -> Path:
         self.outbox.mkdir(exist_ok=True)

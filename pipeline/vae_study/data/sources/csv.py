@@ -1,5 +1,6 @@
 """CSV files, compressed or not, on this machine or behind s3://."""
 
+import codecs
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -106,7 +107,7 @@ def _blocks(
     parse = csv.ParseOptions(
         delimiter=dialect.separator,
         newlines_in_values=True,
-        # None without comments: Arrow decodes the row for it, and complains on the side of bytes that are not UTF-8.
+        # None without comments: Arrow decodes the row for it.
         invalid_row_handler=(lambda row: "skip" if row.text.startswith(comment) else "error") if comment else None,
     )
     convert = csv.ConvertOptions(
@@ -116,15 +117,16 @@ def _blocks(
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
-    with (
-        _opened(given, system, path) as stream,
-        csv.open_csv(pa.PythonFile(stream, "r"), read, parse, convert) as reader,
-    ):
-        for batch in reader:
-            if comment:
-                is_comment = pc.starts_with(batch.column(indices.index(0)), comment).fill_null(False)
-                batch = batch.filter(pc.invert(is_comment))
-            yield pa.RecordBatch.from_arrays(batch.columns[: len(wanted)], list(wanted))
+    with _opened(given, system, path) as stream:
+        if comment:
+            # Before Arrow decodes a row for the handler, and prints what it cannot raise there.
+            stream.decoder = codecs.getincrementaldecoder(dialect.encoding)()
+        with csv.open_csv(pa.PythonFile(stream, "r"), read, parse, convert) as reader:
+            for batch in reader:
+                if comment:
+                    is_comment = pc.starts_with(batch.column(indices.index(0)), comment).fill_null(False)
+                    batch = batch.filter(pc.invert(is_comment))
+                yield pa.RecordBatch.from_arrays(batch.columns[: len(wanted)], list(wanted))
     # Arrow takes all that follows an open quote for one value.
     if stream.quotes % 2:
         _require_closed_quotes(given, system, path, dialect)
@@ -164,11 +166,13 @@ class _Text(_Counted):
 
     Attributes:
         quotes: Those that were read so far.
+        decoder: Raises UnicodeError for bytes that it cannot decode; None looks for none.
     """
 
     def __init__(self, given: str, stream: Any, stored: _Counted) -> None:
         super().__init__(stream)
         self.quotes = 0
+        self.decoder: codecs.IncrementalDecoder | None = None
         self._given, self._stored = given, stored
 
     def read(self, size: int = -1) -> bytes:
@@ -176,6 +180,8 @@ class _Text(_Counted):
         data = super().read(size)
         self.quotes += data.count(b'"')
         require_growth(self._given, self.count, self._stored.count)
+        if self.decoder is not None:
+            self.decoder.decode(data)
         return data
 
 
