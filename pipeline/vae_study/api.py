@@ -66,8 +66,7 @@ def study_cost(plan: Plan, home: Home = HOME) -> Cost | None:
     from vae_study.study.cost import cost_from_trials, measured_cost
     from vae_study.vae.device import is_out_of_memory
 
-    # Where the study is new, there is nothing to read.
-    with suppress(UserError):
+    with suppress(UserError):  # The study is new.
         if saved_config(plan.name, home).sha256() == plan.config.sha256():
             record = load_study(plan.name, home=home)
             if cost := cost_from_trials(plan, record.trials, record.history):
@@ -227,8 +226,9 @@ def sync_study(
     from vae_study.tracking.study import has_journal, sync
 
     if rebuild and not has_journal(scratch_of(name, home)):
-        from vae_study.study import start  # Ray is imported with it.
-        return start.rebuild(check_study(saved_config(name, home), (), name, home), tracking_uri_of(home, tracking_uri))
+        from vae_study.study.start import rebuild as from_trials
+
+        return from_trials(check_study(saved_config(name, home), (), name, home), tracking_uri_of(home, tracking_uri))
     client = client_of(home, tracking_uri, may_create=pending_records(name, home) > 0 or tracking_uri is not None)
     return sync(client, name, scratch_of(name, home), show, rebuild=rebuild)
 

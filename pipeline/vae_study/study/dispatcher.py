@@ -17,10 +17,8 @@ from vae_study.config.study import StudyConfig
 from vae_study.errors import TrialsFailed
 from vae_study.search.early_stopping import due
 from vae_study.search.study_store import StudyStore
-from vae_study.selection.ranking import ranked
 from vae_study.study.finalists import Retention
 from vae_study.study.messages import KL_WEIGHT, Failure, Task, TrialReport, kl_weights_of, rungs_of
-from vae_study.study.plan import Plan
 from vae_study.study.prefetch import Prefetcher
 from vae_study.study.progress import Progress, StudyCurves, log10_parameters
 from vae_study.study.session import Enough, Shutdown
@@ -382,22 +380,3 @@ class ConfirmationDispatcher(Dispatcher):
         self.retention.drop_checkpoints(task.key)
         self.done += 1
         self.display.confirm(self.done, self.total)
-
-
-def repeats_of(plan: Plan, store: StudyStore, writer: TrackingWriter) -> list[Task]:
-    """The repeats that the config asks for and that are not done yet, the best trial first."""
-    confirm = plan.config.confirm
-    if not confirm.top:
-        return []
-    ranks = ranked(writer.trials(), plan.rule, plan.config.anomaly.score, plan.classes)
-    best = [one.trial for one in ranks[: confirm.top]]
-    wanted = [(number, seed) for number in best for seed in range(1, confirm.seeds + 1)]
-    for number, seed in wanted:
-        # Where the journal and MLflow's run are lost, the repeat's folder has it.
-        writer.restore(schema.repeat_name(number, seed), store.parameters(number))
-    done = set(writer.confirmations()[["trial", "seed"]].itertuples(index=False, name=None))
-    return [
-        Task(key=schema.repeat_name(number, seed), number=number, repeat=seed, parameters=store.parameters(number))
-        for number, seed in wanted
-        if (number, seed) not in done
-    ]

@@ -20,10 +20,9 @@ from vae_study.study.dispatcher import (
     Dispatcher,
     SearchDispatcher,
     last_tags,
-    repeats_of,
     start_run,
 )
-from vae_study.study.finalists import Retention, finish_study
+from vae_study.study.finalists import Retention, finish_study, repeats_of
 from vae_study.study.messages import Assignment, Failure, Task, TrialReport, new_channels, post
 from vae_study.study.plan import Locations, Plan, require_memory
 from vae_study.study.progress import Progress, StudyCurves

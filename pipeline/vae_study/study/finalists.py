@@ -18,6 +18,7 @@ from vae_study.detector.export import pack
 from vae_study.errors import UserError
 from vae_study.metrics import AREAS, OF_STUDY, metric_of, shown_in
 from vae_study.report.sections.trade_off import frontier_png
+from vae_study.search.study_store import StudyStore
 from vae_study.selection.comparison import Baseline, Candidate, candidates, compare
 from vae_study.selection.ranking import Selection, choose, frontier_of, ranked
 from vae_study.study.messages import Task, TrialReport
@@ -250,3 +251,22 @@ def _build(plan: Plan, outbox: Path, parameters: Parameters, baseline: Baseline,
     output = Detector.load(folder / "packed").score(rows_ND)
     write_pyfunc(folder / "packed", plan.data.frame(rows_ND), output, folder / "model")
     return folder / "model"
+
+
+def repeats_of(plan: Plan, store: StudyStore, writer: TrackingWriter) -> list[Task]:
+    """The repeats that the config asks for and that are not done yet, the best trial first."""
+    confirm = plan.config.confirm
+    if not confirm.top:
+        return []
+    ranks = ranked(writer.trials(), plan.rule, plan.config.anomaly.score, plan.classes)
+    best = [one.trial for one in ranks[: confirm.top]]
+    wanted = [(number, seed) for number in best for seed in range(1, confirm.seeds + 1)]
+    for number, seed in wanted:
+        # Where the journal and MLflow's run are lost, the repeat's folder has it.
+        writer.restore(schema.repeat_name(number, seed), store.parameters(number))
+    done = set(writer.confirmations()[["trial", "seed"]].itertuples(index=False, name=None))
+    return [
+        Task(key=schema.repeat_name(number, seed), number=number, repeat=seed, parameters=store.parameters(number))
+        for number, seed in wanted
+        if (number, seed) not in done
+    ]
