@@ -331,6 +331,9 @@ class StudyConfig(ConfigPart):
         # These change no number of a trial.
         del plain["diagnostics"]["system_metrics"], plain["resources"]["trials_per_device"]
         del plain["data"]["path"], plain["anomaly"]["fdr"], plain["anomaly"]["alarms"], plain["anomaly"]["prevalence"]
+        # It came later: at its default it changes nothing, and studies from before go on.
+        if plain["training"].get("precision") == "float32":
+            del plain["training"]["precision"]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
