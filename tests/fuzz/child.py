@@ -55,8 +55,10 @@ def run(number: int, folder: Path, model: Path) -> str:
     folder.mkdir()
     os.chdir(folder)
     case = make(number, folder, model)
-    models.fetch_model = lambda *_: case.model  # type: ignore[assignment,return-value]
-    api.client_of = CLIENT_OF if case.model is None else lambda *_: None  # type: ignore[assignment,return-value]
+    api.client_of, models.fetch_model = CLIENT_OF, FETCH_MODEL
+    if case.model is not None:
+        api.client_of = lambda *_: None  # type: ignore[assignment,return-value]
+        models.fetch_model = lambda *_: case.model  # type: ignore[assignment,return-value]
     before = {path for path in sys.modules if path.startswith("made_")}
     result = CliRunner().invoke(main, case.words)
     for name in {path for path in sys.modules if path.startswith("made_")} - before:
@@ -68,7 +70,7 @@ def run(number: int, folder: Path, model: Path) -> str:
     return f"{shown[:500]}\n{said}" if said else ""
 
 
-CLIENT_OF = api.client_of
+CLIENT_OF, FETCH_MODEL = api.client_of, models.fetch_model
 
 
 def cases(first: int, last: int) -> None:
