@@ -1,7 +1,7 @@
 """A variational autoencoder as an outlier detector of scikit-learn: one model in this process, or a whole study.
 
-Unless a score is asked for, the detector without a model takes part: on tables that nobody tuned on, the two together
-detect better than a model alone (docs/benchmarks.md).
+Unless a score is asked for, the detector without a model takes part: on 77 tables, the two together detect better than
+a model alone (docs/benchmarks.md).
 """
 
 import json
