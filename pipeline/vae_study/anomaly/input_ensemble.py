@@ -1,8 +1,8 @@
 """A detector without a model: four simple detectors on the features themselves, combined into one score.
 
 Among detectors that see no labels, this fixed combination did best on 77 tables, also on those that it was not chosen
-on: docs/benchmarks.md. Each member looks at what the others do not: distances, distances between ranks, densities beside
-those of the neighbourhood, and single features.
+on: docs/benchmarks.md. Each member looks at what the others do not: distances, distances between ranks, densities
+beside those of the neighbourhood, and single features.
 """
 
 from collections.abc import Mapping
