@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 from vae_study.anomaly.conformal import (
@@ -124,6 +124,7 @@ def test_on_the_tail_scale_a_held_out_score_is_minus_the_log_of_its_p_value(norm
     assert TailScale.of(normal_M)(normal_M.min() - np.arange(3.0)) == pytest.approx(0)
 
 
+@example(normal_M=np.array([0.0, 1.0, 1.0]), score_N=np.array([2.0]), factor=0.01)
 @given(normal_M=scores, score_N=scores, factor=st.sampled_from([0.01, 3.0, 1e6]))
 def test_the_tail_scale_is_continuous_keeps_the_order_and_knows_no_unit(normal_M, score_N, factor):
     order_N = np.sort(score_N)

@@ -82,9 +82,11 @@ class TailScale:
 
     @cached_property
     def excess(self) -> float:
-        """The mean excess over the 90th percentile, in units of the score; 1 where no score is above it."""
+        """The mean excess over the 90th percentile, in units of the score; where none is above it, the range, or 1."""
         excess_M = self.normal_M - np.quantile(self.normal_M, 0.9)
-        return float(excess_M[excess_M > 0].mean()) if (excess_M > 0).any() else 1.0
+        if (excess_M > 0).any():
+            return float(excess_M[excess_M > 0].mean())
+        return float(self.normal_M[-1] - self.normal_M[0]) or 1.0
 
     def __call__(self, score_N: Floats) -> Floats:
         """Scores of any rows on this scale, nats."""
