@@ -22,7 +22,7 @@ import uvicorn
 from vae_study.data.requests import RequestRows, csv_request, json_request, request_features
 from vae_study.detector.detector import Detector
 from vae_study.errors import UserError
-from vae_study.tracking.serving import ENDS, handling, listening
+from vae_study.tracking.serving import ENDS, LOOPBACK, OWN_NAMES, handling, listening
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,6 @@ JSON, CSV = "application/json", "text/csv"
 PARSERS = {JSON: json_request, CSV: csv_request}
 #: The paths that there are, and their method.
 PATHS = {"/invocations": "POST", "/ping": "GET", "/health": "GET", "/version": "GET"}
-HOSTS = {"127.0.0.1", "localhost", "[::1]"}
 # Of one body; of all that are held at once; of those that are scored together.
 BODY_BYTES, HELD_BYTES, BATCH_BYTES = 32 << 20, 256 << 20, 8 << 20
 SECONDS_TO_SEND, SECONDS_TO_END = 60.0, 5
@@ -92,7 +91,7 @@ def serve(
             timeout_graceful_shutdown=SECONDS_TO_END,
         )
         server = uvicorn.Server(config)
-        say(f"{name} is at http://127.0.0.1:{port}; Ctrl-C stops it")
+        say(f"{name} is at http://{LOOPBACK}:{port}; Ctrl-C stops it")
         if example is not None:
             for line in _commands(example, detector, port):
                 say(line)
@@ -111,7 +110,7 @@ def _commands(example: Mapping[str, Any], detector: Detector, port: int) -> Iter
     bodies |= {} if json.loads(detector.preprocessing.reading) else {CSV: text.getvalue()}
     for kind, body in bodies.items():
         if len(body) <= CHARACTERS_SHOWN:
-            command = f"curl http://127.0.0.1:{port}/invocations -H 'Content-Type: {kind}' --data-binary"
+            command = f"curl http://{LOOPBACK}:{port}/invocations -H 'Content-Type: {kind}' --data-binary"
             yield f"try\n{command} {shlex.quote(body)}"
 
 
@@ -217,10 +216,8 @@ class App:
     async def _answer(self, scope: Message, receive: Receive) -> Answer:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get("host", "")
-        if host.removesuffix(f":{scope['server'][1]}") not in HOSTS:
-            # A page of another site whose name leads to this machine would be served otherwise.
-            expected = f"expected one of {', '.join(sorted(HOSTS))}"
-            raise Refused(400, f"Host: got {host[:MESSAGE_CHARACTERS]!r}, {expected}")
+        if host.removesuffix(f":{scope['server'][1]}") not in OWN_NAMES:
+            raise Refused(400, f"Host: got {host[:MESSAGE_CHARACTERS]!r}, expected one of {', '.join(OWN_NAMES)}")
         path, method = scope["path"], scope["method"]
         if path not in PATHS:
             raise Refused(404, f"no {path[:MESSAGE_CHARACTERS]!r} is here; expected one of {', '.join(PATHS)}")

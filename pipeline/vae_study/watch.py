@@ -14,11 +14,10 @@ from typing import Any
 
 from vae_study.errors import UserError, redacted
 from vae_study.paths import HOME, Home, source_of
-from vae_study.tracking.serving import ENDS, handling
+from vae_study.tracking.serving import ENDS, LOOPBACK, OWN_NAMES, handling
 
 logger = logging.getLogger(__name__)
 
-LOOPBACK = "127.0.0.1"
 # The study is read again once this time has passed, and 5 times what the last reading took: a twentieth of a core.
 SECONDS_BETWEEN_READS, READ_SHARE = 1.0, 5
 # How long a run's own page waits at the end for the browser to fetch the last state.
@@ -142,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """The page, or the state; for this machine's own names only, since a foreign name may lead here, too."""
         port = self.server.server_port
-        if self.headers.get("Host") not in {f"{host}:{port}" for host in (LOOPBACK, "localhost")}:
+        if self.headers.get("Host") not in {f"{name}:{port}" for name in OWN_NAMES}:
             return self._answer(403, "text/plain", f"Host: expected {LOOPBACK}:{port}\n")
         if self.path not in TYPES:
             return self._answer(404, "text/plain", f"{self.path}: expected / or /state\n")

@@ -18,6 +18,9 @@ VIEW = f"#/experiments?{UI_VIEW}"
 # Sent by Ctrl-C, a service manager, and a closed terminal. A background process of a shell ignores SIGINT by default.
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECONDS_TO_END = 10.0
+LOOPBACK = "127.0.0.1"
+#: What this machine calls itself: a page of another site, whose name leads here, asks for a foreign one.
+OWN_NAMES = (LOOPBACK, "localhost", "[::1]")
 FREE_PORT = 5099
 
 
@@ -32,13 +35,13 @@ def serve_ui(uri: str, port: int, say: Callable[[str], None]) -> None:
     require_store(uri)
     # Otherwise the server would say in its own words that the port is taken.
     listening(port).close()
-    say(f"the MLflow UI will be at http://127.0.0.1:{port}/{VIEW} in a few seconds; Ctrl-C stops it")
+    say(f"the MLflow UI will be at http://{LOOPBACK}:{port}/{VIEW} in a few seconds; Ctrl-C stops it")
     # More than one worker slows every request down; the job runner takes memory for nothing.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     # Not as an argument of the command, which every user of the machine can see.
     environment["MLFLOW_BACKEND_STORE_URI"] = uri
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port)]
-    if run_server([*command, "--host", "127.0.0.1", "--workers", "1"], environment) is None:
+    if run_server([*command, "--host", LOOPBACK, "--workers", "1"], environment) is None:
         say("ended")
 
 
@@ -53,7 +56,7 @@ def listening(port: int) -> socket.socket:
     listener = socket.socket()
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
+        listener.bind((LOOPBACK, port))
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or str(error)
