@@ -269,9 +269,9 @@ class Detector:
         raw = {one.name: found[one.trial][one.score] for one in self.description.votes}
         votes: Columns = {name: self.scales[name](score_B) for name, score_B in raw.items()}
         score_B = np.asarray(np.mean([*votes.values()], axis=0)) if votes else np.zeros(len(rows_BD))
-        if self.baseline is not None and self.description.baseline is not None:
+        if self.baseline is not None:
             votes[BASELINE] = self.baseline.score(rows_BD.double().numpy())
-            score_B = score_B + self.description.baseline * votes[BASELINE]
+            score_B = score_B + votes[BASELINE]
         return score_B, votes
 
 

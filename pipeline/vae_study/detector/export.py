@@ -66,7 +66,7 @@ def pack(
             "data": data.plain(),
             "trials": {str(number): configs[number] for number in trials},
             "votes": votes,
-            "baseline": candidate.baseline_weight,
+            "baseline": candidate.with_baseline,
             "is_combined": candidate.is_combined,
             "thresholds": {percentile_name(p): float(value) for p, value in zip(PERCENTILES, thresholds, strict=True)},
             "fdr": fdr,
@@ -75,7 +75,7 @@ def pack(
     folder.mkdir(parents=True, exist_ok=True)
     for number in trials:
         _copy(files(number), folder / trial_folder(number))
-    if description.baseline is not None and baseline is not None:
+    if description.baseline and baseline is not None:
         _save(baseline.ensemble.arrays(), folder / BASELINE_FILE)
     if description.scaled_votes:
         columns = {one.name: frames[one.trial][one.score].to_numpy(np.float64) for one in description.scaled_votes}

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from vae_study.config.base import ConfigPart, Fraction, FromList, Positive, ScoreName, from_validation
+from vae_study.config.base import ConfigPart, Fraction, FromList, ScoreName, from_validation
 from vae_study.config.model import TrialConfig
 from vae_study.data.dataset import DatasetInfo, info_from_plain
 from vae_study.errors import UserError
@@ -64,7 +64,7 @@ class Description(ConfigPart):
         data: `DatasetInfo.plain()` of the data that it was trained on.
         trials: The complete configuration of each trial, by its number.
         votes: The scores that count.
-        baseline: What the detector without a model weighs beside the mean of the votes, if it counts.
+        baseline: Whether the detector without a model is added to the mean of the votes.
         is_combined: Whether scores are averaged on a common scale; otherwise there is one vote, whose score counts as
             it is.
         thresholds: Percentiles of this detector's scores of normal validation rows.
@@ -76,7 +76,7 @@ class Description(ConfigPart):
     data: dict[str, Any]
     trials: dict[Annotated[str, Field(pattern=r"^(0|[1-9]\d*)$")], TrialConfig]
     votes: Annotated[tuple[Vote, ...], FromList]
-    baseline: Positive | None = None
+    baseline: bool = False
     is_combined: bool
     thresholds: dict[str, float]
     fdr: Fraction
@@ -126,7 +126,7 @@ def _checked(path: Path, plain: dict[str, Any]) -> tuple[Description, DatasetInf
         raise UserError(f"{path}: votes and trials do not match; expected at least one vote of each trial")
     if not found.votes and not found.baseline:
         raise UserError(f"{path}: votes: got none, expected one at least")
-    if found.is_combined != (len(found.votes) != 1 or found.baseline is not None):
+    if found.is_combined != (len(found.votes) != 1 or found.baseline):
         got = str(found.is_combined).lower()
         raise UserError(f"{path}: is_combined: got {got}, expected true exactly where several scores count")
     try:

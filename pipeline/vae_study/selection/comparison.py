@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 #: The score that each trial of an ensemble without labels votes with: what the model cannot reconstruct.
 VOTE = "residual_mahalanobis"
-#: What the detector without a model weighs beside the mean of the votes: a model counts as one more of its members.
-BASELINE_WEIGHT = 1.0
 
 
 def votes(trials: Sequence[int]) -> tuple[Selection, ...]:
@@ -43,12 +41,13 @@ def combined(frames: Mapping[int, pd.DataFrame], selections: Sequence[Selection]
     Args:
         frames: Each trial's scores, all with the same rows: `split`, `anomaly` and the scores.
         selections: What is averaged, at least one.
-        raw_N: The scores of the detector without a model, which are added with BASELINE_WEIGHT; None leaves them out.
+        raw_N: The scores of the detector without a model, which are added, so that the mean counts as one more of its
+            members; None leaves them out.
     """
     is_normal_N = is_normal(frames[selections[0].trial])
     columns = [frames[one.trial][one.score].to_numpy(np.float64) for one in selections]
     mean_N = np.asarray(np.mean([TailScale.of(column[is_normal_N])(column) for column in columns], axis=0))
-    return mean_N if raw_N is None else mean_N + BASELINE_WEIGHT * raw_N
+    return mean_N if raw_N is None else mean_N + raw_N
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,13 +104,6 @@ class Candidate:
     def is_combined(self) -> bool:
         """Whether it averages scores on a common scale; otherwise it has one score, which counts as it is."""
         return len(self.selections) > 1 or self.with_baseline
-
-    @property
-    def baseline_weight(self) -> float | None:
-        """What the detector without a model weighs beside the mean of the selections; None if it is no part."""
-        if not self.with_baseline:
-            return None
-        return BASELINE_WEIGHT if self.selections else 1.0
 
     def score(self, frames: Mapping[int, pd.DataFrame], raw_N: Floats | None) -> Floats:
         """Its score of each row, higher is more anomalous.
