@@ -8,6 +8,7 @@ import pytest
 from sklearn.preprocessing import MinMaxScaler, QuantileTransformer, RobustScaler, StandardScaler
 from vae_study.config.data import ArraysConfig, DataConfig
 from vae_study.data import open_stream, prepare
+from vae_study.data.dataset import info_from_plain
 
 from .files import function, labels, read, refusal
 
@@ -117,6 +118,23 @@ def test_whole_numbers_of_19_digits_in_a_series_keep_all_of_them(tmp_path):
     np.savez(tmp_path / "u.npz", X=(first + steps)[::-1])
     (batch,) = open_stream(str(tmp_path / "u.npz"), data.preprocessing)
     np.testing.assert_array_equal(batch.x_ND[::-1][train.row_N], train.x_ND)
+
+
+def test_the_steps_and_features_of_series_are_known_if_each_step_has_the_same_features(tmp_path):
+    def shape(x):
+        np.savez(tmp_path / "t.npz", X=x)
+        data = prepare(DataConfig(source="npz", path=str(tmp_path / "t.npz"), layout="series"))
+        assert info_from_plain(json.loads(json.dumps(data.plain()))).sequence_shape == data.sequence_shape
+        return data.sequence_shape
+
+    constant, once = SENSORS.copy(), SENSORS.copy()
+    constant[:, :, 1] = 7
+    once[:, 2, 1] = np.nan
+    assert (shape(SENSORS), shape(constant)) == ((6, 3), (6, 2))
+    assert prepare(DataConfig(source="breast_cancer")).sequence_shape is None
+    np.savez(tmp_path / "t.npz", X=once)
+    config = DataConfig(source="npz", path=str(tmp_path / "t.npz"), layout="series", missing="median")
+    assert prepare(config).sequence_shape is None
 
 
 @pytest.mark.parametrize("x", [np.round(SENSORS * 10), (SENSORS * 10).astype(np.int32)])

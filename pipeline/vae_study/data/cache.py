@@ -26,7 +26,7 @@ from vae_study.storage import make_private, private_folder
 
 CACHE_VARIABLE = "VAE_STUDY_CACHE"
 # Increase it whenever the files, or the way they are computed, change.
-VERSION = 3
+VERSION = 4
 SECONDS_UNUSED = 7 * 24 * 3600
 INFO = "info.json"
 # What the names of a split's two files end with.

@@ -77,6 +77,8 @@ class DatasetInfo:
         preprocessing: How the source's columns became features, and the way back.
         notes: What a user should know, such as columns left out and rows moved.
         columns: What is known of each column of a table, as text, for COLUMN_HEADS; none for images.
+        sequence_shape: Of windows of a time series: T steps of F features, step by step, so that a window is
+            x_ND[n].reshape(T, F), NaN where a value was not observed or the series has ended; else None.
     """
 
     source: str
@@ -86,6 +88,7 @@ class DatasetInfo:
     preprocessing: Preprocessing
     notes: tuple[str, ...]
     columns: tuple[tuple[str, ...], ...] = ()
+    sequence_shape: tuple[int, int] | None = None
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -126,6 +129,7 @@ class DatasetInfo:
             "preprocessing": self.preprocessing.plain(),
             "notes": self.notes,
             "columns": self.columns,
+            "sequence_shape": self.sequence_shape,
         }
 
 
@@ -139,6 +143,7 @@ def info_from_plain(plain: Mapping[str, Any]) -> DatasetInfo:
         preprocessing=Preprocessing.from_plain(plain["preprocessing"]),
         notes=tuple(plain["notes"]),
         columns=tuple(map(tuple, plain["columns"])),
+        sequence_shape=None if plain["sequence_shape"] is None else tuple(plain["sequence_shape"]),
     )
 
 
@@ -178,6 +183,7 @@ class Dataset(DatasetInfo):
             "features": len(self.feature_names),
             "feature_names": list(self.feature_names),
             "image_shape": list(self.image_shape) if self.image_shape else None,
+            "sequence_shape": list(self.sequence_shape) if self.sequence_shape else None,
             "splits": counts,
             "columns": self.preprocessing.summary(),
             "notes": list(self.notes),
@@ -222,6 +228,7 @@ class DatasetBuilder:
             # Without the folders above the file.
             source=config.source if config.path is None else PurePath(config.path).name,
             image_shape=table.image_shape,
+            sequence_shape=_sequence_shape(table, preprocessing),
             classes=tuple(sorted({str(table.labels[code]) for code in codes})),
             sha256=sha256,
             preprocessing=preprocessing,
@@ -263,6 +270,15 @@ class DatasetBuilder:
     def build(self) -> Dataset:
         """The data set with all its splits in memory."""
         return Dataset(**vars(self.info), splits={name: self.split(name) for name in SPLIT_NAMES})
+
+
+def _sequence_shape(table: Table, preprocessing: Preprocessing) -> tuple[int, int] | None:
+    """The T steps and F features of an array of series, if each step has the same features."""
+    if not table.sensors:
+        return None
+    steps, widths = len(table.feature_names) // table.sensors, [len(one.features) for one in preprocessing.numbers]
+    first_F = widths[: table.sensors]
+    return (steps, sum(first_F)) if widths == first_F * steps else None
 
 
 def find_anomalies(table: Table, anomaly_labels: tuple[Label, ...] | None) -> NDArray[np.bool_]:
