@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,9 @@ def batch_of(net: Net, models: int, device: str = "cpu") -> Any:
     image = (net.side, net.side) if net.channels else None
     table = Table(x_ND=rows_of(net, count), feature_names=names, image_shape=image, where="the table")
     data = build_dataset(table, DataConfig(source="parquet", path="table.parquet", scale="none"))
-    network = {"kind": "conv" if net.channels else "mlp", "hidden": net.hidden, "channels": net.channels or (1,)}
+    data = replace(data, sequence_shape=(net.steps, net.features // net.steps) if net.steps else None)
+    kind = "conv" if net.channels else "recurrent" if net.steps else "mlp"
+    network = {"kind": kind, "hidden": net.hidden, "channels": net.channels or (1,)}
     model = {"network": network, "latent_dim": net.latent, "likelihood": "gaussian", "sigma": 1.0}
     config = TrialConfig.model_validate({"model": model, "training": {"epochs": EPOCHS, "batch_size": BATCH}})
     return ModelBatch([ModelSetup(config=config, seed=seed) for seed in range(models)], data, device=device)
@@ -130,11 +133,11 @@ def start(net: str, asked: argparse.Namespace, python: str) -> dict[tuple[str, i
     """
     commands = {("tutorial loop", 1): [sys.executable, "-m", "benchmarks.peers.loops", "tutorial loop", net]}
     for name in () if asked.no_peers else PEERS:
-        if not (NETS[net].channels and name == "PyOD VAE"):
+        if not ((NETS[net].channels or NETS[net].steps) and name == "PyOD VAE"):
             commands[name, 1] = [python, "-m", "benchmarks.peers.loops", name, net]
     for models in asked.models:
         # The floor is that of linear layers.
-        for name in ("ours",) if NETS[net].channels else ("ours", "floor"):
+        for name in ("ours",) if NETS[net].channels or NETS[net].steps else ("ours", "floor"):
             worker = ["--worker", name, net, str(models)]
             commands[name, models] = [sys.executable, "-m", "benchmarks.engine", *worker]
     started = {key: Worker(command, STEPS * key[1], key[0]) for key, command in commands.items()}

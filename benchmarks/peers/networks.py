@@ -16,12 +16,13 @@ STEPS = ROWS // BATCH
 
 @dataclass(frozen=True, kw_only=True)
 class Net:
-    """A network of the benchmark: encoder and mirrored decoder."""
+    """A network of the benchmark: encoder and mirrored decoder. With steps, the features are those of all steps."""
 
     features: int
     hidden: tuple[int, ...]
     latent: int
     channels: tuple[int, ...] = ()
+    steps: int = 0
 
     @property
     def side(self) -> int:
@@ -29,6 +30,8 @@ class Net:
         return math.isqrt(self.features)
 
     def __str__(self) -> str:
+        if self.steps:
+            return f"{self.steps} steps of {self.features // self.steps} features, GRU {self.hidden}, {self.latent}"
         layers = "-".join(map(str, (self.features, *self.hidden, self.latent)))
         return f"{layers}, convolutions {'-'.join(map(str, self.channels))}" if self.channels else layers
 
@@ -38,6 +41,8 @@ NETS = {
     "A": Net(features=784, hidden=(256, 128), latent=16),
     "B": Net(features=784, hidden=(400, 400), latent=20),
     "conv": Net(features=256, hidden=(64,), latent=8, channels=(8, 16)),
+    "gru": Net(features=512, hidden=(64,), latent=8, steps=64),
+    "gru 16": Net(features=512, hidden=(16,), latent=8, steps=64),
 }
 
 
@@ -48,8 +53,38 @@ def rows_of(net: Net, count: int = ROWS) -> np.ndarray[Any, np.dtype[np.float32]
     return np.asarray(1 / (1 + np.exp(-hidden)), np.float32)
 
 
+class BothEnds(nn.Module):
+    """The last states of a GRU that reads forwards and backwards."""
+
+    def __init__(self, net: Net):
+        super().__init__()
+        self.steps = net.steps
+        self.gru = nn.GRU(net.features // net.steps, net.hidden[0], batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, D) to (B, 2 H)."""
+        _, last = self.gru(x.unflatten(1, (self.steps, -1)))
+        return torch.cat([last[0], last[1]], dim=1)
+
+
+class EachStep(nn.Module):
+    """A GRU that gets the code at each step."""
+
+    def __init__(self, net: Net):
+        super().__init__()
+        self.steps, width = net.steps, net.hidden[0]
+        self.gru, self.output = nn.GRU(net.latent, width, batch_first=True), nn.Linear(width, net.features // net.steps)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map (B, Z) to (B, D)."""
+        states, _ = self.gru(z[:, None].expand(-1, self.steps, -1))
+        return self.output(states).flatten(1)
+
+
 def encoder_of(net: Net) -> nn.Sequential:
     """Features to the last hidden layer."""
+    if net.steps:
+        return nn.Sequential(BothEnds(net))
     parts: list[nn.Module] = [nn.Unflatten(1, (1, net.side, net.side))] if net.channels else []
     for inputs, outputs in pairwise((1, *net.channels)):
         parts += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.ReLU()]
@@ -61,6 +96,8 @@ def encoder_of(net: Net) -> nn.Sequential:
 
 def decoder_of(net: Net) -> nn.Sequential:
     """Code to features."""
+    if net.steps:
+        return nn.Sequential(EachStep(net))
     parts: list[nn.Module] = []
     for inputs, outputs in pairwise((net.latent, *net.hidden[::-1], flat_of(net))):
         parts += [nn.Linear(inputs, outputs), nn.ReLU()]
@@ -78,13 +115,18 @@ def flat_of(net: Net) -> int:
     return net.channels[-1] * (net.side >> len(net.channels)) ** 2 if net.channels else net.features
 
 
+def coded_of(net: Net) -> int:
+    """Outputs of the encoder."""
+    return net.hidden[-1] * (2 if net.steps else 1)
+
+
 class Tutorial(nn.Module):
     """A VAE as a tutorial has it."""
 
     def __init__(self, net: Net):
         super().__init__()
         self.encoder, self.decoder = encoder_of(net), decoder_of(net)
-        self.mean, self.log_variance = (nn.Linear(net.hidden[-1], net.latent) for _ in range(2))
+        self.mean, self.log_variance = (nn.Linear(coded_of(net), net.latent) for _ in range(2))
 
     def loss(self, x: Tensor) -> Tensor:
         """Half the squared error and the KL, of an example."""
@@ -106,7 +148,7 @@ def pythae_vae(net: Net) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.layers = encoder_of(net)
-            self.mean, self.log_variance = (nn.Linear(net.hidden[-1], net.latent) for _ in range(2))
+            self.mean, self.log_variance = (nn.Linear(coded_of(net), net.latent) for _ in range(2))
 
         def forward(self, x: Tensor) -> Any:
             hidden = self.layers(x)

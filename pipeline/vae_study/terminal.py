@@ -79,10 +79,12 @@ def columns_text(plan: Plan) -> str:
 
 
 def _network_text(network: NetworkConfig) -> str:
-    """Such as "mlp [256, 128]", or "conv of [32, 64] channels, then [256, 128]"; what is searched may replace it."""
+    """Such as "mlp [256, 128]", "gru [64]" or "conv of [32] channels, then [256]"; what is searched may replace it."""
     hidden, channels = list(network.hidden), list(network.channels)
     if network.kind == "mlp":
         return f"mlp {hidden}"
+    if network.kind == "recurrent":
+        return f"{network.cell} {hidden}"
     return f"conv of {channels} channels, {f'then {hidden}' if hidden else 'without hidden layers'}"
 
 

@@ -18,7 +18,8 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
-    return prepare(DataConfig(source="digits", anomaly_labels=(8,)))
+    """Images, whose rows are also taken as the steps of a sequence."""
+    return replace(prepare(DataConfig(source="digits", anomaly_labels=(8,))), sequence_shape=(8, 8))
 
 
 @pytest.fixture(scope="session")

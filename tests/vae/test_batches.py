@@ -51,6 +51,8 @@ EXACT = {name: {"family": name} for name in FAMILIES} | {
     "batch-norm": {"network__batch_norm": True},
     "learned-sigma": {"likelihood": "gaussian_learned", "learned_sigma": "per_feature", "sigma": 0.3},
     "elu": {"network__activation": "elu"},
+    "gru": {"network__kind": "recurrent", "network__hidden": (8,)},
+    "lstm": {"network__kind": "recurrent", "network__hidden": (8, 4), "network__cell": "lstm"},
 }
 # Others: the same but for rounding.
 CLOSE = {

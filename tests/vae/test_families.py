@@ -24,12 +24,15 @@ LIKELIHOODS = {
         for kind in ("shared", "per_feature", "per_example")
     },
 }
+RECURRENT = {"network__kind": "recurrent", "network__hidden": (8,)}
 VARIANTS = {name: {"family": name} for name in FAMILIES} | {
     "denoising-deterministic": {"family": "denoising", "code": "deterministic", "corruption__kind": "gaussian"},
     "conv": {"network__kind": "conv", "network__channels": (4, 8), "network__hidden": (16,)},
     "batch-norm": {"network__batch_norm": True},
     "conv-batch-norm": {"network__kind": "conv", "network__channels": (4, 8), "network__batch_norm": True},
     "linear": {"network__hidden": ()},
+    **{f"recurrent-{name}": {"family": name, **RECURRENT} for name in FAMILIES},
+    "lstm": {**RECURRENT, "network__hidden": (8, 4), "network__cell": "lstm"},
     "constrained": {"objective__kind": "constrained", "delta_nats": 2.0},
     "capacity": {"objective__kind": "capacity", "capacity_nats": 3.0, "kl_annealing__schedule": "linear"},
     "decayed-and-clipped": {
@@ -96,9 +99,10 @@ def test_the_weight_of_the_rate_reaches_the_gradient(digits, variant):
     configs = [model_setup(1, **{**values, knob: value}) for value in (0.2, 30.0)]
     _, epochs = trained(configs, digits, epochs=8)
     low, high = epochs[-1]
-    if not configs[0].config.model.has_rate or variant == "vector_quantized":
+    model = configs[0].config.model
+    if not model.has_rate or model.family == "vector_quantized":
         assert low["val/reconstruction"] == pytest.approx(high["val/reconstruction"], rel=1e-3)
-    elif variant == "adversarial":
+    elif model.family == "adversarial":
         assert low["val/reconstruction"] < high["val/reconstruction"] - 0.1
     elif knob == "beta":
         assert low["train/kl"] > 3 * high["train/kl"]

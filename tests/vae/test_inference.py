@@ -18,7 +18,9 @@ def make_models(family, network, models=1, features=SIDE**2, latent=3):
     configs = [ModelConfig(family=family, network=network, latent_dim=latent, likelihood="bernoulli")] * models
     generators = [torch.Generator().manual_seed(seed) for seed in range(models)]
     image = (1, SIDE, SIDE) if network.kind == "conv" else None
-    return make_family(configs, DataShape(features=features, classes=2, image=image), generators).eval()
+    sequence = (SIDE, features // SIDE) if network.kind == "recurrent" else None
+    shape = DataShape(features=features, classes=2, image=image, sequence=sequence, may_miss=sequence is not None)
+    return make_family(configs, shape, generators).eval()
 
 
 @torch.inference_mode()
@@ -49,6 +51,26 @@ def test_a_copy_says_what_its_model_says_and_of_each_row_the_same_in_any_company
         # Of two entries that are as near as rounding lets one tell, either may be the code.
         if family != "vector_quantized":
             torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
+        assert torch.equal(own[:, :ROWS_PER_BLOCK], early)
+
+
+@given(
+    family=st.sampled_from(FAMILIES),
+    cell=st.sampled_from(["gru", "lstm"]),
+    hidden=st.lists(st.sampled_from([4, 8, 20, 64]), min_size=1, max_size=2),
+    models=st.integers(1, 3),
+    sensors=st.integers(1, 9),
+    blocks=st.integers(2, 9),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_recurrent_copy_says_of_each_row_the_same_in_any_company(family, cell, hidden, models, sensors, blocks):
+    network = NetworkConfig(kind="recurrent", cell=cell, hidden=tuple(hidden))
+    inference = inference_model(make_models(family, network, models, sensors * SIDE))
+    generator = torch.Generator().manual_seed(0)
+    x_BD = torch.rand(blocks * ROWS_PER_BLOCK, sensors * SIDE, generator=generator)
+    x_BD[torch.rand(x_BD.shape, generator=generator) < 0.2] = torch.nan
+    whole, first = parts(inference, x_BD), parts(inference, x_BD[:ROWS_PER_BLOCK])
+    for own, early in zip(whole, first, strict=True):
         assert torch.equal(own[:, :ROWS_PER_BLOCK], early)
 
 

@@ -16,6 +16,7 @@ from vae_study.config.base import (
     Width,
     at_most,
 )
+from vae_study.errors import UserError
 
 
 def _inside_budget(fraction: float) -> float:
@@ -78,18 +79,33 @@ class NetworkConfig(ConfigPart):
     """The encoder; the decoder is its mirror image.
 
     Attributes:
-        kind: `mlp`, or `conv` for images.
-        hidden: Widths of the hidden layers, after the convolutions if there are any; none makes an `mlp` linear.
+        kind: `mlp`; `conv` for images; `recurrent` for sequences, whose encoder reads them forwards and backwards,
+            and whose decoder gets the code at each step.
+        hidden: Widths of the hidden layers, after the convolutions if there are any; none makes an `mlp` linear. Of
+            `recurrent`, those of its recurrent layers.
         channels: Channels of the convolutions of `conv`, each of which halves height and width.
-        activation: After each hidden layer.
+        cell: Of `recurrent`: gated recurrent units (Cho et al. 2014) or long short-term memory (Hochreiter and
+            Schmidhuber 1997).
+        activation: After each hidden layer of `mlp` and `conv`.
         batch_norm: Normalize before each activation.
     """
 
-    kind: Literal["mlp", "conv"] = "mlp"
+    kind: Literal["mlp", "conv", "recurrent"] = "mlp"
     hidden: Annotated[tuple[Width, ...], FromList, Field(max_length=MOST_LAYERS)] = (256, 128)
     channels: Annotated[tuple[Width, ...], FromList, Field(min_length=1, max_length=MOST_LAYERS)] = (32, 64)
+    cell: Literal["gru", "lstm"] = "gru"
     activation: Literal["relu", "elu", "gelu", "silu", "tanh"] = "relu"
     batch_norm: bool = False
+
+    def require_data(self, has_pixels: bool, has_sequences: bool) -> None:
+        """Raise UserError if the network is for images or sequences, and the data has none."""
+        got = f"model.network.kind: got {self.kind!r}, expected 'mlp'"
+        if self.kind == "conv" and not has_pixels:
+            raise UserError(f"{got}: the features of this data are no pixels")
+        if self.kind == "recurrent" and not has_sequences:
+            raise UserError(f"{got}: this data has no sequences; data.layout: series reads arrays (N, T, F) as such")
+        if self.kind == "recurrent" and not self.hidden:
+            raise UserError("model.network.hidden: got none, expected a width for each recurrent layer")
 
 
 class CorruptionConfig(ConfigPart):
@@ -151,13 +167,18 @@ class ModelConfig(ConfigPart):
 
     def least_weights(self, features: int) -> int:
         """How many weights it has at least: those between its layers, in encoder and decoder, and its codebook."""
-        network, is_mlp = self.network, self.network.kind == "mlp"
+        network, code = self.network, max(1, self.latent_dim // 2)
+        codebook = self.codebook.size * self.codebook.dim if self.family == "vector_quantized" else 0
+        if network.kind == "recurrent":
+            # A step has at least one feature; a layer at least three gates, which see its own states, too.
+            widths = (1, *network.hidden)
+            recurrent = 3 * sum(own * (one + own) for one, own in pairwise(widths))
+            return 2 * (recurrent + widths[-1] * code) + codebook
+        is_mlp = network.kind == "mlp"
         # Convolutions leave at least one value of each channel; a level of `hierarchical` has half of the code.
         inputs = features if is_mlp else network.channels[-1]
-        widths = (inputs, *network.hidden, max(1, self.latent_dim // 2))
-        linear = sum(one * other for one, other in pairwise(widths))
+        linear = sum(one * other for one, other in pairwise((inputs, *network.hidden, code)))
         convolved = 0 if is_mlp else 9 * sum(one * other for one, other in pairwise((1, *network.channels)))
-        codebook = self.codebook.size * self.codebook.dim if self.family == "vector_quantized" else 0
         return 2 * (linear + convolved) + codebook
 
 

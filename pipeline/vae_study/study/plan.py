@@ -201,6 +201,9 @@ def make_plan(config: StudyConfig, name: str | None, home: str | Path) -> Plan:
     families = {config.trial(values).model.family for values in reachable(config.search, ("family",))}
     if "conditional" in families and not data.classes:
         raise UserError(f"model.family: got 'conditional', which needs labels, and {data.source} has none")
+    for values in reachable(config.search, ("network.kind", "network.hidden")):
+        has_sequences = data.sequence_shape is not None
+        config.trial(values).model.network.require_data(data.image_shape is not None, has_sequences)
     _check_batch(config, data)
     return Plan(config=config, name=name, folder=Folder.at(home) / name, data=data)
 

@@ -216,13 +216,27 @@ def _box(data: Dataset, model: ModelConfig) -> tuple[float, float]:
     for start in range(0, len(normal_ND), ROWS_OF_REFERENCE):
         x_ND = torch.as_tensor(normal_ND[start : start + ROWS_OF_REFERENCE]).double()
         without, perfect = likelihood.without_code(mean_D, variance_D, x_ND), likelihood.perfect(x_ND)
-        costs.append([float(without.sum()), float(perfect.sum())])
+        # What is missing costs nothing.
+        total = torch.nansum if x_ND.isnan().any() else torch.sum
+        costs.append([float(total(without)), float(total(perfect))])
     reconstruction, smallest = np.sum(costs, axis=0) / len(normal_ND)
     return float(reconstruction), float(reconstruction - smallest)
 
 
 def _moments(x_ND: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and variance of each feature, in float64 without a copy of all rows in it."""
+    """Mean and variance of each feature, in float64 without a copy of all rows in it; of the values that are there."""
+    if np.isnan(x_ND).any():
+        return _moments_of_some(x_ND)
     mean_D = x_ND.mean(axis=0, dtype=np.float64)
     parts = (x_ND[start : start + ROWS_OF_REFERENCE] - mean_D for start in range(0, len(x_ND), ROWS_OF_REFERENCE))
     return mean_D, np.asarray(sum((part_ND**2).sum(axis=0) for part_ND in parts) / len(x_ND))
+
+
+def _moments_of_some(x_ND: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """As `_moments`; 0 and 1 of a feature that is always missing."""
+    parts = [x_ND[start : start + ROWS_OF_REFERENCE] for start in range(0, len(x_ND), ROWS_OF_REFERENCE)]
+    count_D = np.sum([(~np.isnan(part_ND)).sum(axis=0) for part_ND in parts], axis=0)
+    sums = [np.nansum(part_ND, axis=0, dtype=np.float64) for part_ND in parts]
+    mean_D = np.sum(sums, axis=0) / np.maximum(count_D, 1)
+    squares_D = np.sum([np.nansum((part_ND - mean_D) ** 2, axis=0) for part_ND in parts], axis=0)
+    return mean_D, np.where(count_D > 0, squares_D / np.maximum(count_D, 1), 1.0)

@@ -113,7 +113,7 @@ BLOCK_NUMBERS = 2**17
 
 
 def covers(model: Family) -> bool:
-    """Whether there is a hand-written step for the model: one code, and a plain MLP on each side of it.
+    """Whether there is a hand-written step for the model: one code, a plain MLP on each side of it, no value missing.
 
     On a CPU also convolutions that halve and double whole sizes. Its activation's and its likelihood's derivatives have
     to be known, too.
@@ -123,6 +123,8 @@ def covers(model: Family) -> bool:
         is_cpu = model.code_mask_KZ.device.type == "cpu"
         if not is_cpu or any(2 * a != b for size in pairwise(decoder.sizes) for a, b in zip(*size, strict=True)):
             return False
+    if network.kind not in ("mlp", "conv") or model.shape.may_miss:
+        return False
     is_plain = type(model) in FAMILIES and not network.batch_norm
     return is_plain and network.activation in DERIVATIVES and type(model.likelihood) in COSTS
 

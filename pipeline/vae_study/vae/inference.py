@@ -17,6 +17,7 @@ from vae_study.vae.device import on_host
 from vae_study.vae.families.base import Draw, Family
 from vae_study.vae.kernels import has_onednn, wide_linear
 from vae_study.vae.networks import StackedLinear, StackedMLP
+from vae_study.vae.sequence_networks import ROWS_PER_BLOCK
 
 Floats = NDArray[np.float64]
 #: The files of a trial's weights, and of what its scores take beside them.
@@ -28,9 +29,6 @@ ROWS_PER_MINIBATCH = 256
 # MLPs, and models on a GPU, take this many times more rows at once, which saves calls; fewer where all models' widest
 # activations would exceed NUMBERS_PER_MINIBATCH, so that memory does not grow with the features.
 MLP_FACTOR, GPU_FACTOR, NUMBERS_PER_MINIBATCH = 16, 32, 2**22
-# A CPU rounds the remainder after the last full SIMD vector differently. In whole blocks of rows, a model's results do
-# not depend on how many other models are measured with it.
-ROWS_PER_BLOCK = 32
 
 
 class Examples(NamedTuple):
@@ -64,7 +62,7 @@ def _rows_of(value_ND: Tensor, rows_KB: Tensor) -> Tensor:
 def rows_per_minibatch(model: Family) -> int:
     """The number of rows that go through a model at once, whole blocks of rows."""
     device = model.code_mask_KZ.device.type
-    if device == "cpu" and model.network.kind == "conv":
+    if device == "cpu" and model.network.kind != "mlp":
         return ROWS_PER_MINIBATCH
     most = MLP_FACTOR if device == "cpu" else GPU_FACTOR
     widest = len(model.configs) * max((model.shape.features, *model.network.hidden))
@@ -163,7 +161,7 @@ def mode_of(model: Family, x_KBD: Tensor, condition_KBC: Tensor | None, draw: Dr
     code = draw(None)
     decoded_KBE = model.decode(code.z_KBZ, condition_KBC)
     negative_log_KBD = model.likelihood.negative_log(decoded_KBE, x_KBD)
-    return PosteriorMode(negative_log_KBD, code.rate_KBR, x_KBD - model.likelihood.mean(decoded_KBE), code.z_KBZ)
+    return PosteriorMode(negative_log_KBD, code.rate_KBR, model.likelihood.residual(decoded_KBE, x_KBD), code.z_KBZ)
 
 
 def _picked(parts_CKB: Tensor, best_KB: Tensor) -> Tensor:

@@ -19,13 +19,27 @@ class Likelihood(nn.Module):
 
     Attributes:
         outputs: Numbers that the decoder gives for each feature.
+        may_miss: Whether values of x may be missing (NaN), which cost nothing and have no gradient.
     """
 
     outputs = 1
+    may_miss = False
 
     def negative_log(self, decoded_KBE: Tensor, x_KBD: Tensor) -> Tensor:
         """-log p(x_d|z) of each feature, nats, (K, B, D); E is `outputs` times D, x may be (B, D)."""
+        if not self.may_miss:
+            return self.of_values(decoded_KBE, x_KBD)
+        is_missing = x_KBD.isnan()
+        return torch.where(is_missing, 0.0, self.of_values(decoded_KBE, torch.where(is_missing, 0.0, x_KBD)))
+
+    def of_values(self, decoded_KBE: Tensor, x_KBD: Tensor) -> Tensor:
+        """The same where no value is missing."""
         raise NotImplementedError
+
+    def residual(self, decoded_KBE: Tensor, x_KBD: Tensor) -> Tensor:
+        """X - E[x|z], (K, B, D); 0 where x is missing."""
+        residual_KBD = x_KBD - self.mean(decoded_KBE)
+        return torch.where(residual_KBD.isnan() & x_KBD.isnan(), 0.0, residual_KBD) if self.may_miss else residual_KBD
 
     def mean(self, decoded_KBE: Tensor) -> Tensor:
         """E[x|z] in the scaled data's units, shape (K, B, D)."""
@@ -53,7 +67,7 @@ class Likelihood(nn.Module):
 class Bernoulli(Likelihood):
     """The decoder gives logits; x in [0, 1]. The negative log likelihood is the binary cross-entropy."""
 
-    def negative_log(self, decoded_KBE: Tensor, x_KBD: Tensor) -> Tensor:
+    def of_values(self, decoded_KBE: Tensor, x_KBD: Tensor) -> Tensor:
         """Binary cross-entropy, nats, shape (K, B, D)."""
         x_KBD = x_KBD.expand_as(decoded_KBE)
         return functional.binary_cross_entropy_with_logits(decoded_KBE, x_KBD, reduction="none")
@@ -76,7 +90,7 @@ class Gaussian(Likelihood):
         super().__init__()
         self.register_buffer("sigma_K11", torch.tensor(sigma_K).view(-1, 1, 1), persistent=False)
 
-    def negative_log(self, decoded_KBE: Tensor, x_KBD: Tensor) -> Tensor:
+    def of_values(self, decoded_KBE: Tensor, x_KBD: Tensor) -> Tensor:
         """(x - mean)^2 / (2 sigma^2) + log sigma + log(2 pi) / 2, nats, shape (K, B, D)."""
         return gaussian_negative_log(decoded_KBE, self.sigma_K11.log(), x_KBD)
 
@@ -107,7 +121,7 @@ class LearnedGaussian(Gaussian):
         """The standard deviation, shape (K, 1, features or 1)."""
         return bounded_sigma(self.raw_sigma_K1F)
 
-    def negative_log(self, decoded_KBE: Tensor, x_KBD: Tensor) -> Tensor:
+    def of_values(self, decoded_KBE: Tensor, x_KBD: Tensor) -> Tensor:
         """As that of Gaussian, with the learned sigma."""
         return gaussian_negative_log(decoded_KBE, self.sigma().log(), x_KBD)
 
@@ -117,7 +131,7 @@ class DecodedGaussian(Likelihood):
 
     outputs = 2
 
-    def negative_log(self, decoded_KBE: Tensor, x_KBD: Tensor) -> Tensor:
+    def of_values(self, decoded_KBE: Tensor, x_KBD: Tensor) -> Tensor:
         """As that of Gaussian, with a sigma of each example and feature."""
         mean_KBD, raw_KBD = decoded_KBE.chunk(2, dim=-1)
         return gaussian_negative_log(mean_KBD, bounded_sigma(raw_KBD).log(), x_KBD)
@@ -163,6 +177,8 @@ LIKELIHOODS: Mapping[str, Callable[[Sequence[ModelConfig], int], Likelihood]] = 
 }
 
 
-def make_likelihood(configs: Sequence[ModelConfig], features: int) -> Likelihood:
-    """The likelihood that K models share, on D features."""
-    return LIKELIHOODS[configs[0].likelihood](configs, features)
+def make_likelihood(configs: Sequence[ModelConfig], features: int, may_miss: bool = False) -> Likelihood:
+    """The likelihood that K models share, on D features, of which values may be missing or not."""
+    likelihood = LIKELIHOODS[configs[0].likelihood](configs, features)
+    likelihood.may_miss = may_miss
+    return likelihood

@@ -50,7 +50,7 @@ class ModelBatch:
     - the latent sizes are padded to the same `latent_capacity`,
     - the minibatch is a multiple of 32 examples,
     - the hidden widths are multiples of 4, with batch normalization of 16, and
-    - the network is an MLP: grouped convolutions have other kernels for one model than for several.
+    - the network is an MLP or recurrent: grouped convolutions have other kernels for one model than for several.
     Otherwise the numbers are the same up to rounding. A padded model pays for the latent layers of the capacity.
 
     Attributes:
@@ -89,6 +89,7 @@ class ModelBatch:
         self.latent_capacity = padded_latent_dim(latent_capacity, [setup.config.model for setup in setups])
         for setup in setups:
             self._require_fits(setup)
+        self.shape = shape_of(data)
         rows = len(data.splits["train"].x_ND)
         self.batch_size = min(self.training.batch_size, rows)
         self.steps_per_epoch = rows // self.batch_size
@@ -220,7 +221,7 @@ class ModelBatch:
 
     def _stack(self, setups: Sequence[ModelSetup]) -> Family:
         configs, weights = [one.config.model for one in setups], [one.generator("weights") for one in setups]
-        rows = stack_models(configs, shape_of(self.data), weights, self.latent_capacity)
+        rows = stack_models(configs, self.shape, weights, self.latent_capacity)
         return rows.to(self.device, self.dtype)
 
     def _add(self, setups: Sequence[ModelSetup]) -> None:

@@ -5,14 +5,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vae_study.config.model import NetworkConfig
-from vae_study.data import DatasetInfo
-from vae_study.errors import UserError
+from vae_study.data import Dataset, DatasetInfo
 from vae_study.vae.kernels import ROWS_OF_ANY, is_wide, wide_linear
+from vae_study.vae.sequence_networks import RecurrentDecoder, RecurrentEncoder
 
 Generators = Sequence[torch.Generator]
 Widths = Sequence[int]
@@ -118,20 +119,41 @@ class DataShape:
         features: D.
         image: Channels, height and width where the features are pixels, channel by channel and row by row; else None.
         classes: Number of labels that occur among the training rows.
+        sequence: Steps and features of each step, where the features are a window of a time series; else None.
+        may_miss: Whether values may be missing, which are NaN.
     """
 
     features: int
     image: tuple[int, int, int] | None = None
     classes: int = 0
+    sequence: tuple[int, int] | None = None
+    may_miss: bool = False
+
+
+# So many rows at a time are looked through for missing values.
+ROWS_AT_ONCE = 65_536
 
 
 def shape_of(data: DatasetInfo) -> DataShape:
-    """The shape of a data set."""
+    """The shape of a data set. Without its rows, values of sequences may be missing."""
     image = None
     if data.image_shape is not None:
         *channels, height, width = data.image_shape
         image = (channels[0] if channels else 1, height, width)
-    return DataShape(features=len(data.feature_names), image=image, classes=len(data.classes))
+    may_miss = data.sequence_shape is not None and (not isinstance(data, Dataset) or _misses(data))
+    return DataShape(
+        features=len(data.feature_names),
+        image=image,
+        classes=len(data.classes),
+        sequence=data.sequence_shape,
+        may_miss=may_miss,
+    )
+
+
+def _misses(data: Dataset) -> bool:
+    every = (split.x_ND for split in data.splits.values())
+    parts = (x_ND[start : start + ROWS_AT_ONCE] for x_ND in every for start in range(0, len(x_ND), ROWS_AT_ONCE))
+    return any(bool(np.isnan(part_ND).any()) for part_ND in parts)
 
 
 KERNEL = 3
@@ -261,16 +283,42 @@ class ConvDecoder(nn.Module):
         return decoded_KBE
 
 
+class FilledIn(nn.Module):
+    """A network that sees 0 where a value is missing."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x_KBI: Tensor) -> Tensor:
+        """Map (K, B, I), with NaN where a value is missing, as the network does."""
+        mapped: Tensor = self.network(torch.where(x_KBI.isnan(), 0.0, x_KBI))
+        return mapped
+
+
 def make_encoder(
     shape: DataShape, extra: int, network: NetworkConfig, generators_K: Generators
 ) -> tuple[nn.Module, int]:
     """The encoder that the config asks for, from (K, B, D + extra) to its last hidden layer, and that layer's width.
 
     Raises:
-        UserError: It is convolutional, and the features are no pixels.
+        UserError: As NetworkConfig.require_data.
     """
+    network.require_data(has_pixels=shape.image is not None, has_sequences=shape.sequence is not None)
+    if network.kind == "recurrent":
+        assert shape.sequence is not None
+        encoder = RecurrentEncoder(shape.sequence, extra, network, shape.may_miss, generators_K)
+        return encoder, encoder.outputs
+    made, width = _plain_encoder(shape, extra, network, generators_K)
+    return (FilledIn(made) if shape.may_miss else made), width
+
+
+def _plain_encoder(
+    shape: DataShape, extra: int, network: NetworkConfig, generators_K: Generators
+) -> tuple[nn.Module, int]:
     if network.kind == "conv":
-        encoder = ConvEncoder(_image(shape), extra, network, generators_K)
+        assert shape.image is not None
+        encoder = ConvEncoder(shape.image, extra, network, generators_K)
         return encoder, encoder.outputs
     widths = [shape.features + extra, *network.hidden]
     per_model = [[width] * len(generators_K) for width in widths]
@@ -283,15 +331,14 @@ def make_decoder(
     """The decoder that the config asks for: maps codes (K, B, I) to `outputs` numbers for each of D features.
 
     Raises:
-        UserError: As `make_encoder`.
+        UserError: As NetworkConfig.require_data.
     """
+    network.require_data(has_pixels=shape.image is not None, has_sequences=shape.sequence is not None)
+    if network.kind == "recurrent":
+        assert shape.sequence is not None
+        return RecurrentDecoder(inputs_K, shape.sequence, outputs, network, generators_K)
     if network.kind == "conv":
-        return ConvDecoder(inputs_K, _image(shape), outputs, network, generators_K)
+        assert shape.image is not None
+        return ConvDecoder(inputs_K, shape.image, outputs, network, generators_K)
     widths = [list(inputs_K), *([w] * len(generators_K) for w in (*network.hidden[::-1], shape.features * outputs))]
     return StackedMLP(widths, network, generators_K)
-
-
-def _image(shape: DataShape) -> tuple[int, int, int]:
-    if shape.image is None:
-        raise UserError("model.network.kind: got 'conv', expected 'mlp': the features of this data are no pixels")
-    return shape.image

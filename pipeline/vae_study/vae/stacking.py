@@ -19,6 +19,7 @@ from vae_study.config.model import ModelConfig, TrialConfig
 from vae_study.vae.families import make_family
 from vae_study.vae.families.base import Family
 from vae_study.vae.networks import ConvDecoder, DataShape, Generators, StackedLinear
+from vae_study.vae.sequence_networks import RecurrentDecoder, RecurrentEncoder
 
 STREAMS = ("weights", "batches", "evaluation", "samples", "corruption", "probability")
 # These continue for the whole training; the others start again for each measurement.
@@ -156,7 +157,8 @@ def even_chunks(models: int, largest: int) -> list[slice]:
 def widest(model: Family) -> int:
     """The most inputs or outputs that a layer has for one example."""
     wide = [max(layer.weight_KIO.shape[1:]) for layer in model.modules() if isinstance(layer, StackedLinear)]
-    return max(wide + [decoder.widest for decoder in model.modules() if isinstance(decoder, ConvDecoder)])
+    kinds = ConvDecoder | RecurrentEncoder | RecurrentDecoder
+    return max(wide + [network.widest for network in model.modules() if isinstance(network, kinds)])
 
 
 def _views(model: Family, models: slice) -> Family:

@@ -70,7 +70,7 @@ class Family(nn.Module):
         self.register_buffer("code_mask_KZ", code_mask_KZ.float(), persistent=False)
         rate_mask_KR = code_mask_KZ if rate_mask_KR is None else rate_mask_KR
         self.register_buffer("rate_mask_KR", rate_mask_KR.float(), persistent=False)
-        self.likelihood = make_likelihood(configs, shape.features)
+        self.likelihood = make_likelihood(configs, shape.features, shape.may_miss)
 
     def _add_decoder(self, generators_K: Generators) -> None:
         """Make the decoder. Call it last: the other layers take their initial weights first from each generator."""
