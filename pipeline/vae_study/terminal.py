@@ -85,7 +85,7 @@ def _network_text(network: NetworkConfig) -> str:
         return f"mlp {hidden}"
     if network.kind == "recurrent":
         return f"{network.cell} {hidden}"
-    return f"conv of {channels} channels, {f'then {hidden}' if hidden else 'without hidden layers'}"
+    return f"{network.kind} of {channels} channels, {f'then {hidden}' if hidden else 'without hidden layers'}"
 
 
 def _trials_per_device(config: StudyConfig) -> str:

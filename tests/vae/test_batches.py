@@ -52,6 +52,7 @@ EXACT = {name: {"family": name} for name in FAMILIES} | {
     "learned-sigma": {"likelihood": "gaussian_learned", "learned_sigma": "per_feature", "sigma": 0.3},
     "elu": {"network__activation": "elu"},
     "gru": {"network__kind": "recurrent", "network__hidden": (8,)},
+    "temporal-conv": {"network__kind": "temporal_conv", "network__channels": (8, 8), "network__hidden": (16,)},
     "lstm": {"network__kind": "recurrent", "network__hidden": (8, 4), "network__cell": "lstm"},
 }
 # Others: the same but for rounding.

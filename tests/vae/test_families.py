@@ -32,6 +32,7 @@ VARIANTS = {name: {"family": name} for name in FAMILIES} | {
     "conv-batch-norm": {"network__kind": "conv", "network__channels": (4, 8), "network__batch_norm": True},
     "linear": {"network__hidden": ()},
     **{f"recurrent-{name}": {"family": name, **RECURRENT} for name in FAMILIES},
+    "temporal-conv": {"network__kind": "temporal_conv", "network__channels": (6, 6), "network__hidden": (16,)},
     "lstm": {**RECURRENT, "network__hidden": (8, 4), "network__cell": "lstm"},
     "constrained": {"objective__kind": "constrained", "delta_nats": 2.0},
     "capacity": {"objective__kind": "capacity", "capacity_nats": 3.0, "kl_annealing__schedule": "linear"},

@@ -18,7 +18,7 @@ def make_models(family, network, models=1, features=SIDE**2, latent=3):
     configs = [ModelConfig(family=family, network=network, latent_dim=latent, likelihood="bernoulli")] * models
     generators = [torch.Generator().manual_seed(seed) for seed in range(models)]
     image = (1, SIDE, SIDE) if network.kind == "conv" else None
-    sequence = (SIDE, features // SIDE) if network.kind == "recurrent" else None
+    sequence = (SIDE, features // SIDE) if network.kind in ("recurrent", "temporal_conv") else None
     shape = DataShape(features=features, classes=2, image=image, sequence=sequence, may_miss=sequence is not None)
     return make_family(configs, shape, generators).eval()
 
@@ -56,15 +56,15 @@ def test_a_copy_says_what_its_model_says_and_of_each_row_the_same_in_any_company
 
 @given(
     family=st.sampled_from(FAMILIES),
-    cell=st.sampled_from(["gru", "lstm"]),
+    kind=st.sampled_from([{"cell": "gru"}, {"cell": "lstm"}, {"kind": "temporal_conv", "channels": (8, 8)}]),
     hidden=st.lists(st.sampled_from([4, 8, 20, 64]), min_size=1, max_size=2),
     models=st.integers(1, 3),
     sensors=st.integers(1, 9),
     blocks=st.integers(2, 9),
 )
 @settings(max_examples=40, deadline=None)
-def test_a_recurrent_copy_says_of_each_row_the_same_in_any_company(family, cell, hidden, models, sensors, blocks):
-    network = NetworkConfig(kind="recurrent", cell=cell, hidden=tuple(hidden))
+def test_a_copy_for_sequences_says_of_each_row_the_same_in_any_company(family, kind, hidden, models, sensors, blocks):
+    network = NetworkConfig(**{"kind": "recurrent", "hidden": tuple(hidden), **kind})
     inference = inference_model(make_models(family, network, models, sensors * SIDE))
     generator = torch.Generator().manual_seed(0)
     x_BD = torch.rand(blocks * ROWS_PER_BLOCK, sensors * SIDE, generator=generator)

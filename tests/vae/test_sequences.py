@@ -1,6 +1,7 @@
 """Networks of sequences against torch's own, and missing values against the same values left out."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,18 +9,28 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional
 from vae_study.config.model import ModelConfig, NetworkConfig
+from vae_study.config.study import DiagnosticsConfig
 from vae_study.errors import UserError
+from vae_study.vae.evaluation import trade_off_reference
 from vae_study.vae.families import FAMILIES, make_family
 from vae_study.vae.families.base import Family
+from vae_study.vae.model_batch import ModelBatch
 from vae_study.vae.networks import DataShape
-from vae_study.vae.sequence_networks import RecurrentDecoder, RecurrentEncoder
+from vae_study.vae.outcome import outcomes_of
+from vae_study.vae.sequence_networks import CausalConvolutions, RecurrentDecoder, RecurrentEncoder
 
+from tests.vae.builders import model_setup, train
 from tests.vae.test_families import LIKELIHOODS
 
 SIZES, STEPS, FEATURES, ROWS = (2, 3), 6, 3, 7
 CELLS = {"gru": nn.GRU, "lstm": nn.LSTM}
-NETWORKS = {"gru": {"kind": "recurrent"}, "lstm": {"kind": "recurrent", "cell": "lstm"}}
+NETWORKS = {
+    "gru": {"kind": "recurrent"},
+    "lstm": {"kind": "recurrent", "cell": "lstm"},
+    "temporal-conv": {"kind": "temporal_conv", "channels": (4, 4, 3)},
+}
 
 
 def generators(models=2, seed=0):
@@ -184,10 +195,29 @@ def test_each_example_is_coded_as_alone_whatever_lengths_stand_beside_it(network
     assert torch.isfinite(together).all()
 
 
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_stack_of_causal_convolutions_is_torchs_own_model_by_model(layers):
+    channels = (4, 4, 3)[:layers]
+    stack = CausalConvolutions((FEATURES, FEATURES), channels, torch.tanh, generators()).double()
+    x_KITB = torch.randn(len(SIZES), FEATURES, STEPS, ROWS, dtype=torch.float64)
+    found = stack(x_KITB.flatten(2), ROWS).unflatten(2, (STEPS, ROWS))
+    for k in range(len(SIZES)):
+        y_BIT = x_KITB[k].permute(2, 0, 1)
+        for index, (weight_K3OI, bias_KO1) in enumerate(zip(stack.weights, stack.biases, strict=True)):
+            # torch's first tap is of the earliest step.
+            weight_OI3, bias_O = weight_K3OI[k].permute(1, 2, 0).flip(2), bias_KO1[k, :, 0]
+            dilation = 2**index
+            padded_BIT = functional.pad(y_BIT, (2 * dilation, 0))
+            out_BOT = torch.tanh(functional.conv1d(padded_BIT, weight_OI3, bias_O, dilation=dilation))
+            y_BIT = y_BIT + out_BOT if y_BIT.shape == out_BOT.shape else out_BOT
+        assert torch.allclose(found[k].permute(2, 0, 1), y_BIT, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("network", "says"),
     [
         ({"kind": "recurrent"}, "got 'recurrent', expected 'mlp': this data has no sequences"),
+        ({"kind": "temporal_conv"}, "got 'temporal_conv', expected 'mlp': this data has no sequences"),
         ({"kind": "conv"}, "got 'conv', expected 'mlp': the features of this data are no pixels"),
     ],
 )
@@ -199,3 +229,25 @@ def test_a_network_that_does_not_fit_the_data_is_refused(network, says):
 def test_a_recurrent_network_without_a_layer_is_refused():
     with pytest.raises(UserError, match="hidden: got none, expected a width for each recurrent layer"):
         models({}, kind="recurrent", hidden=())
+
+
+@pytest.mark.parametrize("network", [{"kind": "mlp"}, *NETWORKS.values()], ids=["mlp", *NETWORKS])
+def test_a_model_of_sequences_with_missing_values_trains_and_its_outcome_is_finite(few, network):
+    """Also a trial of them: what is missing in one batch of rows is in all that is measured of them."""
+
+    def with_gaps(split, seed):
+        x_ND = split.x_ND.copy()
+        x_ND[np.random.default_rng(seed).random(x_ND.shape) < 0.2] = np.nan
+        x_ND[::3, 40:] = np.nan
+        return replace(split, x_ND=x_ND)
+
+    data = replace(few, splits={name: with_gaps(one, seed) for seed, (name, one) in enumerate(few.splits.items())})
+    values = {f"network__{name}": value for name, value in {"hidden": (8,), **network}.items()}
+    batch = ModelBatch([model_setup(0, training__batch_size=16, **values)], data)
+    (first,), *_, (last,) = train(batch, 3)
+    assert last["train/reconstruction"] < first["train/reconstruction"]
+    assert all(math.isfinite(value) for value in trade_off_reference(data, [batch.setups[0].config.model]).values())
+    (outcome,) = outcomes_of(batch, DiagnosticsConfig(iwae_draws=2))
+    assert all(math.isfinite(value) for value in outcome.metrics.values())
+    assert np.isfinite(outcome.scores.select_dtypes("number")).all(axis=None)
+    assert all(torch.isfinite(value).all() for value in (*outcome.weights.values(), *outcome.scorer.values()))

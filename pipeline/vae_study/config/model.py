@@ -79,18 +79,19 @@ class NetworkConfig(ConfigPart):
     """The encoder; the decoder is its mirror image.
 
     Attributes:
-        kind: `mlp`; `conv` for images; `recurrent` for sequences, whose encoder reads them forwards and backwards,
-            and whose decoder gets the code at each step.
+        kind: `mlp`; `conv` for images; for sequences `recurrent`, whose encoder reads them forwards and backwards, or
+            `temporal_conv` of dilated causal convolutions. Their decoders get the code at each step.
         hidden: Widths of the hidden layers, after the convolutions if there are any; none makes an `mlp` linear. Of
             `recurrent`, those of its recurrent layers.
-        channels: Channels of the convolutions of `conv`, each of which halves height and width.
+        channels: Channels of the convolutions: of `conv` each halves height and width, of `temporal_conv` each takes
+            three steps that are twice as far apart as those of the one before.
         cell: Of `recurrent`: gated recurrent units (Cho et al. 2014) or long short-term memory (Hochreiter and
             Schmidhuber 1997).
-        activation: After each hidden layer of `mlp` and `conv`.
-        batch_norm: Normalize before each activation.
+        activation: After each hidden layer and each convolution.
+        batch_norm: Normalize before each activation but those of `temporal_conv`'s convolutions.
     """
 
-    kind: Literal["mlp", "conv", "recurrent"] = "mlp"
+    kind: Literal["mlp", "conv", "recurrent", "temporal_conv"] = "mlp"
     hidden: Annotated[tuple[Width, ...], FromList, Field(max_length=MOST_LAYERS)] = (256, 128)
     channels: Annotated[tuple[Width, ...], FromList, Field(min_length=1, max_length=MOST_LAYERS)] = (32, 64)
     cell: Literal["gru", "lstm"] = "gru"
@@ -102,7 +103,7 @@ class NetworkConfig(ConfigPart):
         got = f"model.network.kind: got {self.kind!r}, expected 'mlp'"
         if self.kind == "conv" and not has_pixels:
             raise UserError(f"{got}: the features of this data are no pixels")
-        if self.kind == "recurrent" and not has_sequences:
+        if self.kind in ("recurrent", "temporal_conv") and not has_sequences:
             raise UserError(f"{got}: this data has no sequences; data.layout: series reads arrays (N, T, F) as such")
         if self.kind == "recurrent" and not self.hidden:
             raise UserError("model.network.hidden: got none, expected a width for each recurrent layer")
@@ -178,7 +179,8 @@ class ModelConfig(ConfigPart):
         # Convolutions leave at least one value of each channel; a level of `hierarchical` has half of the code.
         inputs = features if is_mlp else network.channels[-1]
         linear = sum(one * other for one, other in pairwise((inputs, *network.hidden, code)))
-        convolved = 0 if is_mlp else 9 * sum(one * other for one, other in pairwise((1, *network.channels)))
+        taps = {"mlp": 0, "conv": 9, "temporal_conv": 3}[network.kind]
+        convolved = taps * sum(one * other for one, other in pairwise((1, *network.channels)))
         return 2 * (linear + convolved) + codebook
 
 

@@ -50,7 +50,7 @@ class ModelBatch:
     - the latent sizes are padded to the same `latent_capacity`,
     - the minibatch is a multiple of 32 examples,
     - the hidden widths are multiples of 4, with batch normalization of 16, and
-    - the network is an MLP or recurrent: grouped convolutions have other kernels for one model than for several.
+    - the network is not `conv`: grouped convolutions have other kernels for one model than for several.
     Otherwise the numbers are the same up to rounding. A padded model pays for the latent layers of the capacity.
 
     Attributes:

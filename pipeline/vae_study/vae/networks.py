@@ -13,7 +13,7 @@ from torch.nn import functional
 from vae_study.config.model import NetworkConfig
 from vae_study.data import Dataset, DatasetInfo
 from vae_study.vae.kernels import ROWS_OF_ANY, is_wide, wide_linear
-from vae_study.vae.sequence_networks import RecurrentDecoder, RecurrentEncoder
+from vae_study.vae.sequence_networks import RecurrentDecoder, RecurrentEncoder, TemporalConvDecoder, TemporalConvEncoder
 
 Generators = Sequence[torch.Generator]
 Widths = Sequence[int]
@@ -309,8 +309,22 @@ def make_encoder(
         assert shape.sequence is not None
         encoder = RecurrentEncoder(shape.sequence, extra, network, shape.may_miss, generators_K)
         return encoder, encoder.outputs
+    if network.kind == "temporal_conv":
+        return _temporal_encoder(shape, extra, network, generators_K)
     made, width = _plain_encoder(shape, extra, network, generators_K)
     return (FilledIn(made) if shape.may_miss else made), width
+
+
+def _temporal_encoder(
+    shape: DataShape, extra: int, network: NetworkConfig, generators_K: Generators
+) -> tuple[nn.Module, int]:
+    assert shape.sequence is not None
+    of_layers = (network.channels, activation_of(network), shape.may_miss, generators_K)
+    convolutions = TemporalConvEncoder(shape.sequence, extra, *of_layers)
+    widths = [convolutions.outputs, *network.hidden]
+    per_model = [[width] * len(generators_K) for width in widths]
+    hidden = StackedMLP(per_model, network, generators_K, activate_last=True)
+    return nn.Sequential(convolutions, hidden), widths[-1]
 
 
 def _plain_encoder(
@@ -337,6 +351,12 @@ def make_decoder(
     if network.kind == "recurrent":
         assert shape.sequence is not None
         return RecurrentDecoder(inputs_K, shape.sequence, outputs, network, generators_K)
+    if network.kind == "temporal_conv":
+        assert shape.sequence is not None
+        widths = [list(inputs_K), *([w] * len(generators_K) for w in network.hidden[::-1])]
+        hidden = StackedMLP(widths, network, generators_K, activate_last=True)
+        of_layers = (network.channels[::-1], activation_of(network), generators_K)
+        return nn.Sequential(hidden, TemporalConvDecoder(widths[-1], shape.sequence, outputs, *of_layers))
     if network.kind == "conv":
         assert shape.image is not None
         return ConvDecoder(inputs_K, shape.image, outputs, network, generators_K)

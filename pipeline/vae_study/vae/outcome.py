@@ -73,6 +73,12 @@ def _reference_inputs(model_batch: ModelBatch) -> Tensor:
     return train_ND[model_batch.index(reference_rows(len(train_ND)))]
 
 
+def _usual_input(x_RD: Tensor) -> Tensor:
+    """The mean of each feature where it is there, (D,); 0 of one that never is."""
+    is_missing_RD = x_RD.isnan()
+    return torch.nanmean(x_RD, dim=0).nan_to_num() if is_missing_RD.any() else x_RD.mean(dim=0)
+
+
 def draw_noise(model_batch: ModelBatch, draws: int) -> Tensor:
     """Each model's noise for the draws of the reconstruction probability, (L, K, Z)."""
     return model_batch.model.noise(draws, 1, model_batch.generators("probability"))[:, :, 0]
@@ -128,7 +134,7 @@ class _Examination:
             for kind, x_ND in pseudo_anomalies(splits["validation"].normal_ND).items()
         }
         self.usual_KD = usual_cost(model_batch)
-        self.usual_input_D = _reference_inputs(model_batch).double().mean(dim=0).cpu()
+        self.usual_input_D = _usual_input(_reference_inputs(model_batch).double()).cpu()
         self.train, self.test = model_batch.measure("train"), model_batch.measure("test")
         self.bounds = self._bounds()
 

@@ -19,7 +19,7 @@ from vae_study.config.model import ModelConfig, TrialConfig
 from vae_study.vae.families import make_family
 from vae_study.vae.families.base import Family
 from vae_study.vae.networks import ConvDecoder, DataShape, Generators, StackedLinear
-from vae_study.vae.sequence_networks import RecurrentDecoder, RecurrentEncoder
+from vae_study.vae.sequence_networks import RecurrentDecoder, RecurrentEncoder, TemporalConvDecoder, TemporalConvEncoder
 
 STREAMS = ("weights", "batches", "evaluation", "samples", "corruption", "probability")
 # These continue for the whole training; the others start again for each measurement.
@@ -30,6 +30,8 @@ LATENT_BLOCK = 8
 # Numbers of the widest activations. Of convolutional nets, four models of small images fit, and one of large ones:
 # eight of 28x28 pixels at once took 1.6 to 2.5 times as long as one by one.
 CHUNK_NUMBERS = 2**20
+# The networks whose widest layer is not one of their linear layers.
+WIDE = (ConvDecoder, RecurrentEncoder, RecurrentDecoder, TemporalConvEncoder, TemporalConvDecoder)
 # Models of one batch may differ in some values of these; the key has the defaults in their place.
 _OWN = ModelConfig()
 
@@ -157,8 +159,7 @@ def even_chunks(models: int, largest: int) -> list[slice]:
 def widest(model: Family) -> int:
     """The most inputs or outputs that a layer has for one example."""
     wide = [max(layer.weight_KIO.shape[1:]) for layer in model.modules() if isinstance(layer, StackedLinear)]
-    kinds = ConvDecoder | RecurrentEncoder | RecurrentDecoder
-    return max(wide + [network.widest for network in model.modules() if isinstance(network, kinds)])
+    return max(wide + [network.widest for network in model.modules() if isinstance(network, WIDE)])
 
 
 def _views(model: Family, models: slice) -> Family:
