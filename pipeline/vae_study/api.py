@@ -321,7 +321,10 @@ def serve_model(
     from vae_study.tracking.models import fetch_example
 
     client = client_of(home, tracking_uri)
-    serve(_detector(client, name, model), f"{model} of {name}", fetch_example(client, name, model), port, say)
+    detector = _detector(client, name, model)
+    if detector.preprocessing.sequence is not None:
+        raise UserError(f"{name}: {model} scores windows of time series; expected a model of rows, or vae-study score")
+    serve(detector, f"{model} of {name}", fetch_example(client, name, model), port, say)
 
 
 def build_report(

@@ -183,6 +183,12 @@ def test_of_several_settings_the_one_that_went_wrong_is_named():
         ("=3", "expected key=value"),
         ("trials=[", "not valid YAML"),
         ("trials=2020-13-45", "not valid YAML"),
+        ("data.sequence={time: t, window: 8}", "data.split.by: got 'random', expected with data.sequence 'group'"),
+        ("data.sequence={time: t, window: 1}", "data.sequence.window: got 1, expected at least 2"),
+        (
+            "data.sequence={time: t, window: 8, max_gap: 0s}",
+            "data.sequence.max_gap: got '0s', expected a duration such",
+        ),
         ("study.name=3", "a part of study.name is not a section"),
     ],
 )

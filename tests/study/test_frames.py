@@ -1,10 +1,11 @@
 """A data frame is the data of a study: it is kept in HOME, and read there by workers and whoever resumes."""
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from vae_study.api import resume_study, run_study
+from vae_study.api import resume_study, run_study, score_rows, serve_model
 from vae_study.data import prepare
 from vae_study.errors import UserError
 from vae_study.paths import config_of, stored_frame
@@ -57,6 +58,51 @@ def test_two_columns_of_one_name_are_refused_and_nothing_is_kept(tmp_path):
     with pytest.raises(UserError, match="the data frame has the column 'pressure' more than once"):
         run_study(CONFIG, data=frame, home=tmp_path)
     assert not list(tmp_path.rglob("*"))
+
+
+def plant(rows: int = 600) -> pd.DataFrame:
+    """Two machines whose heat follows their speed, except during faults."""
+    random, minute = np.random.default_rng(0), np.repeat(np.arange(rows // 2), 2)
+    speed = np.sin(minute / 5) + 0.1 * random.normal(size=rows)
+    is_fault = minute % 100 > 90
+    heat = np.where(is_fault, random.normal(0, 2, rows), speed) + 0.1 * random.normal(size=rows)
+    return pd.DataFrame(
+        {
+            "ts": pd.Timestamp("2024-01-01") + pd.to_timedelta(minute, "min"),
+            "machine": ["north", "south"] * (rows // 2),
+            "speed": speed,
+            "heat": heat,
+            "fault": is_fault.astype(int),
+        }
+    )
+
+
+@pytest.mark.studies
+def test_a_study_of_windows_trains_scores_each_row_once_and_loads_as_a_pyfunc(ray_session, tmp_path):
+    split = {"by": "time", "train": 0.5, "validation": 0.25, "test": 0.25}
+    data = {"label": "fault", "scale": "standard", "split": split}
+    data["sequence"] = {"time": "ts", "series": "machine", "window": 6}
+    record = run_study({**CONFIG, "data": data}, data=plant(), home=tmp_path)
+    assert record.trials["state"].tolist() == ["finished"]
+    assert record.data["sequence_shape"] == [6, 2]
+    new = plant(200).drop(columns="fault")
+    new.to_parquet(tmp_path / "new.parquet", index=False)
+    new.to_csv(tmp_path / "new.csv", index=False)
+    scored = {}
+    for kind in ("parquet", "csv"):
+        output = tmp_path / f"scores-{kind}.parquet"
+        summary = score_rows("machines", str(tmp_path / f"new.{kind}"), output=output, explain=True, home=tmp_path)
+        assert summary.rows == 200
+        scored[kind] = pd.read_parquet(output)
+    frame = scored["parquet"]
+    pd.testing.assert_frame_equal(scored["csv"], frame, check_dtype=False)
+    assert frame["row"].tolist() == list(range(200))
+    assert frame["ts"].tolist() == new["ts"].tolist()
+    assert {"part/speed", "part/heat"} <= {*frame}
+    model = mlflow.pyfunc.load_model(str(next(tmp_path.rglob("MLmodel")).parent))
+    np.testing.assert_array_equal(model.predict(new)["score"], frame["score"])
+    with pytest.raises(UserError, match="scores windows of time series; expected a model of rows"):
+        serve_model("machines", "champion", 0, print, home=tmp_path)
 
 
 @pytest.mark.studies

@@ -5,7 +5,7 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from vae_study.config.base import ConfigPart, Fraction, FromList, Positive, Seed
@@ -98,6 +98,38 @@ class SplitConfig(ConfigPart):
     conflicts: Literal["move", "leave_out"] = "move"
 
 
+def _duration(given: Any) -> Any:
+    if isinstance(given, str) and re.fullmatch(r"\d+(\.\d+)? ?(us|ms|s|min|h|d)", given) and re.search("[1-9]", given):
+        return given
+    if isinstance(given, int | float) and not isinstance(given, bool) and 0 < given < math.inf:
+        return given
+    raise ValueError("a duration such as 500ms, 5s, 10min, 1h or 1d, or where times are numbers a number above 0")
+
+
+Duration = Annotated[
+    Any, PlainValidator(_duration), WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}]})
+]
+
+
+class SequenceConfig(ConfigPart):
+    """A table whose rows are points in time of one or several series; its windows are the examples.
+
+    Attributes:
+        time: The column with the times, which ascend within a series.
+        series: The column that names the series; without it, the table is one.
+        window: The number of rows of a window.
+        stride: A window starts every so many rows.
+        max_gap: A series is cut where two times are further apart, such as 5s; without it, 1.5 times the usual step
+            apart is an error.
+    """
+
+    time: str
+    series: str | None = None
+    window: Annotated[int, Field(ge=2)]
+    stride: Annotated[int, Field(ge=1)] = 1
+    max_gap: Duration | None = None
+
+
 class CategoriesConfig(ConfigPart):
     """How categories become numbers. Columns of text are categories.
 
@@ -141,6 +173,7 @@ class DataConfig(ConfigPart):
         arrays: The names of an npz file's arrays.
         layout: What arrays of three dimensions are: `images` (N, H, W), whose pixels share one scale, or `series`
             (N, T, F), F sensors with one scale each for all steps; by default found from the values.
+        sequence: Of a table of time series: the columns of times and series, and how windows are cut from them.
         missing: `refuse`; or `median`, which adds an indicator feature. A missing category is a category of its own.
     """
 
@@ -165,6 +198,7 @@ class DataConfig(ConfigPart):
     layout: Literal["images", "series"] | None = None
     categories: CategoriesConfig = CategoriesConfig()
     split: SplitConfig = SplitConfig()
+    sequence: SequenceConfig | None = None
 
     @property
     def has_binary_labels(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vae_study.config.base import Path, Problem, from_validation
+from vae_study.config.data import SequenceConfig, SplitConfig
 from vae_study.config.model import TrialConfig
 from vae_study.config.search_space import (
     LIKELIHOODS,
@@ -122,10 +123,12 @@ def _data(config: StudyConfig) -> Iterator[Problem]:
     if abs(total - 1) > 1e-6:
         yield Problem(("data", "split"), f"train, validation and test add up to {total:g}, expected 1")
     path: Path = ("data", "split", "column")
-    needs_column = split.by in ("group", "time")
-    if needs_column and split.column is None:
+    needs_column = split.by in ("group", "time") and data.sequence is None
+    if data.sequence is not None:
+        yield from _sequence(data.sequence, split, data.missing)
+    elif needs_column and split.column is None:
         yield Problem(path, f"is missing; split.by {split.by} needs the column with the {split.by}s")
-    if not needs_column and split.column is not None:
+    if data.sequence is None and not needs_column and split.column is not None:
         yield Problem(path, f"got {split.column!r}, which only split.by group and time use; expected none")
     if data.scale == "quantile" and data.clip is not None:
         yield Problem(("data", "clip"), f"got {data.clip:g}, expected none, as scale quantile stays in [0, 1]")
@@ -137,6 +140,19 @@ def _data(config: StudyConfig) -> Iterator[Problem]:
         elif data.scale == "unit" and data.clip is not None:
             negative = "which lets negative values through, expected none"
             yield Problem(("data", "clip"), f"got {data.clip:g}, {negative}, {needs}")
+
+
+def _sequence(sequence: SequenceConfig, split: SplitConfig, missing: str) -> Iterator[Problem]:
+    if split.by not in ("group", "time"):
+        whole = "'group', which keeps each series in one split, or 'time', the earliest rows for training"
+        yield Problem(("data", "split", "by"), f"got {split.by!r}, expected with data.sequence {whole}")
+    if split.by == "group" and sequence.series is None:
+        yield Problem(("data", "sequence", "series"), "is missing; split.by group needs the column with the series")
+    if split.column is not None:
+        expected = "expected none: data.sequence names the columns of times and series"
+        yield Problem(("data", "split", "column"), f"got {split.column!r}, {expected}")
+    if missing == "median":
+        yield Problem(("data", "missing"), "got 'median', expected 'refuse' with data.sequence")
 
 
 def _labels(config: StudyConfig) -> Iterator[Problem]:

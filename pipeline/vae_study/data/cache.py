@@ -105,7 +105,7 @@ def _open_entry(entry: Path) -> Dataset:
     with suppress(OSError):
         os.utime(entry / INFO)
     info = info_from_plain(plain["info"])
-    return Dataset(**vars(info), splits={name: map_split(entry / name) for name in SPLIT_NAMES})
+    return Dataset(**vars(info), splits={name: map_split(entry / name, info.sequence_shape) for name in SPLIT_NAMES})
 
 
 def _sizes(entry: Path) -> dict[str, int]:
@@ -144,25 +144,27 @@ def _remove_unused(folder: Path) -> None:
 def write_split(path: Path, builder: DatasetBuilder, name: str) -> None:
     """Write a split into two files beside each other, without a second copy of it in memory.
 
-    `path`.npy has its features. `path`.arrow has one record batch with the columns anomaly and row, and label and file
-    if there are labels and files.
+    `path`.npy has its features, of windows those of the rows that they cover. `path`.arrow has one record batch with
+    the columns anomaly and row, and label, file and start if there are labels, files and windows.
     """
     split = builder.bare_split(name)
-    rows, features = len(split.row_N), len(builder.info.feature_names)
+    examples, rows, features = len(split.row_N), len(builder.rows[name]), len(builder.info.preprocessing.row_features)
     with Path(f"{path}{FEATURES}").open("wb") as stream:
         header = {"descr": "<f4", "fortran_order": False, "shape": (rows, features)}
         np.lib.format.write_array_header_1_0(stream, header)
         for x_ND in builder.features(name):
             stream.write(x_ND.data)
     columns = {
-        "anomaly": _column(split.is_anomaly_N, pa.uint8(), rows),
-        "row": _column(split.row_N, pa.int64(), rows),
+        "anomaly": _column(split.is_anomaly_N, pa.uint8(), examples),
+        "row": _column(split.row_N, pa.int64(), examples),
     }
     if split.label_code_N is not None:
-        codes = _column(split.label_code_N, pa.int32(), rows)
+        codes = _column(split.label_code_N, pa.int32(), examples)
         columns["label"] = pa.DictionaryArray.from_arrays(codes, pa.array(split.labels, pa.string()))
     if split.file_N is not None:
         columns["file"] = split.file_N
+    if split.start_N is not None:
+        columns["start"] = _column(split.start_N, pa.int64(), examples)
     batch = pa.record_batch(columns)
     with pa.OSFile(f"{path}{ROWS}", "wb") as file, pa.ipc.new_file(file, batch.schema, options=OPTIONS) as writer:
         writer.write_batch(batch)
@@ -172,7 +174,7 @@ def _column(values: NDArray[np.generic], dtype: pa.DataType, length: int) -> pa.
     return pa.Array.from_buffers(dtype, length, [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
-def map_split(path: Path) -> Split:
+def map_split(path: Path, sequence_shape: tuple[int, int] | None = None) -> Split:
     """The split in the files that `write_split` wrote, without a copy.
 
     Its arrays are the file's own pages, which all processes of a machine share. They are writable, as torch wants it: a
@@ -184,14 +186,18 @@ def map_split(path: Path) -> Split:
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     batch = pa.ipc.open_file(pa.py_buffer(pages)).get_batch(0)
     labels = batch.column("label") if "label" in batch.schema.names else None
-    return Split(
-        x_ND=np.asarray(np.lib.format.open_memmap(f"{path}{FEATURES}", "c")),
+    names = batch.schema.names
+    x_ND = np.asarray(np.lib.format.open_memmap(f"{path}{FEATURES}", "c"))
+    split = Split(
+        x_ND=x_ND,
         is_anomaly_N=_mapped(pages, batch.column("anomaly"), np.bool_),
         row_N=_mapped(pages, batch.column("row"), np.int64),
         label_code_N=None if labels is None else _mapped(pages, labels.indices, np.int32),
         labels=() if labels is None else tuple(labels.dictionary.to_pylist()),
-        file_N=batch.column("file") if "file" in batch.schema.names else None,
+        file_N=batch.column("file") if "file" in names else None,
+        start_N=_mapped(pages, batch.column("start"), np.int64) if "start" in names else None,
     )
+    return split.with_features(x_ND, sequence_shape)
 
 
 def _mapped(pages: mmap.mmap, column: pa.Array, dtype: type[Number]) -> NDArray[Number]:

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any, Self
 
@@ -16,12 +16,15 @@ from vae_study.data.inspection import column_lines, warnings_on
 from vae_study.data.preprocessing import Preprocessing, require_complete
 from vae_study.data.splits import SPLIT_NAMES, assign_splits
 from vae_study.data.table import Label, Table, chunk_slices
+from vae_study.data.windows import SequenceInput, Windows, WindowSplit, assign_windows
 from vae_study.errors import UserError
 
 # A message lists no more labels than these.
 LABELS_SHOWN = 10
 # A line lists no more columns than these.
 COLUMNS_SHOWN = 12
+# Of windows, which copies make many times larger: 32 MB in float64.
+VALUES_AT_ONCE = 2**22
 # Binary labels, as text: numbers, or true and false.
 NORMAL_LABELS, ANOMALOUS_LABELS = {"0", "False"}, {"1", "True"}
 
@@ -31,20 +34,28 @@ class Split:
     """The preprocessed examples of one split.
 
     Attributes:
-        x_ND: Float32 features.
+        x_ND: Float32 features; of windows, `Windows`, which are indexed as an array is.
         is_anomaly_N: Which rows are anomalous; none in train.
-        row_N: Each example's row in the source.
+        row_N: Each example's row in the source; of windows, the last anomalous row, or the last one.
         label_code_N: Each example's index into `labels`; None if the source has no labels.
         labels: The source's distinct labels as text.
         file_N: Each example's path within the source's folder, a pyarrow array; None if examples are no files.
+        start_N: Of windows, the place of each one's first row among the rows of the split; else None.
     """
 
-    x_ND: NDArray[np.float32]
+    x_ND: Any
     is_anomaly_N: NDArray[np.bool_]
     row_N: NDArray[np.int64]
     label_code_N: NDArray[np.int32] | None = None
     labels: tuple[str, ...] = ()
     file_N: Any = None
+    start_N: NDArray[np.int64] | None = None
+
+    def with_features(self, x_ND: NDArray[np.float32], sequence_shape: tuple[int, int] | None) -> "Split":
+        """The split with its features: of windows, from those of their rows, (R, F)."""
+        if self.start_N is None or sequence_shape is None:
+            return replace(self, x_ND=x_ND)
+        return replace(self, x_ND=Windows(x_ND, self.start_N, sequence_shape[0]))
 
     @property
     def label_N(self) -> NDArray[np.str_]:
@@ -58,9 +69,18 @@ class Split:
         about = {"split": name, "row": self.row_N, "label": self.label_N, "anomaly": self.is_anomaly_N}
         return about if self.file_N is None else {**about, "file": self.file_N.to_numpy(zero_copy_only=False)}
 
+    def normal_sample(self) -> NDArray[np.float32]:
+        """The features of the normal rows; of windows, copies of evenly spaced ones, VALUES_AT_ONCE at most."""
+        normal_ND = self.normal_ND
+        if not isinstance(normal_ND, Windows):
+            return np.asarray(normal_ND)
+        return np.asarray(normal_ND[:: -(-len(normal_ND) * normal_ND.shape[1] // VALUES_AT_ONCE)])
+
     @property
-    def normal_ND(self) -> NDArray[np.float32]:
+    def normal_ND(self) -> Any:
         """The features of the normal rows."""
+        if isinstance(self.x_ND, Windows):
+            return self.x_ND.only(~self.is_anomaly_N)
         return self.x_ND[~self.is_anomaly_N] if self.is_anomaly_N.any() else self.x_ND
 
 
@@ -98,7 +118,8 @@ class DatasetInfo:
     def frame(self, x_ND: NDArray[np.float32]) -> pd.DataFrame:
         """The rows of some features, in the user's columns, units and types.
 
-        Text, and float64 numbers. Where no value may be missing, whole numbers are int64 and truth values bool.
+        Text, and float64 numbers. A window gives T rows, with times and series that are examples.
+        Where no value may be missing, whole numbers are int64 and truth values bool.
         """
         found = self.preprocessing.inverse(x_ND)
         for name, read_as, role, *_ in self.columns:
@@ -107,6 +128,13 @@ class DatasetInfo:
                 whole = found[name].round() + 0
                 dtype = np.dtype(np.bool_ if read_as == "bool" else np.int64)
                 found[name] = whole.astype(dtype) if self.preprocessing.missing == "refuse" else whole
+        sequence = self.preprocessing.sequence
+        if sequence is not None:
+            found[sequence.time] = np.arange(len(found)) % sequence.steps * sequence.step
+            if sequence.is_moment:
+                found[sequence.time] = pd.to_datetime(found[sequence.time].astype(np.int64))
+            if sequence.series is not None:
+                found[sequence.series] = (np.arange(len(found)) // sequence.steps).astype(str)
         return found
 
     def lines(self) -> Iterator[str]:
@@ -196,15 +224,17 @@ class DatasetBuilder:
 
     Attributes:
         table: Examples as they came.
-        rows: The row numbers of each split.
+        rows: The row numbers of each split; of windows, of the rows that they cover, in time.
         is_anomaly_N: Of all rows.
         info: What to know besides the rows.
+        windows: Of each split, if the examples are windows.
     """
 
     table: Table
     rows: Mapping[str, NDArray[np.int64]]
     is_anomaly_N: NDArray[np.bool_]
     info: DatasetInfo
+    windows: Mapping[str, WindowSplit] = field(default_factory=dict)
 
     @classmethod
     def from_table(cls, table: Table, config: DataConfig, sha256: str) -> Self:
@@ -219,9 +249,15 @@ class DatasetBuilder:
         """
         is_anomaly_N = find_anomalies(table, config.anomaly_labels)
         require_complete(table, config)
-        assignment = assign_splits(table, is_anomaly_N, config.split)
+        windows: Mapping[str, WindowSplit] = {}
+        sequence = None
+        if config.sequence is None:
+            assignment = assign_splits(table, is_anomaly_N, config.split)
+        else:
+            sequence = SequenceInput.of(table, config.sequence)
+            assignment, windows = assign_windows(table, is_anomaly_N, sequence, config.sequence.stride, config.split)
         train_N = assignment.rows["train"]
-        preprocessing = Preprocessing.fit(table, train_N, config)
+        preprocessing = Preprocessing.fit(table, train_N, config, sequence)
         rest_N = np.concatenate([assignment.rows[name] for name in SPLIT_NAMES[1:]])
         codes = () if table.label_N is None else np.unique(table.label_N[train_N])
         info = DatasetInfo(
@@ -241,27 +277,30 @@ class DatasetBuilder:
                 *warnings_on(table, config, is_anomaly_N),
             ),
         )
-        return cls(table=table, rows=assignment.rows, is_anomaly_N=is_anomaly_N, info=info)
+        return cls(table=table, rows=assignment.rows, is_anomaly_N=is_anomaly_N, info=info, windows=windows)
 
     def split(self, name: str) -> Split:
         """Preprocess the rows of a split.
 
         Raise UserError if a value is missing and data.missing is `refuse`.
         """
-        return replace(self.bare_split(name), x_ND=self.info.preprocessing.transform(self.table, self.rows[name]))
+        x_ND = self.info.preprocessing.transform(self.table, self.rows[name])
+        return self.bare_split(name).with_features(x_ND, self.info.sequence_shape)
 
     def features(self, name: str) -> Iterator[NDArray[np.float32]]:
-        """The features of a split's rows in chunks; raise UserError as `split` does."""
+        """The features of a split's rows in chunks, of windows those of the rows; raise UserError as `split` does."""
         row_N = self.rows[name]
         return (self.info.preprocessing.transform(self.table, row_N[rows]) for rows in chunk_slices(len(row_N)))
 
     def bare_split(self, name: str) -> Split:
         """A split without its features, x_ND is (N, 0)."""
-        row_N = self.rows[name]
+        window = self.windows.get(name)
+        row_N = self.rows[name] if window is None else window.shown_N
         return Split(
             x_ND=np.empty((len(row_N), 0), np.float32),
             is_anomaly_N=self.is_anomaly_N[row_N],
             row_N=row_N,
+            start_N=None if window is None else window.start_N,
             label_code_N=None if self.table.label_N is None else self.table.label_N[row_N],
             labels=tuple(map(str, self.table.labels)),
             file_N=pa.array(self.table.files).take(pa.array(row_N)) if self.table.files else None,
@@ -273,7 +312,9 @@ class DatasetBuilder:
 
 
 def _sequence_shape(table: Table, preprocessing: Preprocessing) -> tuple[int, int] | None:
-    """The T steps and F features of an array of series, if each step has the same features."""
+    """The T steps and F features of windows, or of an array of series if each step has the same features."""
+    if preprocessing.sequence is not None:
+        return preprocessing.sequence.steps, len(preprocessing.row_features)
     if not table.sensors:
         return None
     steps, widths = len(table.feature_names) // table.sensors, [len(one.features) for one in preprocessing.numbers]

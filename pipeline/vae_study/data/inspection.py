@@ -259,6 +259,10 @@ def column_lines(table: Table, config: DataConfig, fitted: Preprocessing) -> tup
     if split.column is not None and split.column in lines:
         role = "time" if split.by == "time" else "group"
         lines[split.column] = (*lines[split.column][:2], role, "0", "", "", "decides on the split")
+    sequence = config.sequence
+    for role, name in () if sequence is None else (("time", sequence.time), ("series", sequence.series)):
+        if name in lines:
+            lines[name] = (*lines[name][:2], role, "0", "", "", "orders the rows")
     return tuple(lines.values())
 
 

@@ -15,6 +15,7 @@ from vae_study.config.data import DataConfig
 from vae_study.data.feature_columns import CategoryColumn, NumberColumn, Pixels, sensor_scale
 from vae_study.data.scales import Floats
 from vae_study.data.table import Table, chunk_slices
+from vae_study.data.windows import SequenceInput
 from vae_study.errors import UserError
 
 Rows = NDArray[np.int64]
@@ -33,6 +34,7 @@ class Preprocessing:
         numbers, categories: The columns of a table; none for images.
         pixels: Of images; None for a table.
         reading: The settings of `data` that scoring must read with, as JSON.
+        sequence: How the rows become windows; None if each row is an example.
     """
 
     missing: Literal["refuse", "median"]
@@ -40,10 +42,11 @@ class Preprocessing:
     categories: tuple[CategoryColumn, ...] = ()
     pixels: Pixels | None = None
     reading: str = "{}"
+    sequence: SequenceInput | None = None
 
     @classmethod
-    def fit(cls, table: Table, rows_N: Rows, config: DataConfig) -> Self:
-        """Fit to the training rows `rows_N`.
+    def fit(cls, table: Table, rows_N: Rows, config: DataConfig, sequence: SequenceInput | None = None) -> Self:
+        """Fit to the training rows `rows_N`: of windows, to the rows that those of train cover.
 
         Raise UserError if values are missing and refused, or if no column varies.
         """
@@ -68,8 +71,14 @@ class Preprocessing:
             )
             for column, name in enumerate(table.category_names)
         ]
-        fitted = cls(missing=config.missing, numbers=tuple(numbers), categories=tuple(categories), reading=reading)
-        if not fitted.feature_names:
+        fitted = cls(
+            missing=config.missing,
+            numbers=tuple(numbers),
+            categories=tuple(categories),
+            reading=reading,
+            sequence=sequence,
+        )
+        if not fitted.row_features:
             raise UserError(f"{table.where}: no feature is left to train on: {'; '.join(fitted.notes)}")
         return fitted
 
@@ -80,10 +89,23 @@ class Preprocessing:
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
-        """The names of the D features; no two are the same."""
+        """The names of the D features; no two are the same. Of windows, step by step: `heat[t-1]`, `heat[t]`."""
+        if self.sequence is None:
+            return self.row_features
+        before = [f"-{steps}" if steps else "" for steps in reversed(range(self.sequence.steps))]
+        return tuple(f"{name}[t{step}]" for step in before for name in self.row_features)
+
+    @cached_property
+    def row_features(self) -> tuple[str, ...]:
+        """The names of the features of one row; of windows, those of a step."""
         if self.pixels is not None:
             return self.pixels.features
         return _distinct(name for column in self.columns for name in column.features)
+
+    @property
+    def read_names(self) -> tuple[str, ...]:
+        """The names of the columns that scoring reads: those that are features, and those that order the rows."""
+        return self.column_names if self.sequence is None else (*self.column_names, *self.sequence.columns)
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -101,7 +123,7 @@ class Preprocessing:
         return tuple(found)
 
     def transform(self, table: Table, rows_N: Rows | None = None) -> Floats:
-        """The features of some rows, x_ND, computed in chunks.
+        """The features of some rows, x_ND, computed in chunks; of windows, those of their rows.
 
         Categories unseen in training are in the bucket of rare ones. Raise UserError if a column is not there or is of
         another kind, or if a value is missing and that is refused.
@@ -121,7 +143,7 @@ class Preprocessing:
             used = {*self.column_names}
             _refuse_missing(table.where, {name: n for name, n in counts.items() if name in used})
         rows_N = np.arange(len(table.x_ND)) if rows_N is None else rows_N
-        x_ND = np.empty((len(rows_N), len(self.feature_names)), np.float32)
+        x_ND = np.empty((len(rows_N), len(self.row_features)), np.float32)
         for chunk in chunk_slices(len(rows_N)):
             np.concatenate([encode(rows_N[chunk]) for encode in encoders], axis=1, out=x_ND[chunk])
         return x_ND
@@ -142,8 +164,9 @@ class Preprocessing:
         """The rows of some features, in the user's columns and units.
 
         Columns that are no feature are there too. Numbers are float64, NaN where an indicator says that the value is
-        missing; categories are text, `(rare)` for the bucket; images are raw pixels.
+        missing; categories are text, `(rare)` for the bucket; images are raw pixels. A window has T rows.
         """
+        x_ND = x_ND.reshape(-1, len(self.row_features))
         if self.pixels is not None:
             return pd.DataFrame(self.pixels.scale.inverse(x_ND), columns=list(self.pixels.features))
         decoded, first = {}, 0
@@ -175,6 +198,7 @@ class Preprocessing:
             categories=tuple(map(CategoryColumn.from_plain, plain["categories"])),
             pixels=Pixels.from_plain(plain["pixels"]) if plain["pixels"] else None,
             reading=plain["reading"],
+            sequence=None if plain["sequence"] is None else SequenceInput(**plain["sequence"]),
         )
 
 

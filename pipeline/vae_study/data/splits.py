@@ -59,7 +59,7 @@ def assign_splits(table: Table, is_anomaly_N: Flags, config: SplitConfig) -> Spl
     else:
         group_N = link_groups(duplicate_N, _split_column(table, config)) if config.by == "group" else duplicate_N
         groups = DuplicateGroups.of(group_N, is_anomaly_N)
-        split_G = _split_at_random(groups, _strata(groups, table, config), config)
+        split_G = split_at_random(groups, _strata(groups, table, config), config)
         notes += _notes_on_chance(groups, config)
     split_N = split_G[groups.group_N]
     rows = {name: np.flatnonzero((split_N == index) & ~is_left_out_N) for index, name in enumerate(SPLIT_NAMES)}
@@ -215,7 +215,7 @@ def _strata(groups: DuplicateGroups, table: Table, config: SplitConfig) -> list[
     return np.split(all_G[order_G], np.flatnonzero(np.diff(label_G[order_G])) + 1)
 
 
-def _split_at_random(groups: DuplicateGroups, strata: Sequence[SetIds], config: SplitConfig) -> SplitIndices:
+def split_at_random(groups: DuplicateGroups, strata: Sequence[SetIds], config: SplitConfig) -> SplitIndices:
     """The split of each of G sets, (G,), stratum by stratum.
 
     Sets without anomalies are divided so that all normal rows come in the given fractions; those with an anomaly go to

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 from pyarrow import types
 
 from vae_study.config.data import DataConfig
@@ -20,9 +19,18 @@ from vae_study.data.sources.files import no_such, rows_error
 from vae_study.data.sources.python import frame_rows
 from vae_study.data.sources.source import TABLE_SETTINGS, ModelInput, Rows, batch_rows, is_category, is_number, is_text
 from vae_study.data.sources.spelling import respelled
-from vae_study.data.sources.table_reader import TABLE, FeatureColumns, read_parts, require_feature_type, require_once
-from vae_study.data.sources.type_inference import CategoryNormalizer
+from vae_study.data.sources.table_reader import (
+    TABLE,
+    FeatureColumns,
+    Order,
+    Part,
+    read_parts,
+    require_feature_type,
+    require_once,
+)
+from vae_study.data.sources.type_inference import CategoryNormalizer, infer_types
 from vae_study.data.table import Table
+from vae_study.data.windows import SequenceInput, Windows
 from vae_study.errors import UserError
 
 # A message names no more columns than these.
@@ -35,12 +43,12 @@ class Batch:
 
     Attributes:
         first: The index of the first one in the source, from 0.
-        x_ND: Their features, float32.
+        x_ND: Their features, float32; of a model of windows, `Windows`.
         keys: Their key columns as they came, a pyarrow table; without columns if there are no keys.
     """
 
     first: int
-    x_ND: NDArray[np.float32]
+    x_ND: Any
     keys: Any
 
 
@@ -52,7 +60,7 @@ class Stream:
         where: What messages call the source.
         count: The number of rows; None if unknown before reading.
         preprocessing: What makes features of them.
-        parts: Gives the rows as they came: the index of the first one, their table and their keys.
+        batches: Gives the rows from the beginning, and tells in what they differ from those of training.
         untyped_keys: The keys that are text because all columns of the source are.
         differences: In what the rows of the last iteration differ from those of training.
     """
@@ -60,7 +68,7 @@ class Stream:
     where: str
     count: int | None
     preprocessing: Preprocessing
-    parts: Callable[[], Iterator[tuple[int, Table, Any]]]
+    batches: Callable[[Differences], Iterator[Batch]]
     differences: Differences
     untyped_keys: tuple[str, ...] = ()
 
@@ -71,11 +79,9 @@ class Stream:
         """
         read = 0
         self.differences.clear()
-        for first, table, keys in self.parts():
-            x_ND = _features(self.preprocessing, table, first)
-            self.differences.add(table)
-            yield Batch(first=first, x_ND=x_ND, keys=keys)
-            read = first + len(table.x_ND)
+        for batch in self.batches(self.differences):
+            yield batch
+            read = batch.first + len(batch.x_ND)
         if not read:
             raise UserError(f"{self.where}: holds no rows; expected at least one")
         if self.count is not None and read != self.count:
@@ -87,8 +93,11 @@ def open_stream(
 ) -> Stream:
     """Open a source for scoring.
 
-    Tables are read batch by batch, only the columns that are features or keys, and images some at a time. Arrays, and
-    what a function returns, are in memory as a whole.
+    Tables are read batch by batch, only the columns that are features or keys, and images some at a time. Arrays, what
+    a function returns, and the rows of a model of windows are in memory as a whole.
+
+    A model of windows gets one window for each row, the one that ends with it; the first rows of a series get its first
+    window. Times and series are the first keys.
 
     Raise UserError if there is nothing at the location, if its kind is unknown, or if columns that the model was
     trained on are missing.
@@ -105,20 +114,29 @@ def open_stream(
     config = reading_config(preprocessing, found.settings, name, location if found.paths else None)
     model = _model_input(preprocessing, keys)
     opened = found.open(config, model)
+    sequence = preprocessing.sequence
+    if sequence is not None and not isinstance(opened, Rows):
+        raise UserError(f"{opened.where}: has no columns; expected a table with the column {sequence.time!r} of times")
     if isinstance(opened, Rows):
         rows = respelled(opened, preprocessing.column_names, config)
-        columns = _model_columns(rows, preprocessing, keys)
+        keys = keys if sequence is None else tuple(dict.fromkeys((*sequence.columns, *keys)))
+        rows, columns = _model_columns(rows, preprocessing, keys)
 
-        def parts() -> Iterator[tuple[int, Table, Any]]:
+        def parts(differences: Differences) -> Iterator[Batch]:
+            if sequence is not None:
+                yield from _window_batches(rows, columns, preprocessing, keys, differences)
+                return
             for part in read_parts(rows, columns):
-                yield part.first, part.table, _keys(rows, keys, part.batch)
+                x_ND = _features(preprocessing, part.table, part.first)
+                differences.add(part.table)
+                yield Batch(first=part.first, x_ND=x_ND, keys=_keys(rows, keys, part.batch))
 
-        untyped = () if rows.is_typed else tuple(keys)
+        untyped = () if rows.is_typed else tuple(key for key in keys if is_text(rows.schema.field(key).type))
         return Stream(
             where=rows.where,
             count=rows.count,
             preprocessing=preprocessing,
-            parts=parts,
+            batches=parts,
             differences=Differences(preprocessing, (*rows.notes, *_on_types(rows, preprocessing))),
             untyped_keys=untyped,
         )
@@ -127,22 +145,24 @@ def open_stream(
     examples, count = opened, opened.shape[0]
     size = batch_rows(int(np.prod(opened.shape[1:])))
 
-    def slices() -> Iterator[tuple[int, Table, Any]]:
+    def slices(differences: Differences) -> Iterator[Batch]:
         for first in range(0, count, size):
             table = examples.table(slice(first, first + size))
-            yield first, table, pa.table({"file": table.files} if table.files else {})
+            x_ND = _features(preprocessing, table, first)
+            differences.add(table)
+            yield Batch(first=first, x_ND=x_ND, keys=pa.table({"file": table.files} if table.files else {}))
 
     return Stream(
         where=opened.where,
         count=count,
         preprocessing=preprocessing,
-        parts=slices,
+        batches=slices,
         differences=Differences(preprocessing),
     )
 
 
 def frame_features(frame: pd.DataFrame, preprocessing: Preprocessing) -> Floats:
-    """The features x_ND of a data frame in the user's columns, read as all tables are.
+    """The features x_ND of a data frame in the user's columns, read as all tables are; of windows, one for each row.
 
     Raise UserError if a column is missing, or if a column or a value is not what the model takes it for.
 
@@ -150,14 +170,17 @@ def frame_features(frame: pd.DataFrame, preprocessing: Preprocessing) -> Floats:
         frame: N rows; columns in any order, also others than those that the model was trained on.
         preprocessing: The model's.
     """
-    return rows_features(frame_rows(frame, "the data frame", preprocessing.column_names), preprocessing)
+    return rows_features(frame_rows(frame, "the data frame", preprocessing.read_names), preprocessing)
 
 
 def rows_features(rows: Rows, preprocessing: Preprocessing) -> Floats:
     """The features x_ND of a table whose count of rows is known; takes and raises what `frame_features` does."""
     config = reading_config(preprocessing, TABLE_SETTINGS, "parquet", None)
     rows = respelled(rows, preprocessing.column_names, config)
-    columns = _model_columns(rows, preprocessing)
+    sequence = preprocessing.sequence
+    rows, columns = _model_columns(rows, preprocessing, () if sequence is None else sequence.columns)
+    if sequence is not None:
+        return np.asarray(_windows(rows, columns, preprocessing, lambda part: None))
     x_ND = np.empty((rows.count or 0, len(preprocessing.feature_names)), np.float32)
     for part in read_parts(rows, columns):
         x_ND[part.first : part.first + part.batch.num_rows] = _features(preprocessing, part.table, part.first)
@@ -185,13 +208,61 @@ def reading_config(preprocessing: Preprocessing, settings: Sequence[str], source
 
 def _model_input(preprocessing: Preprocessing, keys: Sequence[str] = ()) -> ModelInput:
     pixels = preprocessing.pixels
-    names = tuple(dict.fromkeys((*preprocessing.column_names, *keys)))
+    names = tuple(dict.fromkeys((*preprocessing.read_names, *keys)))
     origins = {column.name: column.origin for column in preprocessing.numbers}
     return ModelInput(columns=names, image_shape=pixels.image_shape if pixels else None, origins=origins)
 
 
-def _model_columns(rows: Rows, preprocessing: Preprocessing, keys: Sequence[str] = ()) -> FeatureColumns:
-    """The columns of a table that a model needs, and the keys.
+def _window_batches(
+    rows: Rows, columns: FeatureColumns, preprocessing: Preprocessing, keys: Sequence[str], differences: Differences
+) -> Iterator[Batch]:
+    """A window for each row of a table, in the order of its rows."""
+    kept: list[Any] = []
+
+    def take(part: Part) -> None:
+        differences.add(part.table)
+        kept.append(_keys(rows, keys, part.batch))
+
+    windows, first = _windows(rows, columns, preprocessing, take), 0
+    for one in kept:
+        part = slice(first, first + one.num_rows)
+        yield Batch(first=first, x_ND=windows.only(part), keys=one)
+        first += one.num_rows
+
+
+def _windows(
+    rows: Rows, columns: FeatureColumns, preprocessing: Preprocessing, take: Callable[[Part], None]
+) -> Windows:
+    """A window for each row of a table: views of its rows, all of which are in memory."""
+    sequence, count = preprocessing.sequence, rows.count or 0
+    assert sequence is not None
+    x_RF, order, read = np.empty((count, len(preprocessing.row_features)), np.float32), Order(rows, *sequence.order), 0
+    for part in read_parts(rows, columns):
+        read = part.first + part.batch.num_rows
+        if read <= count:
+            x_RF[part.first : read] = _features(preprocessing, part.table, part.first)
+            order.add(part.first, part.batch)
+            take(part)
+    if read != count:
+        raise UserError(f"{rows.where}: holds {read:,} rows, expected {count:,}; is it still being written?")
+    if not count:
+        raise UserError(f"{rows.where}: holds no rows; expected at least one")
+    fields = {"feature_names": preprocessing.row_features, "where": rows.where, **order.finish()}
+    return sequence.windows_for(Table(x_ND=x_RF, **fields))
+
+
+def _ordered(rows: Rows, sequence: SequenceInput, names: Sequence[str]) -> Rows:
+    """The rows with the types of their times and series."""
+    found = tuple(dict.fromkeys(name for name in (*names, *sequence.columns) if name in rows.schema.names))
+    spelled = () if sequence.series is None else (sequence.series,)
+    declared = {*found} - {sequence.time}
+    if rows.is_typed:
+        return infer_types(rows, found, as_declared=declared)
+    return infer_types(rows, found, as_declared=declared - {*spelled}, as_spelled=spelled)
+
+
+def _model_columns(rows: Rows, preprocessing: Preprocessing, keys: Sequence[str] = ()) -> tuple[Rows, FeatureColumns]:
+    """The rows, of windows with the types of times and series, and the columns that a model needs, and the keys.
 
     Raise UserError if one is not there, occurs twice, or cannot be what the model takes it for.
     """
@@ -209,6 +280,10 @@ def _model_columns(rows: Rows, preprocessing: Preprocessing, keys: Sequence[str]
         image_shape=pixels.image_shape if pixels else None,
         origins={name: 0 for name in numbers} if pixels else {c.name: c.origin for c in preprocessing.numbers},
     )
+    sequence = preprocessing.sequence
+    for key, name in zip(("time", "series"), sequence.columns if sequence else (), strict=False):
+        if name not in names:
+            raise no_such(where, f"column (of data.sequence.{key})", name, names)
     for key in keys:
         if key not in names:
             raise no_such(where, "column (of the keys)", key, names)
@@ -220,7 +295,7 @@ def _model_columns(rows: Rows, preprocessing: Preprocessing, keys: Sequence[str]
         more = f" and {len(wrong) - COLUMNS_SHOWN} columns more" if len(wrong) > COLUMNS_SHOWN else ""
         said = f"{', '.join(wrong[:COLUMNS_SHOWN])}{more}"
         raise UserError(f"{where}: {said}; expected every column that the model was trained on")
-    return columns
+    return rows if sequence is None else _ordered(rows, sequence, columns.names), columns
 
 
 def _wrong_columns(rows: Rows, numbers: Sequence[str], normalizers: dict[str, CategoryNormalizer]) -> Iterator[str]:

@@ -41,6 +41,9 @@ class Table:
         labels: The distinct labels, sorted.
         split_N: The split column: group numbers (int64) or times (int64 or float64, ascending in time); None if the
             config names no column.
+        time_N, series_N: Of rows that are points in time: when (nanoseconds, or the column's own numbers), and a number
+            for the series; None if the config names no such columns.
+        is_moment: Whether time_N are nanoseconds.
         image_shape: Height and width, preceded by the number of channels if there are several, if the features are
             pixels, channel by channel and row by row; else None.
         sensors: Of series of T steps of F sensors, step by step: F. The features of one sensor share a scale.
@@ -63,6 +66,9 @@ class Table:
     label_N: NDArray[np.int32] | None = None
     labels: tuple[Label, ...] = ()
     split_N: NDArray[np.int64] | NDArray[np.float64] | None = None
+    time_N: NDArray[np.int64] | NDArray[np.float64] | None = None
+    series_N: NDArray[np.int64] | None = None
+    is_moment: bool = False
     image_shape: tuple[int, ...] | None = None
     sensors: int | None = None
     depth: str = ""
@@ -104,6 +110,9 @@ def fingerprint(table: Table) -> str:
         schema["origins"] = table.origins
     if any(kind != "text" for kind in table.category_kinds):
         schema["category_kinds"] = table.category_kinds
+    if table.time_N is not None:
+        arrays |= {"time": table.time_N, "series": table.series_N}
+        schema["is_moment"] = table.is_moment
     if table.sensors:
         schema["sensors"] = table.sensors
     if table.files:

@@ -51,6 +51,7 @@ from vae_study.vae.networks import shape_of
 
 Floats = NDArray[np.float64]
 Columns = dict[str, NDArray[Any]]
+Places = slice | NDArray[np.int64]
 #: The columns of a single trial beside its score.
 PARTS = ("reconstruction", "kl", "squared_error")
 #: The prefixes of the columns that flag rows, and that explain their scores; what a usual row has of a score in nats.
@@ -223,7 +224,7 @@ class Detector:
             or, if `summands` is None, how much lower the score is with the training mean in this column.
         """
         features = len(self.data.feature_names)
-        if x_ND.ndim != 2 or x_ND.shape[1] != features:
+        if len(x_ND.shape) != 2 or x_ND.shape[1] != features:
             raise UserError(f"features: got an array of shape {x_ND.shape}, expected (rows, {features})")
         rows = max((rows_per_minibatch(one.rows.model) for one in self.trials.values()), default=ROWS_WITHOUT_MODEL)
         # Without rows there is one empty minibatch, so that the columns are the same.
@@ -289,20 +290,24 @@ def _require_finite(path: Path, tensors: Mapping[str, Tensor], what: str) -> Non
         raise UserError(f"{path}: {odd}: got {what} that are not finite numbers")
 
 
-def _features(preprocessing: Preprocessing) -> list[tuple[str, slice]]:
-    """The user's columns that are features, or the pixels, with the places of their features."""
+def _features(preprocessing: Preprocessing) -> list[tuple[str, Places]]:
+    """The columns that are features, or the pixels, with the places of their features, of windows in all steps."""
     if preprocessing.pixels is not None:
         return [(name, slice(place, place + 1)) for place, name in enumerate(preprocessing.feature_names)]
-    found, first = [], 0
+    found: list[tuple[str, Places]] = []
+    first = 0
     for column in preprocessing.columns:
         width = len(column.features)
         if width:
             found.append((column.name, slice(first, first + width)))
         first += width
-    return found
+    if preprocessing.sequence is None:
+        return found
+    place_TF = np.arange(first * preprocessing.sequence.steps).reshape(-1, first)
+    return [(name, place_TF[:, places].ravel()) for name, places in found]
 
 
-def _with_mean(rows_BD: Tensor, mean_D: Floats, places: slice) -> Tensor:
+def _with_mean(rows_BD: Tensor, mean_D: Floats, places: Places) -> Tensor:
     other_BD = rows_BD.clone()
     other_BD[:, places] = torch.as_tensor(mean_D[places], dtype=rows_BD.dtype)
     return other_BD

@@ -67,15 +67,18 @@ class Baseline:
     def of(cls, data: "Dataset") -> Self:
         """Score the validation and test rows of a study."""
         from vae_study.anomaly.input_ensemble import INPUT_REFERENCE_ROWS, InputEnsemble
+        from vae_study.data.dataset import VALUES_AT_ONCE
 
         train_ND = data.splits["train"].x_ND
         reference_RD = train_ND[reference_rows(len(train_ND), INPUT_REFERENCE_ROWS)]
-        held_out_MD = data.splits["validation"].normal_ND
+        held_out_MD = data.splits["validation"].normal_sample()
         ensemble = InputEnsemble.fit(reference_RD.astype(np.float64), held_out_MD.astype(np.float64))
         frames = []
         for name in ("validation", "test"):
             split = data.splits[name]
-            score_N = ensemble.score(split.x_ND.astype(np.float64))
+            rows = max(VALUES_AT_ONCE // split.x_ND.shape[1], 1)
+            cuts = (slice(start, start + rows) for start in range(0, len(split.x_ND), rows))
+            score_N = np.concatenate([ensemble.score(split.x_ND[cut].astype(np.float64)) for cut in cuts])
             frames.append(pd.DataFrame({**split.about(name), BASELINE: score_N}))
         return cls(ensemble=ensemble, scores=pd.concat(frames, ignore_index=True))
 

@@ -36,7 +36,7 @@ os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
 
 EXAMPLE_ROWS = 3
 # By the kind of a column's dtype.
-TYPES = {"b": DataType.boolean, "i": DataType.long, "f": DataType.double, "O": DataType.string}
+TYPES = {"b": DataType.boolean, "i": DataType.long, "f": DataType.double, "M": DataType.datetime, "O": DataType.string}
 ROOT = Path(__file__).parents[1]
 ENTRY = "vae_study.detector.pyfunc"
 # One archive in place of a hundred files, since each of them would be a request to the server.
@@ -54,7 +54,9 @@ IMPORT = re.compile(r"^(\s*(?:from|import) )vae_study(?=[. ])", re.MULTILINE)
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "ruamel": "ruamel.yaml", "pydantic_core": None}
 
 
-def write_pyfunc(detector_folder: Path, example: pd.DataFrame, output: pd.DataFrame, into: Path) -> None:
+def write_pyfunc(
+    detector_folder: Path, example: pd.DataFrame, output: pd.DataFrame, into: Path, least_rows: int = 1
+) -> None:
     """Write a folder that `mlflow.pyfunc.load_model` loads: JSON, safetensors and source code, no pickle.
 
     Args:
@@ -63,9 +65,10 @@ def write_pyfunc(detector_folder: Path, example: pd.DataFrame, output: pd.DataFr
             saved with the model.
         output: What the detector returns for any rows.
         into: The folder; it is replaced once the new one is complete.
+        least_rows: Of windows, how many rows the detector takes at least.
     """
     into.parent.mkdir(parents=True, exist_ok=True)
-    code, first = shipped_code(), example.head(EXAMPLE_ROWS)
+    code, first = shipped_code(), example.head(max(EXAMPLE_ROWS, least_rows))
     inputs, outputs = (Schema([*map(_column, frame.columns, frame.dtypes)]) for frame in (example, output))
     with tempfile.TemporaryDirectory(dir=into.parent, prefix=".unfinished-") as scratch:
         # MLflow names the folder in the model after the one that it is copied from.

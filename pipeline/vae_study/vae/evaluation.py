@@ -1,7 +1,7 @@
 """Measure trained models: reconstruction and KL of each example, metrics of a split, the reference of hypervolumes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from vae_study.anomaly.detection import auroc
 from vae_study.anomaly.scores import simple_scores
 from vae_study.config.model import ModelConfig
 from vae_study.data import Dataset
+from vae_study.data.dataset import VALUES_AT_ONCE
 from vae_study.metrics import ACTIVE_VARIANCE, COLLAPSED_KL, SIMPLE_SCORES
 from vae_study.vae.families.base import Family
 from vae_study.vae.inference import (
@@ -27,8 +28,6 @@ from vae_study.vae.inference import (
 from vae_study.vae.likelihoods import make_likelihood
 
 Floats = NDArray[np.float64]
-# So many rows at a time, so that memory does not grow with the data.
-ROWS_OF_REFERENCE = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,11 +209,11 @@ def trade_off_reference(data: Dataset, models: Sequence[ModelConfig]) -> dict[st
 @torch.no_grad()
 def _box(data: Dataset, model: ModelConfig) -> tuple[float, float]:
     likelihood = make_likelihood([model], len(data.feature_names)).double()
-    mean_D, variance_D = (torch.as_tensor(moment_D) for moment_D in _moments(data.splits["train"].x_ND))
+    mean_D, variance_D = (torch.as_tensor(moment_D) for moment_D in moments(data.splits["train"].x_ND))
     normal_ND = data.splits["validation"].normal_ND
     costs = []
-    for start in range(0, len(normal_ND), ROWS_OF_REFERENCE):
-        x_ND = torch.as_tensor(normal_ND[start : start + ROWS_OF_REFERENCE]).double()
+    for rows_ND in _some_at_once(normal_ND):
+        x_ND = torch.as_tensor(rows_ND).double()
         without, perfect = likelihood.without_code(mean_D, variance_D, x_ND), likelihood.perfect(x_ND)
         # What is missing costs nothing.
         total = torch.nansum if x_ND.isnan().any() else torch.sum
@@ -223,20 +222,18 @@ def _box(data: Dataset, model: ModelConfig) -> tuple[float, float]:
     return float(reconstruction), float(reconstruction - smallest)
 
 
-def _moments(x_ND: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and variance of each feature, in float64 without a copy of all rows in it; of the values that are there."""
-    if np.isnan(x_ND).any():
-        return _moments_of_some(x_ND)
-    mean_D = x_ND.mean(axis=0, dtype=np.float64)
-    parts = (x_ND[start : start + ROWS_OF_REFERENCE] - mean_D for start in range(0, len(x_ND), ROWS_OF_REFERENCE))
-    return mean_D, np.asarray(sum((part_ND**2).sum(axis=0) for part_ND in parts) / len(x_ND))
+def moments(x_ND: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and variance of each feature, in float64 without a copy of all rows in it, of the values that are there.
 
-
-def _moments_of_some(x_ND: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """As `_moments`; 0 and 1 of a feature that is always missing."""
-    parts = [x_ND[start : start + ROWS_OF_REFERENCE] for start in range(0, len(x_ND), ROWS_OF_REFERENCE)]
-    count_D = np.sum([(~np.isnan(part_ND)).sum(axis=0) for part_ND in parts], axis=0)
-    sums = [np.nansum(part_ND, axis=0, dtype=np.float64) for part_ND in parts]
+    A feature that is always missing has 0 and 1.
+    """
+    count_D = np.sum([(~np.isnan(part_ND)).sum(axis=0) for part_ND in _some_at_once(x_ND)], axis=0)
+    sums = [np.nansum(part_ND, axis=0, dtype=np.float64) for part_ND in _some_at_once(x_ND)]
     mean_D = np.sum(sums, axis=0) / np.maximum(count_D, 1)
-    squares_D = np.sum([np.nansum((part_ND - mean_D) ** 2, axis=0) for part_ND in parts], axis=0)
+    squares_D = np.sum([np.nansum((part_ND - mean_D) ** 2, axis=0) for part_ND in _some_at_once(x_ND)], axis=0)
     return mean_D, np.where(count_D > 0, squares_D / np.maximum(count_D, 1), 1.0)
+
+
+def _some_at_once(x_ND: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    rows = max(VALUES_AT_ONCE // x_ND.shape[1], 1)
+    return (x_ND[start : start + rows] for start in range(0, len(x_ND), rows))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vae_study.anomaly.scores import ADDITIVE, Parts, Scorer
+from vae_study.data.windows import Windows
 from vae_study.metrics import SCORES, need
 from vae_study.vae.device import on_host
 from vae_study.vae.families.base import Draw, Family
@@ -32,9 +33,9 @@ MLP_FACTOR, GPU_FACTOR, NUMBERS_PER_MINIBATCH = 16, 32, 2**22
 
 
 class Examples(NamedTuple):
-    """Rows on the device: features, and the labels' indicators for a conditional family."""
+    """Rows on the device: features (of windows, views of them), and the labels' indicators for a conditional family."""
 
-    x_ND: Tensor
+    x_ND: Tensor | Windows
     condition_NC: Tensor | None
 
     def at(self, rows_KB: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -44,7 +45,8 @@ class Examples(NamedTuple):
 
     def rows(self, rows_N: Tensor) -> "Examples":
         """Some of the rows."""
-        return Examples(self.x_ND[rows_N], None if self.condition_NC is None else self.condition_NC[rows_N])
+        x_ND = self.x_ND.only(rows_N) if isinstance(self.x_ND, Windows) else self.x_ND[rows_N]
+        return Examples(x_ND, None if self.condition_NC is None else self.condition_NC[rows_N])
 
     def minibatches(self, models: int, rows: int = ROWS_PER_MINIBATCH) -> Iterator[tuple[Tensor, Tensor | None]]:
         """All rows in order, this many at a time and the same for each of K models, without a copy."""
@@ -54,7 +56,10 @@ class Examples(NamedTuple):
             yield self.x_ND[cut].expand(models, -1, -1), condition
 
 
-def _rows_of(value_ND: Tensor, rows_KB: Tensor) -> Tensor:
+def _rows_of(value_ND: Tensor | Windows, rows_KB: Tensor) -> Tensor:
+    if isinstance(value_ND, Windows):
+        picked_XD: Tensor = value_ND[rows_KB.flatten()]
+        return picked_XD.view(*rows_KB.shape, -1)
     # Several times as fast as indexing by rows_KB itself, which copies number by number.
     return value_ND.index_select(0, rows_KB.flatten()).view(*rows_KB.shape, -1)
 
@@ -194,7 +199,7 @@ class RowScorer:
     scorers_K: Sequence[Scorer]
     noise_LKZ: Tensor
 
-    def scores(self, x_ND: Tensor, names: Collection[str] = SCORES) -> list[dict[str, Floats]]:
+    def scores(self, x_ND: Tensor | Windows, names: Collection[str] = SCORES) -> list[dict[str, Floats]]:
         """The scores of these names for each model, each (N,). Memory grows with the scores, not with their parts."""
         rows = rows_per_minibatch(self.model)
         minibatches = [self._scores(x_ND[start : start + rows], names) for start in range(0, len(x_ND), rows)]

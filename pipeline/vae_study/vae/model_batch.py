@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vae_study.data import Dataset
+from vae_study.data.windows import Windows
 from vae_study.vae.captured_step import CapturedStep, pays
 from vae_study.vae.device import copy_from_host, on_host, training_in
 from vae_study.vae.evaluation import Measurement, RawMeasurement, measure, measurements, metrics_of
@@ -262,8 +263,13 @@ class ModelBatch:
 
     def _examples(self, split: str, beside: "ModelBatch | None") -> Examples:
         condition_NC = self.tensor(self.data.condition(split)) if self.model.is_conditional else None
-        x_ND = self.tensor(self.data.splits[split].x_ND) if beside is None else beside.examples[split].x_ND
-        return Examples(x_ND, condition_NC)
+        return Examples(self._features(split) if beside is None else beside.examples[split].x_ND, condition_NC)
+
+    def _features(self, split: str) -> Tensor | Windows:
+        x_ND = self.data.splits[split].x_ND
+        if isinstance(x_ND, Windows):
+            return Windows(self.tensor(x_ND.rows_RF), self.index(x_ND.start_N), x_ND.steps)
+        return self.tensor(x_ND)
 
     def train_epoch(self) -> list[dict[str, float]]:
         """Train every model for one epoch and measure it on the validation rows.

@@ -131,7 +131,7 @@ class _Examination:
         without_draws = [name for name in SCORES if not need([name], "draws")]
         self.pseudo = {
             kind: self.scorer.scores(model_batch.tensor(x_ND), without_draws)
-            for kind, x_ND in pseudo_anomalies(splits["validation"].normal_ND).items()
+            for kind, x_ND in pseudo_anomalies(splits["validation"].normal_sample()).items()
         }
         self.usual_KD = usual_cost(model_batch)
         self.usual_input_D = _usual_input(_reference_inputs(model_batch).double()).cpu()

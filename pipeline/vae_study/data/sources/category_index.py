@@ -185,15 +185,15 @@ class Groups:
 class Times:
     """Collects the time of each of `count` rows, in nanoseconds or in the column's own numbers."""
 
-    def __init__(self, where: str, name: str, dtype: Any, count: int) -> None:
+    def __init__(self, where: str, name: str, dtype: Any, count: int, key: str = "data.split.by time") -> None:
         self._where, self._name = where, name
-        self._target = self._time_type(dtype)
+        self._target = self._time_type(dtype, key)
         self._is_whole = not types.is_floating(self._target)
         self._time_N: NDArray[np.int64] | NDArray[np.float64]
         self._time_N = np.empty(count, np.int64) if self._is_whole else np.empty(count, np.float64)
         self._missing = self._infinite = 0
 
-    def _time_type(self, dtype: Any) -> Any:
+    def _time_type(self, dtype: Any, key: str) -> Any:
         """The type with the 8 bytes that are kept."""
         if types.is_timestamp(dtype) or types.is_date(dtype):
             return pa.timestamp("ns", dtype.tz if types.is_timestamp(dtype) else None)
@@ -203,7 +203,7 @@ class Times:
             return pa.int64()
         if types.is_floating(dtype) or types.is_decimal(dtype):
             return pa.float64()
-        raise column_error(self._where, self._name, f"got {dtype}, expected times or numbers for data.split.by time")
+        raise column_error(self._where, self._name, f"got {dtype}, expected times or numbers for {key}")
 
     def add(self, start: int, column: Any) -> None:
         """Take a batch, a pyarrow array, for the rows from `start` on.

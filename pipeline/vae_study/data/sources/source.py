@@ -13,7 +13,7 @@ from vae_study.errors import UserError
 
 #: The settings that choose among the columns of a table.
 TABLE_SETTINGS = (
-    "columns", "exclude", "label", "categories", "split.column", "missing_values", "decimal", "thousands",
+    "columns", "exclude", "label", "categories", "split.column", "sequence", "missing_values", "decimal", "thousands",
     "signs",
 )  # fmt: skip
 #: Those that say how a CSV file is written, and what arrays are.
@@ -184,5 +184,5 @@ def forbid_setting(config: DataConfig, setting: str, reader: str) -> None:
     """
     got = attrgetter(setting)(config)
     if got != attrgetter(setting)(_DEFAULTS):
-        shown = repr(list(got) if isinstance(got, tuple) else got)
+        shown = "a section" if setting == "sequence" else repr(list(got) if isinstance(got, tuple) else got)
         raise UserError(f"data.{setting}: got {shown}, which has no meaning for {reader}; leave it out")

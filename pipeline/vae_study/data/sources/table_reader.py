@@ -146,7 +146,7 @@ def build_table(rows: Rows, config: DataConfig) -> Table:
     columns = FeatureColumns(
         numbers=tuple(name for name in features if name not in coded),
         categories=dict.fromkeys(coded, plain_text),
-        others=tuple(name for name in (config.label, config.split.column) if name is not None),
+        others=_other_columns(config),
     )
     collected = _TableCollector(rows, columns, config)
     expected, count = rows.count or 0, 0
@@ -162,6 +162,13 @@ def build_table(rows: Rows, config: DataConfig) -> Table:
     return replace(table, read_as=_read_as(given, dtypes, rows.is_typed), reading=rows.numbers_as)
 
 
+def _other_columns(config: DataConfig) -> tuple[str, ...]:
+    """The columns that are read and are no features."""
+    sequence = config.sequence
+    ordering = () if sequence is None else (sequence.time, sequence.series)
+    return tuple(dict.fromkeys(name for name in (config.label, config.split.column, *ordering) if name is not None))
+
+
 def time_columns(rows: Rows, config: DataConfig) -> list[str]:
     """The columns that hold or read as times, which are no features."""
     # Which of several columns of one name is meant, nobody knows.
@@ -174,6 +181,36 @@ def _read_as(given: Mapping[str, Any], found: Mapping[str, Any], is_typed: bool)
     """The type of each column; of text without a declared type, what it reads as."""
     shown = {name: "text" if is_text(dtype) else str(dtype) for name, dtype in {**given, **found}.items()}
     return tuple((name, shown[name] if is_typed or name in found else "not read") for name in given)
+
+
+class Order:
+    """Collects the time and the series of each row."""
+
+    def __init__(self, rows: Rows, time: str, series: str | None) -> None:
+        """Begin; raise UserError if a column cannot hold times.
+
+        Args:
+            rows: With types and a count.
+            time, series: The columns; series is None if the table is one.
+        """
+        count = rows.count or 0
+        dtype = rows.schema.field(time).type
+        self._time, self._is_moment = Times(rows.where, time, dtype, count, "data.sequence.time"), is_time(dtype)
+        self._names, self._series = (time, series), None
+        if series is not None:
+            self._series = Groups(rows.where, series, rows.schema.field(series).type, count)
+
+    def add(self, first: int, batch: Any) -> None:
+        """Take a batch, for the rows from `first` on."""
+        time, series = self._names
+        self._time.add(first, batch.column(time))
+        if self._series is not None:
+            self._series.add(first, batch.column(series))
+
+    def finish(self) -> dict[str, Any]:
+        """The fields of a Table; raise UserError if a time or a series is missing."""
+        series_N = None if self._series is None else self._series.finish()
+        return {"time_N": self._time.finish(), "series_N": series_N, "is_moment": self._is_moment}
 
 
 class _TableCollector:
@@ -200,6 +237,7 @@ class _TableCollector:
         name = config.split.column
         collector = Times if config.split.by == "time" else Groups
         self._split = None if name is None else collector(rows.where, name, rows.schema.field(name).type, count)
+        self._order = None if config.sequence is None else Order(rows, config.sequence.time, config.sequence.series)
 
     def count_unbounded(self, name: str, first: int, is_infinite_N: Flags, is_too_large_N: Flags) -> None:
         """Take the numbers that are infinite, in float32 at least."""
@@ -223,6 +261,8 @@ class _TableCollector:
             self._labels.add(part.first, part.batch.column(self._config.label))
         if self._split is not None:
             self._split.add(part.first, part.batch.column(self._config.split.column))
+        if self._order is not None:
+            self._order.add(part.first, part.batch)
 
     def table(self, notes: tuple[str, ...]) -> Table:
         """The table of all rows; raise UserError if values are wrong."""
@@ -255,6 +295,7 @@ class _TableCollector:
             has_binary_labels=self._config.has_binary_labels,
             where=self._where,
             notes=notes,
+            **({} if self._order is None else self._order.finish()),
         )
 
 
@@ -266,7 +307,11 @@ def _choose_features(rows: Rows, config: DataConfig) -> tuple[tuple[str, ...], t
     where, names = rows.where, rows.schema.names
     label, split = config.label, config.split.column
     require_once(where, "data.columns", config.columns or ())
-    given = (("label", (label,)), ("split.column", (split,)), ("columns", config.columns or ()))
+    ordering = (None, None) if config.sequence is None else (config.sequence.time, config.sequence.series)
+    given = (
+        ("label", (label,)), ("split.column", (split,)), ("columns", config.columns or ()),
+        ("sequence.time", ordering[:1]), ("sequence.series", ordering[1:]),
+    )  # fmt: skip
     for key, asked in (*given, ("exclude", config.exclude)):
         _require_known(where, f"column (of data.{key})", asked, names)
     for key, asked in (("label", (label,)), ("columns", config.columns or ())):
@@ -279,10 +324,10 @@ def _choose_features(rows: Rows, config: DataConfig) -> tuple[tuple[str, ...], t
             raise column_error(where, str(label), "is in data.columns and is data.label too; expected one of these")
         features = config.columns
     else:
-        others = (label, split, *config.exclude)
+        others = (label, split, *ordering, *config.exclude)
         index = tuple(name for name in rows.index if name not in others)
         features = tuple(name for name in names if name not in (*others, *index))
-    used = {*features, label, split}
+    used = {*features, label, split, *ordering}
     require_once(where, TABLE, [name for name in names if name in used])
     if not features:
         raise UserError(f"{where}: no feature; got the columns {', '.join(map(repr, names))}")
@@ -292,9 +337,10 @@ def _choose_features(rows: Rows, config: DataConfig) -> tuple[tuple[str, ...], t
 
 def _with_types(rows: Rows, features: Sequence[str], config: DataConfig) -> Rows:
     """The chosen columns with inferred types; text that was declared stays text as label, group or category."""
-    label, split = config.label, config.split.column
-    names = tuple(dict.fromkeys(name for name in (*features, label, split) if name is not None))
+    split = config.split.column
+    names = tuple(dict.fromkeys((*features, *_other_columns(config))))
     times = {split} if config.split.by == "time" else set()
+    times |= set() if config.sequence is None else {config.sequence.time}
     open_features = {name for name in features if name not in config.categories.columns}
     exact = {*names} - times - open_features
     if not rows.is_typed:
