@@ -315,16 +315,13 @@ def serve_model(
     """Serve a model of a study over HTTP on this machine until it is interrupted.
 
     Raises:
-        UserError: There is no such study or model, its files were changed, or the port is taken.
+        UserError: There is no such study or model, its files were changed, it scores windows, or the port is taken.
     """
     from vae_study.server import serve
     from vae_study.tracking.models import fetch_example
 
     client = client_of(home, tracking_uri)
-    detector = _detector(client, name, model)
-    if detector.preprocessing.sequence is not None:
-        raise UserError(f"{name}: {model} scores windows of time series; expected a model of rows, or vae-study score")
-    serve(detector, f"{model} of {name}", fetch_example(client, name, model), port, say)
+    serve(_detector(client, name, model), f"{model} of {name}", fetch_example(client, name, model), port, say)
 
 
 def build_report(

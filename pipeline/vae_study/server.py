@@ -79,8 +79,10 @@ def serve(
         say: Told where it is, and what to try.
 
     Raises:
-        UserError: The port is taken.
+        UserError: The port is taken, or the detector scores windows.
     """
+    if detector.preprocessing.sequence is not None:
+        raise UserError(f"{name} scores windows of time series; expected a model of rows, or vae-study score")
     with listening(port) as listener:
         config = uvicorn.Config(
             App(Scorer(detector)),

@@ -183,7 +183,6 @@ def test_of_several_settings_the_one_that_went_wrong_is_named():
         ("=3", "expected key=value"),
         ("trials=[", "not valid YAML"),
         ("trials=2020-13-45", "not valid YAML"),
-        ("data.sequence={time: t, window: 8}", "data.split.by: got 'random', expected with data.sequence 'group'"),
         ("data.sequence={time: t, window: 1}", "data.sequence.window: got 1, expected at least 2"),
         (
             "data.sequence={time: t, window: 8, max_gap: 0s}",
@@ -215,3 +214,21 @@ def test_a_message_is_not_longer_than_a_page(tmp_path):
     assert last == f"... and {301 - len(lines)} lines more"
     with pytest.raises(UserError, match=r"^--set seed=0xffff.*: has a whole number of more than a thousand digits"):
         load_config(DIGITS, [f"seed=0x{'f' * 5000}"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ([], "data.split.by: got 'random', expected with data.sequence 'group', which keeps each series in one split"),
+        (["data.split.by=group"], "data.sequence.series: is missing; split.by group needs the column with the series"),
+        (
+            ["data.split.by=time", "data.split.column=t"],
+            "data.split.column: got 't', expected none: data.sequence names",
+        ),
+        (["data.split.by=time", "data.missing=median"], "data.missing: got 'median', expected 'refuse' with data.seq"),
+    ],
+)
+def test_windows_are_split_by_series_or_time_and_lack_no_value(settings, says):
+    with pytest.raises(UserError) as caught:
+        load_config(DIGITS, ["data.sequence={time: t, window: 8}", *settings])
+    assert says in str(caught.value)

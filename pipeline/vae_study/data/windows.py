@@ -332,7 +332,8 @@ def _periods(table: Table, split: SplitConfig) -> SplitIndices:
     sorted_N = np.sort(table.time_N)
     ends = np.round(np.cumsum([split.train, split.validation]) * len(sorted_N)).astype(np.int64)
     first, second = sorted_N[np.minimum(ends, len(sorted_N) - 1)]
-    return (table.time_N >= first).astype(np.int8) + (table.time_N >= second)
+    period_N: SplitIndices = np.add(table.time_N >= first, table.time_N >= second, dtype=np.int8)
+    return period_N
 
 
 def _window_split(order_N: Ids, last_N: Ids, start_W: Ids, steps: int) -> WindowSplit:
