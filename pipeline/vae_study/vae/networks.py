@@ -285,17 +285,9 @@ class ConvDecoder(nn.Module):
         return decoded_KBE
 
 
-class FilledIn(nn.Module):
-    """A network that sees 0 where a value is missing."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x_KBI: Tensor) -> Tensor:
-        """Map (K, B, I), with NaN where a value is missing, as the network does."""
-        mapped: Tensor = self.network(torch.where(x_KBI.isnan(), 0.0, x_KBI))
-        return mapped
+def _filled_in(network: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """What a network gets for (K, B, I) with NaN where a value is missing: 0 there."""
+    return (torch.where(inputs[0].isnan(), 0.0, inputs[0]),)
 
 
 def make_encoder(
@@ -314,7 +306,10 @@ def make_encoder(
     if network.kind == "temporal_conv":
         return _temporal_encoder(shape, extra, network, generators_K)
     made, width = _plain_encoder(shape, extra, network, generators_K)
-    return (FilledIn(made) if shape.may_miss else made), width
+    if shape.may_miss:
+        # A hook: the weights have the same names as those of a model that was trained on complete rows.
+        made.register_forward_pre_hook(_filled_in)
+    return made, width
 
 
 def _temporal_encoder(
