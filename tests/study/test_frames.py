@@ -78,11 +78,14 @@ def plant(rows: int = 600) -> pd.DataFrame:
 
 
 @pytest.mark.studies
-def test_a_study_of_windows_trains_scores_each_row_once_and_loads_as_a_pyfunc(ray_session, tmp_path):
+@pytest.mark.parametrize("kind", ["mlp", "recurrent"])
+def test_a_study_of_windows_trains_scores_each_row_once_and_loads_as_a_pyfunc(kind, ray_session, tmp_path):
     split = {"by": "time", "train": 0.5, "validation": 0.25, "test": 0.25}
     data = {"label": "fault", "scale": "standard", "split": split}
     data["sequence"] = {"time": "ts", "series": "machine", "window": 6}
-    record = run_study({**CONFIG, "data": data}, data=plant(), home=tmp_path)
+    network = {"hidden": [8]} if kind == "mlp" else {"kind": kind}
+    model = {"latent_dim": 2, "network": network}
+    record = run_study({**CONFIG, "data": data, "model": model}, data=plant(), home=tmp_path)
     assert record.trials["state"].tolist() == ["finished"]
     assert record.data["sequence_shape"] == [6, 2]
     new = plant(200).drop(columns="fault")
