@@ -104,7 +104,7 @@ class NetworkConfig(ConfigPart):
         if self.kind == "conv" and not has_pixels:
             raise UserError(f"{got}: the features of this data are no pixels")
         if self.kind in ("recurrent", "temporal_conv") and not has_sequences:
-            raise UserError(f"{got}: this data has no sequences: data.sequence cuts tables, data.layout: series reads (N, T, F)")
+            raise UserError(f"{got}: this data has no sequences; data.sequence or data.layout: series makes them")
         if self.kind == "recurrent" and not self.hidden:
             raise UserError("model.network.hidden: got none, expected a width for each recurrent layer")
 
