@@ -255,7 +255,7 @@ def _failures(record: StudyRecord) -> Iterator[str]:
 
 def _facts(facts: StudySummary, words: str) -> Iterator[str]:
     states = ", ".join(f"{count} {state}" for state, count in facts.states.items() if count)
-    yield f"trials     {states or 'none yet'}"
+    yield f"trials     {states or 'none yet'}{f', {facts.kept:,} of them kept by sweeps' if facts.kept else ''}"
     if facts.states["waiting"]:
         yield f"{'':10} continue with: vae-study resume {words}"
     if facts.stopped:

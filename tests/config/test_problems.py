@@ -56,6 +56,10 @@ WRONG = {
         f"  delta_nats: {{choices: {[*range(1, 201)]}}}\n  gamma: {{choices: {[*range(1, 201)]}}}", "search:",
         ["the choices of learned_sigma, and of what their conditions name", "have 40,000 combinations; expected at"],
     ),
+    "a sweep that falls": (
+        "model: {fam", "objective: {sweep: {low: 3, high: 1}}\nmodel: {fam", None,
+        ["sweep: ", "low below high, got low 3"],
+    ),
     "float for whole numbers": (
         "high: 32, log: true, type: int", "high: 32, log: true, type: float", None,
         ["search.latent_dim.type: got 'float', expected 'int', as latent_dim takes whole numbers"],
@@ -130,6 +134,18 @@ def test_several_problems_come_together_each_with_its_line(tmp_path):
         load_config(file)
     lines = str(caught.value).splitlines()
     assert [line.split(": ")[1] for line in lines] == ["data.scale", "training.epochs", "trials"]
+
+
+def test_where_every_trial_is_a_sweep_a_beta_and_annealing_are_refused():
+    with pytest.raises(UserError) as caught:
+        load_config(DIGITS, ["objective.kind=sweep", "objective.beta=2", "search.beta=null"])
+    lines = str(caught.value).splitlines()
+    names = [line.split(": ")[1] for line in lines]
+    assert names == ["objective.beta", *(f"search.kl_annealing.{name}" for name in ("schedule", "warmup", "cycles"))]
+    assert all("not used by objective.kind sweep, whose betas are those of objective.sweep" in line for line in lines)
+    kinds = "search.objective.kind={choices: [beta, sweep]}"
+    assert load_config(DIGITS, [kinds]).trial({"objective.kind": "sweep"}).kept_betas()
+    assert not load_config(DIGITS, [kinds]).trial({"objective.kind": "beta"}).kept_betas()
 
 
 def test_objectives_on_auroc_need_labels(tmp_path):

@@ -16,11 +16,11 @@ from vae_study.report import write_report
 from vae_study.report.frames import Missing
 from vae_study.report.frontier import frontier, hypervolume_history
 from vae_study.report.overview import overview
-from vae_study.report.plane import Plane, plane
+from vae_study.report.plane import Plane, plane, sampled_trials
 from vae_study.report.reproduce import version_grid
 from vae_study.report.sections.choices import choices
 from vae_study.report.sections.outcomes import constraints, early_stopping, preemptions
-from vae_study.report.sections.trade_off import draw_plane
+from vae_study.report.sections.trade_off import draw_plane, interactive_plane
 from vae_study.report.sections.trials import trial_grid
 from vae_study.report.tables import StudyTables, tidy
 from vae_study.terminal import status_text
@@ -338,3 +338,20 @@ def test_what_was_measured_is_the_same_in_any_order_and_stored_with_the_report(
     ]  # fmt: skip
     assert stored["feasible"].tolist() == record.trials["feasible"].tolist()
     assert set(METRICS) <= set(stored.columns)
+
+
+def test_models_that_sweeps_kept_are_told_from_trainings_of_their_own(record: StudyRecord) -> None:
+    kept = dict(zip(record.trials["trial"], [None, 0.0, 0.0], strict=False))
+    made = replace(record, trials=record.trials.assign(sweep=record.trials["trial"].map(kept)))
+    assert "2 of them are models that sweeps of beta kept along the way" in overview(StudyTables(tidy(made)))[0]
+    assert "sweep" not in overview(StudyTables(tidy(record)))[0]
+    table = plane(tidy(made))
+    assert isinstance(table, Plane)
+    places = table.points.set_index("trial")[["x", "y"]]
+    (path,) = table.sweeps
+    # The last of them is the sweep's own.
+    assert path.to_numpy().tolist() == [places.loc[trial].tolist() for trial in (1, 2, 0) if trial in places.index]
+    drawn = interactive_plane(table, sampled_trials(StudyTables(tidy(made))))
+    lines = {trace["name"]: trace for trace in drawn.traces}
+    assert lines["path of a sweep"]["x"][:-1] == pytest.approx(path["x"].tolist(), rel=1e-3)
+    assert "path of a sweep" in {line.get_label() for line in draw_plane(table).axes[0].lines}

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any
 
@@ -211,6 +212,18 @@ def test_collapsed_are_those_that_say_nothing_and_short_those_whose_weight_never
     for state, told in (("finished", tables.of(warm_up).finished), ("pruned", tables.of(warm_up).pruned)):
         assert list(told) == [n for n in short if by_state[n] == state] != []
     assert set(tables.of(warm_up).frontier) == set(tables.of(warm_up).finished) & set(numbers(*frontier()))
+
+
+def test_a_sweep_has_no_warm_up(tables: StudyTables) -> None:
+    record = tables.record
+    short = {*tables.of(warm_up).finished, *tables.of(warm_up).pruned}
+    is_sweep = record.trials["trial"] == min(short)
+    kinds = record.trials.assign(**{"objective.kind": np.where(is_sweep, "sweep", None)})
+    others = warm_up(replace(record, trials=kinds))
+    assert {*others.finished, *others.pruned} == short - {min(short)} != set()
+    fixed = {**record.config, "objective": {**(record.config.get("objective") or {}), "kind": "sweep"}}
+    none = warm_up(replace(record, config=fixed))
+    assert (none.finished, none.pruned, none.frontier) == ((), (), ())
 
 
 def bulk(values: list[float]) -> list[float]:

@@ -91,3 +91,24 @@ def test_seeds_and_commits_are_told_where_they_are_known() -> None:
         ("the study file", "ab", "with changes that were not committed"),
     )
     assert code_grid({"python": "3.11"}).rows == ()
+
+
+def test_a_model_that_a_sweep_kept_is_reproduced_by_the_sweep() -> None:
+    record = golden()
+    assert record.champion is not None
+    chosen = record.champion.trial
+    kept = [2.0 if trial == chosen else None for trial in record.trials["trial"]]
+    (line, effect) = commands(replace(record, trials=record.trials.assign(sweep=kept)))[1]
+    assert (
+        effect
+        == f"trains trial 2, the sweep that kept trial {chosen}, alone again, with the seed that it had in the study"
+    )
+    assert shlex.split(line)[shlex.split(line).index("--seed") + 1] == str(seed_alone(5, 2))
+
+
+def test_of_a_sweep_the_beta_that_it_came_to_is_not_set() -> None:
+    record = study(trials=6, epochs=2)
+    made = replace(record, trials=record.trials.assign(**{"objective.kind": ["sweep"] + ["beta"] * 5}))
+    assert "beta" in configuration(made, 1)
+    assert "beta" not in configuration(made, 0)
+    assert configuration(made, 0) == {k: v for k, v in configuration(record, 0).items() if k != "beta"}

@@ -2,6 +2,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from optuna.trial import TrialState
+from vae_study.search import sampler
+from vae_study.search.sampler import MEMORIES, History
 
 from .conftest import GOOD
 
@@ -120,3 +122,45 @@ def test_the_first_numbers_are_those_that_were_handed_out(open_store):
     for _ in range(3):
         store.ask()
     assert store.first_numbers(3) == [0, 1, 2]
+
+
+def test_the_models_of_a_sweep_have_numbers_of_their_own_and_are_no_trials_of_the_budget(open_store):
+    store = open_store("trials=3", "sampler.kind=tpe")
+    first = store.ask()
+    points = store.reserve(first.number, {18: 0.05, 60: 5.0})
+    assert points == store.reserve(first.number, {18: 0.05, 60: 5.0}) == [1, 2]
+    assert store.remaining() == 2
+    assert store.finish(1, GOOD)
+    # What a sweep left open is not a trial to continue.
+    again = open_store("trials=3", "sampler.kind=tpe")
+    assert again.ask() == first
+    assert again.reserve(first.number, {18: 0.05, 60: 5.0}) == points
+    assert again.counts() == {"running": 1}
+    assert [again.is_open(number) for number in (0, *points)] == [True, False, True]
+    assert [again.sweep_of(number) for number in (0, *points)] == [None, 0, 0]
+    assert again.parameters(1) == {**again.parameters(0), "objective.kind": "beta", "beta": 0.05}
+    assert again.finish(2, GOOD)
+    assert again.finish(0, GOOD)
+    assert [again.ask().number for _ in range(2)] == [3, 4]
+    assert again.remaining() == 0
+
+
+@pytest.mark.parametrize("whole", [20, 800])
+@pytest.mark.parametrize("kind", MEMORIES)
+def test_a_sampler_sees_no_model_of_a_sweep_however_long_the_history_is(open_store, monkeypatch, kind, whole):
+    for name, value in {"WHOLE": whole, "NEWEST": whole // 2, "BEST": 10, "BLOCK": 5}.items():
+        monkeypatch.setattr(sampler, name, value)
+    store = open_store("trials=20", f"sampler.kind={kind}")
+    for number in range(8):
+        own = store.ask(at_random=True).number
+        for point in store.reserve(own, {1: 1.0, 2: 2.0, 3: 3.0})[: 3 if number < 6 else 1]:
+            # Better than all others: a memory of the best would keep them.
+            store.finish(point, {"val/reconstruction": 1.0 + number, "val/kl": 1.0})
+        store.finish(own, {"val/reconstruction": 30.0 - number, "val/kl": 5.0 + number})
+    hidden = {trial.number for trial in store.points()}
+    seen = {trial.number for trial in History(kind).part(store.study).get_trials(deepcopy=False)}
+    assert len(hidden) == 24
+    assert seen
+    assert not hidden & seen
+    assert whole == 20 or seen == {trial.number for trial in store.own_trials()}
+    assert store.ask().number == 32

@@ -70,9 +70,9 @@ def finished():
     return TrialReport(state="finished", metrics={"test/auroc": 0.5})
 
 
-def opened(client, place, name, disk="disk", logs=True):
+def opened(client, place, name, disk="disk", logs=True, settings=()):
     """A driver of the study `name`, which keeps its journal on a disk of its own."""
-    config = load_config(CONFIG, [*SETTINGS, BOUND])
+    config = load_config(CONFIG, [*SETTINGS, BOUND, *settings])
     plan = Plan(config=config, name=name, folder=Folder.at(place), data=prepare(config.data))
     store = StudyStore(plan.config, name, f"sqlite:///{place}/study.db")
     tags = {schema.KIND: "study", schema.STUDY: name, schema.STATE: "running"}
@@ -251,3 +251,105 @@ def test_a_driver_that_finds_its_journal_says_nothing_again_and_asks_the_trials_
     said = [plain["op"] for _, plain in second.writer.journal.read(size)]
     assert said == ["study"]
     assert asked == []
+
+
+UNUSED = ("beta", "kl_annealing.schedule", "kl_annealing.warmup", "kl_annealing.cycles")
+SWEEP = ["objective.kind=sweep", "objective.sweep.points=3", *(f"search.{name}=null" for name in UNUSED), "trials=2"]
+KEPT = ("trial-0001", "trial-0002")
+
+
+def kept(number):
+    """The metrics of a model that the sweep keeps, better than those of the sweep itself."""
+    values = dict.fromkeys(("val/reconstruction", "val/kl"), -float(number))
+    return {**values, "val/active_units": 1.0, "test/auroc": number / 8}
+
+
+def end_of_sweep(task):
+    return TrialReport(state="finished", metrics={"test/auroc": 0.5}, points=[kept(number) for number in task.points])
+
+
+def trained_sweep(driver):
+    task = driver.propose()
+    driver.dispatcher.progress(task.key, [epoch(task.number, number) for number in range(1, EPOCHS + 1)])
+    return task
+
+
+class Died(Exception):
+    """Stands for a driver that is gone."""
+
+
+def dies_at(driver, place, count):
+    """Let the driver die before it writes down an end for the `count`-th time."""
+    owner, name = (driver.writer, "end") if place == "journal" else (driver.store, "finish")
+    whole, calls = getattr(owner, name), []
+
+    def fails(*values):
+        if len(calls) == count:
+            raise Died
+        calls.append(values)
+        return whole(*values)
+
+    setattr(owner, name, fails)
+
+
+@pytest.mark.parametrize(("place", "count"), [(place, count) for place in ("journal", "store") for count in range(3)])
+def test_a_driver_that_dies_while_a_sweep_ends_leaves_each_of_its_models_once(client, tmp_path, request, place, count):
+    name = request.node.name
+    first = opened(client, tmp_path, name, settings=SWEEP)
+    task = trained_sweep(first)
+    assert (task.key, task.points) == ("trial-0000", [1, 2])
+    dies_at(first, place, count)
+    with pytest.raises(Died):
+        first.dispatcher.end(task.key, end_of_sweep(task))
+    first.close()
+    second = opened(client, tmp_path, name, settings=SWEEP)
+    again = trained_sweep(second)
+    if place == "journal":
+        assert again == task
+        second.dispatcher.end(again.key, end_of_sweep(again))
+        again = trained_sweep(second)
+    # The sweep that comes next takes its number after those of the models that the first one has kept.
+    assert (again.number, again.points) == (3, [4, 5])
+    second.dispatcher.end(again.key, TrialReport(state="failed", failure="error", error="no"))
+    assert second.dispatcher.propose() is None
+    assert second.store.counts() == {"finished": 1, "failed": 1}
+    assert [one.values for one in second.store.points() if one.values] == [[-1, -1], [-2, -2]]
+    # The sweep stands for the best of its models.
+    assert second.store.finished_values() == [[-2, -2]]
+    assert [second.store.is_open(number) for number in again.points] == [False, False]
+    objective = second.store.config.trial(second.store.parameters(2)).objective
+    assert (objective.kind, objective.beta) == ("beta", pytest.approx(0.05 * 100 ** ((3 / 4 - 0.3) / 0.7)))
+    trials = second.writer.trials()
+    assert trials["sweep"].dropna().to_dict() == {1: 0.0, 2: 0.0}
+    # After the epochs 4, 1 and 3; the first of these is still held at the lowest.
+    assert trials["beta"].tolist()[:3] == pytest.approx([5, 0.05, 0.05 * 100 ** ((3 / 4 - 0.3) / 0.7)])
+    second.writer.drain()
+    second.writer.require_accepted()
+    second.close()
+    found = runs(client, name)
+    assert states(client, name) == {
+        "trial-0000": "finished", "trial-0001": "finished", "trial-0002": "finished", "trial-0003": "failed"
+    }  # fmt: skip
+    for key in ("trial-0000", *KEPT):
+        assert steps(client, found[key], "test/auroc") == {0: 1}
+    parent = find_parent(client, name)
+    assert steps(client, parent, "study/finished") == {1: 1, 2: 1}
+
+
+def test_the_models_of_a_sweep_come_back_when_the_journal_is_lost(client, tmp_path, request):
+    name = request.node.name
+    first = opened(client, tmp_path, name, "first", settings=SWEEP)
+    first.writer.uploader.close()
+    task = trained_sweep(first)
+    first.dispatcher.end(task.key, end_of_sweep(task))
+    volume = first.dispatcher.curves.volume
+    first.close()
+    shutil.rmtree(tmp_path / "first")
+    second = opened(client, tmp_path, name, "second", settings=SWEEP)
+    assert second.dispatcher.curves.volume == volume > 0
+    assert second.dispatcher.curves.step == 1
+    second.writer.drain()
+    second.close()
+    found = runs(client, name)
+    assert {key: found[key].data.tags[schema.SWEEP] for key in KEPT} == dict.fromkeys(KEPT, "0")
+    assert [found[key].data.metrics["test/auroc"] for key in KEPT] == [1 / 8, 2 / 8]

@@ -7,7 +7,10 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from sklearn.metrics import roc_auc_score
-from vae_study.api import build_report, load_study, run_study
+from vae_study.api import _detector as fetched
+from vae_study.api import build_report, client_of, load_study, run_study
+from vae_study.config.loading import load_config
+from vae_study.data import prepare
 from vae_study.errors import StudyError, UserError
 from vae_study.report import summary
 from vae_study.vae.device import device_name
@@ -174,3 +177,31 @@ def test_a_study_without_a_finished_trial_fails_and_still_has_a_report(ray_sessi
     assert record.champion is None
     assert math.isnan(summary(record).best_elbo_nats)
     assert build_report("digits", home=tmp_path, output=tmp_path / "report").exists()
+
+
+def test_a_sweep_is_a_frontier_whose_models_are_trials_like_others(ray_session, tmp_path):
+    unused = [f"search.{name}=null" for name in ("beta", "kl_annealing.schedule", "kl_annealing.warmup")]
+    sweep = ["objective.kind=sweep", "objective.sweep.points=3", "search.kl_annealing.cycles=null"]
+    confirm = "confirm={top: 1, seeds: 1}"
+    settings = [*SHORT[:2], *unused, *sweep, confirm, "trials=1", "ensemble.members=3"]
+    record = run_study(CONFIG, [*settings, "champion.by=val/elbo"], home=tmp_path)
+    trials = record.trials.set_index("trial")
+    assert trials["state"].tolist() == ["finished"] * 3
+    assert trials["sweep"].dropna().to_dict() == {1: 0, 2: 0}
+    assert trials.loc[1, "beta"] < trials.loc[2, "beta"]
+    # After the epochs 1 and 3 of the sweep, whose last model is the sweep's own.
+    history = record.history.set_index("epoch")
+    assert set(record.history["trial"]) == {0}
+    for epoch, trial in ((1, 1), (3, 2), (4, 0)):
+        for metric in ("val/reconstruction", "val/kl", "val/elbo"):
+            assert trials.loc[trial, metric] == pytest.approx(history.loc[epoch, metric])
+    assert record.champion.trial == trials["val/elbo"].idxmax()
+    (repeat,) = record.confirmations["trial"].tolist()
+    assert repeat == record.champion.trial
+    # Packed and loaded, the chosen model scores as it did when it was measured.
+    test = record.champion.scores.query("split == 'test'")
+    detector = fetched(client_of(tmp_path, None), "digits", "champion")
+    found = detector.score(prepare(load_config(CONFIG).data).splits["test"].x_ND)
+    assert found["score"].to_numpy() == pytest.approx(test[record.champion.score].to_numpy(), rel=1e-4)
+    page = build_report("digits", home=tmp_path, output=tmp_path / "report")
+    assert "2 of them are models that sweeps of beta kept" in page.read_text(encoding="utf-8")

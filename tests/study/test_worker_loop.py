@@ -1,6 +1,7 @@
 """Tasks in one worker: trained together they end as they do alone, and an error of one is no other's."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,10 @@ from safetensors.numpy import load_file
 from vae_study.config.loading import load_config
 from vae_study.data import prepare
 from vae_study.study.messages import Assignment, Commands, Task
-from vae_study.study.trial_run import RunGroup
+from vae_study.study.trial_run import RunGroup, TrialRun
 from vae_study.study.worker import WorkerLoop
 from vae_study.vae.model_batch import ModelBatch
+from vae_study.vae.outcome import outcome_of
 
 CONFIG = {
     "study": "digits",
@@ -256,3 +258,61 @@ def test_a_task_that_cannot_be_begun_fails_alone(tmp_path):
         bad.key: "failed",
     }
     assert ends[bad.key].failure == "error"
+
+
+SWEEP = ["objective.kind=sweep", "objective.sweep.points=3", "search.beta=null"]
+
+
+def sweep(number=0):
+    """A task of 4 epochs, whose models are kept after epochs 1, 3 and 4, the first two for trials 5 and 9."""
+    parameters = {"latent_dim": 3, "network.activation": "relu", "training.learning_rate": 1e-3, "training.epochs": 4}
+    return Task(key=f"trial-{number:04d}", number=number, parameters=parameters, points=[5, 9])
+
+
+def kept_files(folder):
+    places = [folder / "trials" / name for name in ("trial-0005", "trial-0009", "trial-0000")]
+    return [(load_file(one / "model.safetensors"), pd.read_parquet(one / "scores.parquet")) for one in places]
+
+
+def test_a_sweep_leaves_the_files_and_numbers_of_a_trial_for_each_model_that_it_keeps(tmp_path):
+    loop = open_loop(tmp_path, *SWEEP)
+    run = TrialRun(sweep(), loop.config, loop.home)
+    assert [epoch for epoch, _ in run.kept] == [1, 3]
+    epochs, ends = train(loop, [sweep(), *TASKS[1:3]])
+    report = ends["trial-0000"]
+    assert [end.state for end in ends.values()] == ["finished"] * 3
+    assert [len(end.points) for end in ends.values()] == [2, 0, 0]
+    reference = ModelBatch([run.setup], prepare(loop.config.data), loop.config.anomaly.followed, latent_capacity=8)
+    expected = {}
+    for epoch in range(1, 5):
+        (metrics,) = reference.train_epoch()
+        expected[epoch] = metrics, reference.state(0), outcome_of(reference, 0, loop.config.diagnostics)
+    for epoch, metrics, (weights, scores) in zip(
+        [1, 3, 4], [*report.points, report.metrics], kept_files(tmp_path), strict=False
+    ):
+        of_epoch, state, outcome = expected[epoch]
+        assert all(np.array_equal(weights[name], state[f"model/{name}"]) for name in weights)
+        names = [name for name in of_epoch if name.startswith("val/")] if epoch < 4 else []
+        assert [metrics[name] for name in names] == pytest.approx([of_epoch[name] for name in names])
+        assert [metrics[name] for name in outcome.metrics] == pytest.approx([*outcome.metrics.values()])
+        assert np.allclose(scores["elbo"], outcome.scores["elbo"], rtol=1e-4)
+    assert epochs["trial-0000"][3]["val/kl"] == pytest.approx(report.points[1]["val/kl"])
+
+
+def test_a_sweep_that_loses_its_worker_leaves_the_same_models(tmp_path):
+    _, ends = train(open_loop(tmp_path / "whole", *SWEEP), [sweep()])
+    dead = open_loop(tmp_path / "cut", *SWEEP)
+    dead.apply(Commands(start=[sweep()]))
+    for _ in range(3):
+        dead._train_epoch()
+    _, other = train(open_loop(tmp_path / "cut", *SWEEP), [sweep()])
+    assert [timeless(one) for one in other["trial-0000"].points] == [timeless(one) for one in ends["trial-0000"].points]
+    for one, two in zip(kept_files(tmp_path / "whole"), kept_files(tmp_path / "cut"), strict=False):
+        assert all(np.array_equal(one[0][name], two[0][name]) for name in one[0])
+        pd.testing.assert_frame_equal(one[1], two[1])
+
+
+def test_a_repeat_of_a_sweep_keeps_no_models(tmp_path):
+    _, ends = train(open_loop(tmp_path, *SWEEP), [replace(sweep(), points=[], repeat=1)])
+    assert (ends["trial-0000"].state, ends["trial-0000"].points) == ("finished", [])
+    assert not [*tmp_path.rglob("weights-*")]

@@ -53,16 +53,21 @@ def test_a_linear_vae_is_probabilistic_pca(source, scale, epochs):
     assert cosines.min() > 0.99
 
 
-@torch.no_grad()
 def _elbo(model_batch: ModelBatch, draws: int) -> float:
-    """On the training rows, nats per example; one draw an example would leave some hundredths of a nat of noise."""
+    return -sum(_parts(model_batch, draws))
+
+
+@torch.no_grad()
+def _parts(model_batch: ModelBatch, draws: int) -> tuple[float, float]:
+    """Reconstruction and KL on the training rows, nats per example; one draw would leave some hundredths of noise."""
     x_1ND, generators = model_batch.examples["train"].x_ND[None], model_batch.generators("samples")
-    total = 0.0
+    reconstruction = rate = 0.0
     for _ in range(draws):
         code = model_batch.model.code(x_1ND, None, model_batch.model.noise(1, x_1ND.shape[1], generators)[0])
         negative_log = model_batch.model.likelihood.negative_log(model_batch.model.decode(code.z_KBZ), x_1ND).sum(dim=2)
-        total -= float((negative_log + code.rate_KBR.sum(dim=2)).double().mean())
-    return total / draws
+        reconstruction += float(negative_log.double().mean())
+        rate += float(code.rate_KBR.sum(dim=2).double().mean())
+    return reconstruction / draws, rate / draws
 
 
 def _ppca_log_likelihood(spread_D: np.ndarray, features: int) -> float:
@@ -71,6 +76,36 @@ def _ppca_log_likelihood(spread_D: np.ndarray, features: int) -> float:
     noise = spread_D[LATENT:].mean()
     log_determinant = np.log(spread_D[:LATENT]).sum() + (features - LATENT) * np.log(noise)
     return float(-0.5 * (features * np.log(2 * np.pi) + log_determinant + features))
+
+
+def test_a_sweep_of_a_linear_vae_comes_to_the_optimum_of_each_beta():
+    """With a fixed sigma, each direction of PCA by itself (Lucas et al. 2019, with beta sigma^2 for the noise)."""
+    data, sigma = prepare(DataConfig(source="breast_cancer", scale="standard")), 0.7
+    x_ND = data.splits["train"].x_ND.astype(np.float64)
+    spread_D = np.linalg.svd(x_ND - x_ND.mean(axis=0), compute_uv=False) ** 2 / len(x_ND)
+    values = {"network__hidden": (), "likelihood": "gaussian", "sigma": sigma, "latent_dim": LATENT}
+    # All rows at each step: without the noise of minibatches, what is left is how far a step lags behind its beta.
+    values |= {"training__epochs": 3000, "training__batch_size": 512, "training__learning_rate": 1e-2}
+    sweep = {"objective__kind": "sweep", "sweep__low": 0.1, "sweep__high": 20.0, "sweep__hold": 0.4}
+    setup = model_setup(0, **values, **sweep, sweep__points=8)
+    batch, ratios = ModelBatch([setup], data), []
+    for epoch in range(1, batch.training.epochs + 1):
+        batch.train_epoch()
+        if (beta := setup.config.kept_betas().get(epoch)) is not None:
+            reconstruction, kl = _parts(batch, draws=50)
+            ratios.append((reconstruction + beta * kl) / _optimum(spread_D, beta, sigma))
+    assert len(ratios) == 8
+    assert max(ratios) < 1.01
+    assert min(ratios) > 0.995
+
+
+def _optimum(spread_D: np.ndarray, beta: float, sigma: float) -> float:
+    """The least reconstruction + beta KL; nats per example."""
+    noise = beta * sigma**2
+    used_D = (np.arange(len(spread_D)) < LATENT) & (spread_D > noise)
+    share_D = spread_D / noise
+    cost_D = 0.5 * np.where(used_D, np.log(np.maximum(share_D, 1)) + 1, share_D)
+    return float(0.5 * len(spread_D) * np.log(2 * np.pi * sigma**2) + beta * cost_D.sum())
 
 
 @pytest.mark.parametrize("kind", ["constrained", "capacity"])

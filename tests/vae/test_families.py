@@ -36,6 +36,7 @@ VARIANTS = {name: {"family": name} for name in FAMILIES} | {
     "lstm": {**RECURRENT, "network__hidden": (8, 4), "network__cell": "lstm"},
     "constrained": {"objective__kind": "constrained", "delta_nats": 2.0},
     "capacity": {"objective__kind": "capacity", "capacity_nats": 3.0, "kl_annealing__schedule": "linear"},
+    "sweep": {"objective__kind": "sweep", "sweep__hold": 0.1},
     "decayed-and-clipped": {
         "training__weight_decay": 0.01,
         "training__gradient_clip": 5.0,
@@ -96,7 +97,8 @@ def test_every_annealing_with_every_kind_of_free_bits_trains(few, family, schedu
 def test_the_weight_of_the_rate_reaches_the_gradient(digits, variant):
     """Where the rate is constant or missing (codebook, deterministic code), beta must change nothing at all."""
     values = {**VARIANTS[variant], "training__epochs": 8, "latent_dim": 4}
-    knob = {"constrained": "delta_nats", "capacity": "capacity_nats"}.get(variant, "beta")
+    knobs = {"constrained": "delta_nats", "capacity": "capacity_nats", "sweep": "sweep__high"}
+    knob = knobs.get(variant, "beta")
     configs = [model_setup(1, **{**values, knob: value}) for value in (0.2, 30.0)]
     _, epochs = trained(configs, digits, epochs=8)
     low, high = epochs[-1]
@@ -105,7 +107,7 @@ def test_the_weight_of_the_rate_reaches_the_gradient(digits, variant):
         assert low["val/reconstruction"] == pytest.approx(high["val/reconstruction"], rel=1e-3)
     elif model.family == "adversarial":
         assert low["val/reconstruction"] < high["val/reconstruction"] - 0.1
-    elif knob == "beta":
+    elif knob in ("beta", "sweep__high"):
         assert low["train/kl"] > 3 * high["train/kl"]
     else:
         assert low["train/kl"] < high["train/kl"] - 0.5

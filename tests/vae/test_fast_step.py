@@ -20,7 +20,7 @@ LIKELIHOODS += [("gaussian_learned", kind) for kind in ("shared", "per_feature",
 ACTIVATIONS = ["relu", "elu", "gelu", "silu", "tanh"]
 FAMILIES = [("vae", "gaussian"), ("conditional", "gaussian"), ("denoising", "gaussian")]
 FAMILIES += [("denoising", "deterministic"), ("autoencoder", "deterministic")]
-KINDS = ["beta", "constrained", "capacity"]
+KINDS = ["beta", "sweep", "constrained", "capacity"]
 OBJECTIVES = [
     ObjectiveConfig(kind=kind, beta=0.7, delta_nats=0.3, capacity_nats=0.4, free_bits=FreeBits(kind=free, nats=0.02))
     for kind, free in itertools.product(KINDS, ["none", "total", "per_dimension"])
@@ -96,7 +96,7 @@ def assert_same(found, expected, tolerance=1e-10):
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_likelihood_activation_and_objective_has_the_gradients_of_autograd(likelihood, activation, family):
-    models = model_configs(likelihood, family, activation, latents=(3, 1, 2, 3, 3, 1, 2, 3, 2))
+    models = model_configs(likelihood, family, activation, latents=(3, 1, 2, 3, 3, 1, 2, 3, 2, 1, 3, 2))
     case = Case(models, OBJECTIVES)
     assert_same(case.by_hand(), case.by_autograd())
 

@@ -1,9 +1,9 @@
 """The sections model, objective and training: the configuration of one trial. Every key can be fixed or searched."""
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from vae_study.config.base import (
     MOST_LAYERS,
@@ -53,21 +53,55 @@ class FreeBits(ConfigPart):
     nats: NotNegative = 0.1
 
 
+class SweepConfig(ConfigPart):
+    """The path of beta in a trial of kind `sweep`: at `low` at first, then up to `high` at a constant relative rate.
+
+    Attributes:
+        low: The first beta.
+        high: The last beta, at the end of the budget.
+        hold: Fraction of the budget that is trained at `low`.
+        points: How many models of a trial are kept along the path, at equal ratios of beta; fewer with few epochs.
+    """
+
+    low: Positive = 0.05
+    high: Positive = 5.0
+    hold: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    points: Annotated[int, Field(ge=2, le=200)] = 24
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low below high, got low {self.low:g} and high {self.high:g}")
+        return self
+
+    def beta_at(self, time: float) -> float:
+        """Beta at a time, which is a fraction of the budget."""
+        risen = max(0.0, time - self.hold) / (1 - self.hold)
+        return float(self.low * (self.high / self.low) ** risen)
+
+    def kept(self, epochs: int) -> dict[int, float]:
+        """The epochs of a budget after which a model is kept, and its beta; the last epoch is one of them."""
+        times = (self.hold + (1 - self.hold) * point / (self.points - 1) for point in range(self.points))
+        return {epoch: self.beta_at(epoch / epochs) for epoch in sorted({max(1, round(t * epochs)) for t in times})}
+
+
 class ObjectiveConfig(ConfigPart):
     """The term that is added to the reconstruction loss, in nats per example. w(t) is the annealing weight.
 
     Attributes:
-        kind: `beta` adds beta * w(t) * KL', with KL' the KL after free bits. `constrained` keeps the KL at or below
-            `delta_nats` by a Lagrange multiplier in place of beta. `capacity` adds
-            gamma * |KL - w(t) * capacity_nats| (Burgess et al. 2018).
+        kind: `beta` adds beta * w(t) * KL', with KL' the KL after free bits. `sweep` does the same with the betas of
+            `sweep`, one after the other and without annealing; it gives a model of each, so that one trial is a whole
+            frontier. `constrained` keeps the KL at or below `delta_nats` by a Lagrange multiplier in place of beta.
+            `capacity` adds gamma * |KL - w(t) * capacity_nats| (Burgess et al. 2018).
         beta: Weight of the KL.
         delta_nats: The most KL that `constrained` allows, nats per example.
         gamma: Weight of the distance to the capacity.
         capacity_nats: The KL that `capacity` ends at, nats per example.
     """
 
-    kind: Literal["beta", "constrained", "capacity"] = "beta"
+    kind: Literal["beta", "sweep", "constrained", "capacity"] = "beta"
     beta: NotNegative = 1.0
+    sweep: SweepConfig = SweepConfig()
     delta_nats: Positive = 10.0
     gamma: Positive = 2.0
     capacity_nats: Positive = 10.0
@@ -216,3 +250,11 @@ class TrialConfig(ConfigPart):
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     training: TrainingConfig = TrainingConfig()
+
+    def kept_betas(self) -> dict[int, float]:
+        """The epochs after which a model is kept, each with its beta, the last epoch's last; none but of a sweep."""
+        return self.objective.sweep.kept(self.training.epochs) if self.objective.kind == "sweep" else {}
+
+    def with_beta(self, beta: float) -> Self:
+        """The same trial with a fixed beta, as the model of a sweep that was kept at this beta is described."""
+        return self.model_copy(update={"objective": self.objective.model_copy(update={"kind": "beta", "beta": beta})})

@@ -26,6 +26,7 @@ from vae_study.metrics import metric_of
 
 # Of the parameters whose combinations are looked through before a study starts.
 MOST_COMBINATIONS = 10_000
+ANNEALING = ("objective", "kl_annealing")
 
 
 def problems_of(config: StudyConfig) -> list[Problem]:
@@ -37,6 +38,7 @@ def problems_of(config: StudyConfig) -> list[Problem]:
         *_labels(config),
         *_bounds(config),
         *_first_rung(config),
+        *_unused(config),
         *_enqueued(config),
     ]
     return found or [*_rates(config), *_targets(config), *_precision(config)]
@@ -223,6 +225,19 @@ def _first_rung(config: StudyConfig) -> Iterator[Problem]:
     if config.early_stopping.kind != "none" and first is not None and first >= longest:
         path: Path = ("early_stopping", "min_epochs")
         yield Problem(path, f"got {first}, expected fewer than training.epochs ({longest})")
+
+
+def _unused(config: StudyConfig) -> Iterator[Problem]:
+    """What a sweep has no use for, where every trial is one."""
+    if config.objective.kind != "sweep" or "objective.kind" in config.search:
+        return
+    instead = "is not used by objective.kind sweep, whose betas are those of objective.sweep; remove it"
+    unused = [name for name, path in PARAMETER_PATHS.items() if path[:2] in (("objective", "beta"), ANNEALING)]
+    for name in unused:
+        if name in config.search:
+            yield Problem(("search", name), instead)
+        elif _is_set(config, PARAMETER_PATHS[name]):
+            yield Problem(PARAMETER_PATHS[name], instead)
 
 
 def _enqueued(config: StudyConfig) -> Iterator[Problem]:

@@ -88,6 +88,12 @@ def feature_names(data: Mapping[str, Any], features: int) -> tuple[str, ...]:
     return names if len(names) == features else tuple(f"feature {i + 1}" for i in range(features))
 
 
+def kept_by_sweeps(record: StudyRecord) -> pd.DataFrame:
+    """The trials that are models which a sweep kept along its path of beta, with its number in `sweep`."""
+    trials = record.trials.assign(sweep=numbers(record.trials, "sweep"))
+    return trials[trials["sweep"] >= 0]
+
+
 def epochs_trained(record: StudyRecord) -> "pd.Series[int]":
     """How many epochs each trial trained, by its number; an epoch that was trained again counts once."""
     return record.history.drop_duplicates(["trial", "epoch"]).groupby("trial").size()

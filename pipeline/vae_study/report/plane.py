@@ -1,13 +1,13 @@
 """Where the trials lie: in the plane of two metrics, or along a single one; and which the interactive figures draw."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vae_study.report.frames import Missing, numbers
+from vae_study.report.frames import Missing, kept_by_sweeps, numbers
 from vae_study.report.frontier import PLANE, Knee, knee, marks, objective_signs
 from vae_study.report.interactive import SampledTrials, thinned
 from vae_study.report.tables import StudyTables, auroc_metric
@@ -34,6 +34,7 @@ class Plane:
             `y`; else without rows.
         objectives_are_the_axes: Whether the frontier is a border of this plane.
         knee: The frontier's knee, a trial; None where there is none.
+        sweeps: Of each sweep of beta, `x` and `y` of the models that it kept, in the order in which it came to them.
     """
 
     metrics: tuple[str, ...]
@@ -46,6 +47,7 @@ class Plane:
     best: pd.DataFrame
     objectives_are_the_axes: bool
     knee: int | None
+    sweeps: tuple[pd.DataFrame, ...] = ()
 
     @property
     def has_elbo(self) -> bool:
@@ -92,7 +94,17 @@ def plane(record: StudyRecord) -> Plane | Missing:
         best=best,
         objectives_are_the_axes=not is_strip and set(signs) == set(metrics),
         knee=found.trial if isinstance(found, Knee) else None,
+        sweeps=() if is_strip else tuple(_paths(record, points)),
     )
+
+
+def _paths(record: StudyRecord, points: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The path of each sweep through the plane; its last model is the sweep's own."""
+    kept = kept_by_sweeps(record)
+    for sweep in kept["sweep"].unique().tolist():
+        members = sorted(kept.loc[kept["sweep"] == sweep, "trial"])
+        path = points.set_index("trial").reindex([*members, int(sweep)])[["x", "y"]]
+        yield path.dropna().reset_index(drop=True)
 
 
 def plane_metrics(record: StudyRecord) -> tuple[str, ...]:

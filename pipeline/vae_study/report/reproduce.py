@@ -9,7 +9,7 @@ import pandas as pd
 
 from vae_study.report.figure import Grid
 from vae_study.report.formatting import cell, count
-from vae_study.report.frames import devices, row_of
+from vae_study.report.frames import devices, row_of, scalar
 from vae_study.report.frontier import frontier
 from vae_study.report.parameters import short_name, word
 from vae_study.tracking.record import StudyRecord
@@ -35,9 +35,11 @@ def commands(record: StudyRecord) -> tuple[tuple[str, str], ...]:
 def _one_trial(record: StudyRecord) -> Iterator[tuple[str, str]]:
     """The chosen trial, else the frontier's first, as the only trial of a study of its own."""
     members = frontier(record)
-    trial = record.champion.trial if record.champion else int(members["trial"].iloc[0]) if len(members) else None
-    if trial is None or row_of(record, trial).empty:
+    chosen = record.champion.trial if record.champion else int(members["trial"].iloc[0]) if len(members) else None
+    if chosen is None or row_of(record, chosen).empty:
         return
+    sweep = scalar(row_of(record, chosen), "sweep")
+    trial, what = (int(sweep), f", the sweep that kept trial {chosen},") if sweep >= 0 else (chosen, "")
     values = json.dumps([configuration(record, trial)], ensure_ascii=False)
     settings = (f"enqueue={values}", "confirm.top=0", "warm_start=null")
     words = (
@@ -45,7 +47,7 @@ def _one_trial(record: StudyRecord) -> Iterator[tuple[str, str]]:
         *("--seed", str(seed_alone(int(record.config.get("seed") or 0), trial))),
         *(word for setting in settings for word in ("--set", setting)),
     )
-    yield shlex.join(words), f"trains trial {trial} alone again, with the seed that it had in the study"
+    yield shlex.join(words), f"trains trial {trial}{what} alone again, with the seed that it had in the study"
 
 
 def seed_alone(study_seed: int, trial: int) -> int:
@@ -62,6 +64,9 @@ def configuration(record: StudyRecord, trial: int) -> dict[str, Any]:
     """A trial's searched values, by the config's names and types; a branch's where it was active."""
     row = row_of(record, trial)
     columns = [str(column) for column in row.columns]
+    if row.get("objective.kind", pd.Series(dtype=object)).eq("sweep").any():
+        # What stands there is the beta that it has come to.
+        columns = [name for name in columns if name != "beta"]
     found = {name: (rule, short_name(name, columns)) for name, rule in record.config.get("search", {}).items()}
     return {
         name: _typed(rule, row[column].iloc[0])

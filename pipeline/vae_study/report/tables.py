@@ -10,7 +10,18 @@ import pandas as pd
 
 from vae_study.anomaly import detection
 from vae_study.metrics import DEFAULT_SCORE, SCORES, sign_of
-from vae_study.report.frames import FIXED, LATER, STATES, Interval, Missing, numbers, row_of, scalar, with_state
+from vae_study.report.frames import (
+    FIXED,
+    LATER,
+    STATES,
+    Interval,
+    Missing,
+    kept_by_sweeps,
+    numbers,
+    row_of,
+    scalar,
+    with_state,
+)
 from vae_study.report.frontier import frontier, hypervolume_history, objective_signs
 from vae_study.report.parameters import has_rate, searched_parameters
 from vae_study.selection.comparison import baseline_verdicts
@@ -51,6 +62,7 @@ class StudySummary:
     Attributes:
         name: The study's name.
         states: Number of trials by state; the states of STATES are always there.
+        kept: How many of them are models that sweeps kept along their paths.
         epochs: Epochs trained by all trials together.
         training_hours: Sum of the epochs' seconds in hours (trials run side by side); NaN where unknown.
         frontier_size: Finished, feasible trials that no other such trial dominates.
@@ -76,6 +88,7 @@ class StudySummary:
 
     name: str
     states: Mapping[str, int]
+    kept: int
     epochs: int
     training_hours: float
     frontier_size: int
@@ -108,6 +121,7 @@ def summary(record: StudyRecord) -> StudySummary:
     return StudySummary(
         name=record.name,
         states={state: int(counts.get(state, 0)) for state in STATES},
+        kept=len(kept_by_sweeps(record)),
         epochs=len(record.history),
         training_hours=float(np.nansum(seconds)) / 3600 if np.isfinite(seconds).any() else float("nan"),
         frontier_size=len(frontier(record)),

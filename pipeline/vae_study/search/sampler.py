@@ -104,6 +104,9 @@ BLOCK = 200
 # User attributes of a trial: the values that the sampler drew jointly, and the sampler that they came from ("random" if
 # the configured one was too slow).
 DRAWN_TOGETHER, SAMPLER = "drawn_together", "sampler"
+# Of a trial that is a model kept by a sweep: the sweep's number, and the epoch and beta at which it was kept. Samplers
+# do not see such trials: the sweep stands for them.
+POINT = "point"
 
 Memory = Callable[[optuna.Study, Sequence[FrozenTrial]], Sequence[FrozenTrial]]
 
@@ -139,16 +142,22 @@ class History:
 
     def part(self, study: optuna.Study) -> optuna.Study:
         """The study as its sampler is to see it: to read, with some of its trials."""
-        if self._memory is None or len(trials := study.get_trials(deepcopy=False)) < WHOLE:
+        if self._memory is None:
             return study
+        trials = study.get_trials(deepcopy=False)
+        if len(trials) < WHOLE:
+            asked = [trial for trial in trials if POINT not in trial.user_attrs]
+            return study if len(asked) == len(trials) else optuna_compat.with_trials(study, asked)
         with self._lock:
             while self._until + BLOCK <= len(trials) - NEWEST:
                 self._weigh(self._memory, study, trials)
             shown = sorted({*self._remembered, *self._open})
-            return optuna_compat.with_trials(study, [*(trials[number] for number in shown), *trials[self._until :]])
+            seen = [*(trials[number] for number in shown), *trials[self._until :]]
+            return optuna_compat.with_trials(study, [trial for trial in seen if POINT not in trial.user_attrs])
 
     def _weigh(self, memory: Memory, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
-        numbers = [*self._open, *range(self._until, self._until + BLOCK)]
+        block = range(self._until, self._until + BLOCK)
+        numbers = [*self._open, *(number for number in block if POINT not in trials[number].user_attrs)]
         self._until += BLOCK
         self._open = [number for number in numbers if not trials[number].state.is_finished()]
         ended = [trials[number] for number in numbers if trials[number].state == TrialState.COMPLETE]
@@ -273,7 +282,8 @@ class Proposals:
         self.config, self._storage, self._name = config, storage, name
         self._study_id = storage.get_study_id_from_name(name)
         study = self._study()
-        self.left = deque(trial.number for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]))
+        running = study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
+        self.left = deque(trial.number for trial in running if POINT not in trial.user_attrs)
         self._history = History(config.sampler.kind)
         self._lock = threading.Lock()
         self._is_enqueued = False

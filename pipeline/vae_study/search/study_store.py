@@ -17,7 +17,7 @@ from vae_study.errors import UserError
 from vae_study.metrics import SIGNS, STEERING, sign_of
 from vae_study.search.early_stopping import Floats, goes_on
 from vae_study.search.optuna_compat import open_storage
-from vae_study.search.sampler import Proposal, Proposals, decoded, distribution, first_generation, fits, stored
+from vae_study.search.sampler import POINT, Proposal, Proposals, decoded, distribution, first_generation, fits, stored
 from vae_study.storage import Owner
 
 STATE_NAMES = {
@@ -144,7 +144,40 @@ class StudyStore:
     def own_trials(self, *states: TrialState) -> list[FrozenTrial]:
         """The trials that the study itself asked for, by number: in some states, or in any."""
         trials = self.study.get_trials(deepcopy=False, states=states or None)
-        return [trial for trial in trials if WARM_START not in trial.user_attrs]
+        return [trial for trial in trials if not {WARM_START, POINT} & {*trial.user_attrs}]
+
+    def points(self) -> list[FrozenTrial]:
+        """The trials that are models kept by sweeps, or that are going to be, by number."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [trial for trial in trials if POINT in trial.user_attrs]
+
+    def reserve(self, number: int, kept: Mapping[int, float]) -> list[int]:
+        """The numbers of the trials that become of a sweep's kept models; asked again, they are the same.
+
+        Args:
+            number: The sweep.
+            kept: The epoch after which each model is kept, and its beta.
+        """
+        there = self._reserved(number)
+        for epoch, beta in kept.items():
+            if epoch not in there:
+                about = {"trial": number, "epoch": epoch, "beta": beta}
+                self.study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={POINT: about}))
+        there = self._reserved(number)
+        return [there[epoch] for epoch in kept]
+
+    def _reserved(self, number: int) -> dict[int, int]:
+        abouts = {one.number: one.user_attrs[POINT] for one in self.points()}
+        return {about["epoch"]: point for point, about in abouts.items() if about["trial"] == number}
+
+    def is_open(self, number: int) -> bool:
+        """Whether a trial has not ended."""
+        return not self._at(number).state.is_finished()
+
+    def sweep_of(self, number: int) -> int | None:
+        """The number of the sweep that a trial was kept of; None for all others."""
+        about = self._at(number).user_attrs.get(POINT)
+        return None if about is None else int(about["trial"])
 
     def _at(self, number: int) -> FrozenTrial:
         # Reading all trials to find one would make the driver's loop slower with each trial.
@@ -171,8 +204,11 @@ class StudyStore:
         return count
 
     def parameters(self, number: int) -> dict[str, Any]:
-        """The configuration of a trial that was asked for earlier."""
-        return {name: decoded(value) for name, value in self._at(number).params.items()}
+        """The configuration of a trial that was asked for earlier; of a sweep and its kept models with their betas."""
+        trial = self._at(number)
+        if (about := trial.user_attrs.get(POINT)) is not None:
+            return {**self.parameters(about["trial"]), "objective.kind": "beta", "beta": about["beta"]}
+        return with_last_beta(self.config, {name: decoded(value) for name, value in trial.params.items()})
 
     def should_continue(self, number: int, rung: int, metrics: Mapping[str, float], is_late: bool) -> bool:
         """Whether an open trial continues at a rung, by the config's rule; asked again, the answer is the same.
@@ -252,6 +288,12 @@ class StudyStore:
     def finished_values(self) -> list[list[float]]:
         """Objective values of the finished trials, by number, as the config's directions have them."""
         return [trial.values for trial in self.own_trials(TrialState.COMPLETE)]
+
+
+def with_last_beta(config: StudyConfig, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A sweep's parameters with the beta that its own model has, that of its end; others' as they are."""
+    kept = [*config.trial(parameters).kept_betas().values()]
+    return {**parameters, "beta": kept[-1]} if kept else dict(parameters)
 
 
 def _pruning_decision(

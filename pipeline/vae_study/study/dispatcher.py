@@ -11,14 +11,22 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
 
-from vae_study.config.study import StudyConfig
 from vae_study.errors import TrialsFailed
 from vae_study.search.early_stopping import due
-from vae_study.search.study_store import StudyStore
+from vae_study.search.study_store import StudyStore, with_last_beta
 from vae_study.study.finalists import Retention
-from vae_study.study.messages import KL_WEIGHT, Failure, Task, TrialReport, kl_weights_of, rungs_of
+from vae_study.study.messages import (
+    KL_WEIGHT,
+    Task,
+    TrialReport,
+    as_report,
+    end_tags,
+    kl_weights_of,
+    last_tags,
+    rungs_of,
+    start_run,
+)
 from vae_study.study.prefetch import Prefetcher
 from vae_study.study.progress import Progress, StudyCurves, log10_parameters
 from vae_study.study.session import Enough, Shutdown
@@ -184,25 +192,6 @@ def _slim(history: list[EpochRecord], first: int = 0) -> None:
         history[index] = replace(history[index], metrics={name: metrics[name] for name in metrics if name == KL_WEIGHT})
 
 
-def start_run(tracking: TrackingWriter, task: Task, device: str = "") -> None:
-    """Create or reopen a task's run; `device` is what it is going to be trained on, if that is known."""
-    name, tags = schema.trial_run_name(task.number, task.parameters), {schema.TRIAL: str(task.number)}
-    if task.repeat:
-        name = f"t{task.number:03d} seed {task.repeat}"
-        tags |= {schema.KIND: "confirmation", schema.SEED: str(task.repeat)}
-    else:
-        tags |= {schema.KIND: "trial", schema.SAMPLER: task.sampler}
-    tracking.start(task.key, name, task.parameters, tags | ({schema.DEVICE: device} if device else {}))
-
-
-def end_tags(report: TrialReport) -> dict[str, str]:
-    """The tags of a run that say how it ended."""
-    tags: dict[str, str] = {schema.STATE: report.state}
-    if report.failure:
-        tags |= {schema.FAILURE: report.failure, schema.REASON: report.reason[:500]}
-    return tags
-
-
 class SearchDispatcher(Dispatcher):
     """Hands out the trials of the search.
 
@@ -233,15 +222,22 @@ class SearchDispatcher(Dispatcher):
             task = Task(
                 key=trial_name(proposal.number),
                 number=proposal.number,
-                parameters=dict(proposal.parameters),
+                parameters=with_last_beta(self.store.config, proposal.parameters),
                 sampler=proposal.sampler,
             )
+            kept = [*self.store.config.trial(task.parameters).kept_betas().items()]
+            if kept:
+                # The last of its models is the trial itself.
+                task = replace(task, points=self.store.reserve(task.number, dict(kept[:-1])))
             known = self.recalled.get(task.key)
             if known is None or known.end is None:
                 self.show()
                 return task
-            report = _as_report(known)
-            self._tell(task, report, report.last_metrics(known.epochs))
+            report = as_report(known)
+            # The journal has the ends of its kept models before its own.
+            recalled = {number: self.recalled.get(trial_name(number)) for number in task.points}
+            ends = {number: as_report(point) for number, point in recalled.items() if point and point.end}
+            self._tell_sweep(task, report, report.last_metrics(known.epochs), ends)
             self.retention.drop_checkpoints(task.key)
         return None
 
@@ -268,16 +264,36 @@ class SearchDispatcher(Dispatcher):
     def _close(self, task: Task, report: TrialReport, history: Sequence[EpochRecord]) -> None:
         metrics = report.last_metrics(history)
         report = self._checked(report, metrics)
-        tags = last_tags(self.store.config, report, metrics)
-        scales = log10_parameters(self.store.config.search, task.parameters)
-        self.tracking.end(task.key, task.number, {**report.news(history), **scales}, tags, report.error)
+        kept = zip(task.points, report.points, strict=report.state == "finished")
+        points = {number: self._close_kept(task, number, one) for number, one in kept}
+        self._log_end(task, report, report.news(history), metrics)
         values = self.curves.add(report.state, metrics, self.store.config.is_feasible(metrics))
         self.tracking.log_curves(self.curves.step, values)
-        self._tell(task, report, metrics)
+        self._tell_sweep(task, report, metrics, points)
         self.retention.ended(task, report, metrics)
         self._stop_if_alike(task.number)
         self._stop_if_flat()
         self.show()
+
+    def _log_end(
+        self, task: Task, report: TrialReport, news: Mapping[str, float], metrics: Mapping[str, float]
+    ) -> None:
+        tags = last_tags(self.store.config, report, metrics)
+        scales = log10_parameters(self.store.config.search, task.parameters)
+        self.tracking.end(task.key, task.number, {**news, **scales}, tags, report.error)
+
+    def _close_kept(self, sweep: Task, number: int, metrics: Mapping[str, float]) -> TrialReport:
+        """Write down the end of a model that a sweep has kept, as that of a trial; a driver may have done so before."""
+        key, parameters = trial_name(number), self.store.parameters(number)
+        task = Task(key=key, number=number, parameters=parameters, sampler=sweep.sampler, sweep=sweep.number)
+        report = self._checked(TrialReport(state="finished", metrics=dict(metrics)), metrics)
+        if not self.tracking.has_ended(key):
+            start_run(self.tracking, task, self._devices.get(sweep.key, ""))
+            self._log_end(task, report, metrics, metrics)
+            if report.state == "finished":
+                self.curves.place(metrics, self.store.config.is_feasible(metrics))
+        self.retention.ended(task, report, metrics)
+        return report
 
     def _checked(self, report: TrialReport, metrics: Mapping[str, float]) -> TrialReport:
         """The report, or that the trial diverged if it has finished without finite objectives."""
@@ -287,13 +303,27 @@ class SearchDispatcher(Dispatcher):
             return report
         return TrialReport(state="failed", failure="diverged", error=f"{', '.join(bad)} not finite at the end")
 
-    def _tell(self, task: Task, report: TrialReport, metrics: Mapping[str, float]) -> None:
+    def _tell_sweep(
+        self, task: Task, report: TrialReport, metrics: Mapping[str, float], points: Mapping[int, TrialReport]
+    ) -> None:
+        """Tell the store of the models that a trial has kept, and then of the trial, which the best of them stands for.
+
+        A trial that has kept none is told as it is.
+        """
+        for number in filter(self.store.is_open, task.points):
+            failed = TrialReport(state="failed", failure=report.failure, error=report.error)
+            end = points.get(number, failed)
+            self._tell(number, end, end.metrics)
+        every = [metrics, *(end.metrics for end in points.values() if end.state == "finished")]
+        self._tell(task.number, report, self.curves.largest(every) if report.state == "finished" else metrics)
+
+    def _tell(self, number: int, report: TrialReport, metrics: Mapping[str, float]) -> None:
         if report.state == "finished":
-            self.store.finish(task.number, metrics)
+            self.store.finish(number, metrics)
         elif report.state == "pruned":
-            self.store.stop(task.number, metrics)
+            self.store.stop(number, metrics)
         else:
-            self.store.fail(task.number, report.failure or "error", report.reason)
+            self.store.fail(number, report.failure or "error", report.reason)
 
     def _stop_if_alike(self, number: int) -> None:
         """Shut the study down if its first trials have failed alike."""
@@ -332,24 +362,6 @@ class SearchDispatcher(Dispatcher):
         return sum(
             epochs / int(self.open[key].parameters.get("training.epochs", fixed)) for key, epochs in trained.items()
         )
-
-
-def last_tags(config: StudyConfig, report: TrialReport, metrics: Mapping[str, float]) -> dict[str, str]:
-    """The tags of a trial's run that say how it ended, and whether it keeps the constraints."""
-    feasible = {schema.FEASIBLE: str(config.is_feasible(metrics)).lower()} if config.constraints else {}
-    return end_tags(report) | feasible
-
-
-def _as_report(known: Recalled) -> TrialReport:
-    """The last report of a trial, from the journal of an earlier driver that died before it updated the study store."""
-    assert known.end is not None
-    tags = known.end.tags
-    return TrialReport(
-        state=cast(Any, tags[schema.STATE]),
-        failure=cast(Failure | None, tags.get(schema.FAILURE)),
-        error=tags.get(schema.REASON),
-        metrics=dict(known.end.metrics),
-    )
 
 
 class ConfirmationDispatcher(Dispatcher):

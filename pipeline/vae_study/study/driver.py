@@ -1,6 +1,7 @@
 """The driver of a study: it holds the lock, recovers what is missing, runs search and confirmation, and closes."""
 
 import logging
+import math
 import shutil
 from contextlib import suppress
 from typing import Any, cast
@@ -19,11 +20,9 @@ from vae_study.study.dispatcher import (
     ConfirmationDispatcher,
     Dispatcher,
     SearchDispatcher,
-    last_tags,
-    start_run,
 )
 from vae_study.study.finalists import Retention, finish_study, repeats_of
-from vae_study.study.messages import Assignment, Failure, Task, TrialReport, new_channels, post
+from vae_study.study.messages import Assignment, Failure, Task, TrialReport, last_tags, new_channels, post, start_run
 from vae_study.study.plan import Locations, Plan, require_memory
 from vae_study.study.progress import Progress, StudyCurves
 from vae_study.study.session import Shutdown
@@ -124,7 +123,8 @@ def _give_up(writer: TrackingWriter) -> None:
 
 def _require_results(plan: Plan, store: StudyStore) -> None:
     """Raise UserError if results are gone without which the study cannot end."""
-    finished = {trial_name(one.number) for one in store.own_trials() if STATE_NAMES[one.state] == "finished"}
+    ended = [*store.own_trials(), *store.points()]
+    finished = {trial_name(one.number) for one in ended if STATE_NAMES[one.state] == "finished"}
     gone = sorted(finished - {*subfolders(plan.trials)}) if finished else []
     if gone:
         raise UserError(
@@ -291,7 +291,8 @@ def recover(store: StudyStore, writer: TrackingWriter) -> None:
     Raises:
         OSError: The trials' folders cannot be read.
     """
-    own = store.own_trials()
+    # A model that a sweep will keep is open until the sweep ends.
+    own = [*store.own_trials(), *(one for one in store.points() if STATE_NAMES[one.state] == "finished")]
     missing = [trial for trial in own if _is_missing(trial, writer)]
     for trial in missing:
         _recover(store, writer, trial)
@@ -312,6 +313,9 @@ def recovered_curves(plan: Plan, writer: TrackingWriter) -> StudyCurves:
     for row in sorted(writer.trials().to_dict("records"), key=lambda row: trial_name(row["trial"]) in writer.restored):
         if row["state"] in ENDED:
             metrics = {str(name): value for name, value in row.items() if "/" in str(name)}
+            if row.get("sweep", math.nan) >= 0:
+                curves.place(metrics, row["feasible"] and row["state"] == "finished")
+                continue
             values = curves.add(row["state"], metrics, row["feasible"])
             if curves.step > drawn:
                 writer.log_curves(curves.step, values)
@@ -327,7 +331,8 @@ def _recover(store: StudyStore, writer: TrackingWriter, trial: Any) -> None:
     """Log a trial again. If only the study store has its end, the run has the epochs that MLflow has."""
     number, attrs, state = trial.number, trial.user_attrs, STATE_NAMES[trial.state]
     sampler, preemptions = attrs.get(SAMPLER, store.config.sampler.kind), attrs.get(PREEMPTIONS)
-    task = Task(key=trial_name(number), number=number, parameters=store.parameters(number), sampler=sampler)
+    about = {"parameters": store.parameters(number), "sampler": sampler, "sweep": store.sweep_of(number)}
+    task = Task(key=trial_name(number), number=number, **about)
     if writer.restore(task.key, task.parameters):
         return
     if state in ENDED or preemptions:

@@ -63,13 +63,27 @@ class StudyCurves:
             units), `study/frontier_size`, `study/finished`, `study/pruned`, `study/failed`.
         """
         self.counts[state] += 1
-        if state == "finished" and is_feasible:
-            self._place(self.signs_M * [metrics.get(name, math.nan) for name in self.metrics])
-            self._rank(metrics)
+        if state == "finished":
+            self.place(metrics, is_feasible)
         if state != "failed":
             self._volumes.append(self.volume)
         counts = {f"study/{name}": float(self.counts[name]) for name in ENDED}
         return {"study/hypervolume": self.volume, "study/frontier_size": float(len(self.front_NM)), **counts}
+
+    def place(self, metrics: Mapping[str, float], is_feasible: bool = True) -> None:
+        """Take a finished model into the frontier without counting it: one that a sweep has kept."""
+        if is_feasible:
+            self._place(self.signs_M * [metrics.get(name, math.nan) for name in self.metrics])
+            self._rank(metrics)
+
+    def largest(self, found: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+        """Of several models' metrics those that alone have the largest hypervolume."""
+
+        def box(metrics: Mapping[str, float]) -> float:
+            gain_M = self.reference_M - self.signs_M * [metrics.get(name, math.nan) for name in self.metrics]
+            return float(np.prod(np.nan_to_num(gain_M).clip(min=0)))
+
+        return max(found, key=box)
 
     def _rank(self, metrics: Mapping[str, float]) -> None:
         sign, name = -sign_of(self._ranked_by), self._ranked_by

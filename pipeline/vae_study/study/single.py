@@ -43,7 +43,9 @@ class SingleModel:
 
     @classmethod
     def train(cls, config: StudyConfig, data: Dataset) -> Self:
-        """Train it. Raise UserError if its metrics stop being finite."""
+        """Train it. Raise UserError if its metrics stop being finite, or if it would be a sweep of beta."""
+        if config.objective.kind == "sweep":
+            raise UserError("objective.kind: got 'sweep', expected 'beta' or another kind that gives a single model")
         setup = ModelSetup(config=config.trial({}), seed=trial_seed(config.seed, 0))
         batch = ModelBatch([setup], data, config.anomaly.followed)
         history: list[dict[str, float]] = []

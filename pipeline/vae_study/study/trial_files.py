@@ -10,7 +10,7 @@ import logging
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,6 +77,22 @@ class Checkpoints:
         name = f"epoch-{snapshot.epoch:06d}-{zlib.crc32(content):08x}.safetensors"
         self.folder.write(name, content)
         self._keep(name)
+
+    def keep_weights(self, epoch: int, weights: Mapping[str, Tensor]) -> None:
+        """Write the weights after an epoch beside the checkpoints, until the trial has ended.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        self.folder.write(f"weights-{epoch:06d}.safetensors", save(dict(weights)))
+
+    def kept_weights(self, epoch: int) -> dict[str, Tensor]:
+        """What `keep_weights` wrote after that epoch.
+
+        Raises:
+            OSError: It is not there, or cannot be read.
+        """
+        return load(self.folder.read(f"weights-{epoch:06d}.safetensors"))
 
     def _keep(self, name: str) -> None:
         """Remove all but this checkpoint and the good one before it; later ones were bad, or of another writer."""

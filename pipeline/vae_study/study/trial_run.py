@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from torch import Tensor
@@ -18,7 +18,7 @@ from vae_study.study.trial_files import Checkpoints, Snapshot
 from vae_study.tracking.record import EpochRecord
 from vae_study.vae.autotune import models_per_device
 from vae_study.vae.model_batch import ModelBatch
-from vae_study.vae.outcome import Outcome, outcome_of, outcomes_of
+from vae_study.vae.outcome import Outcome, outcome_of, outcomes_of, outcomes_of_kept, weights_of
 from vae_study.vae.stacking import ModelSetup, compatibility_key
 
 logger = logging.getLogger(__name__)
@@ -37,10 +37,11 @@ class TrialRun:
         setup: What is trained.
         history: Every epoch so far, also those before the checkpoint.
         files: Where it leaves its files; None for a repeat, which leaves none.
+        points: The numbers of the trials that become of the models that it keeps along its way.
     """
 
     def __init__(self, task: Task, config: StudyConfig, home: Folder):
-        self.key, self.rungs = task.key, rungs_of(config, task)
+        self.key, self.rungs, self.points = task.key, rungs_of(config, task), task.points
         self.setup = ModelSetup(
             config=config.trial(task.parameters), seed=trial_seed(config.seed, task.number, task.repeat)
         )
@@ -81,6 +82,20 @@ class TrialRun:
     def is_at_rung(self) -> bool:
         """Whether the driver decides after its last epoch if it continues."""
         return due(self.rungs, kl_weights_of(self.history)) is not None
+
+    @property
+    def kept(self) -> list[tuple[int, float]]:
+        """The epochs after which its model is kept for a trial in `points`, each with its beta."""
+        return [*self.setup.config.kept_betas().items()][: len(self.points)]
+
+    @property
+    def is_to_keep(self) -> bool:
+        """Whether its model is to be kept after its last epoch."""
+        return len(self.history) in dict(self.kept)
+
+    def keep(self, state: Mapping[str, Tensor]) -> None:
+        """Keep the model; what is written again after a restart is the same. Raise OSError if the disk is full."""
+        self.checkpoints.keep_weights(len(self.history), weights_of(state))
 
     def save(self, state: dict[str, Tensor]) -> None:
         """Write a checkpoint; if the disk is full, training continues without one."""
@@ -158,6 +173,11 @@ class RunGroup:
         if len(trained) == len(self.runs):
             return outcomes_of(self.model_batch, self.diagnostics)
         return [outcome_of(self.model_batch, self.runs.index(run), self.diagnostics) for run in trained]
+
+    def outcomes_of_kept(self, run: TrialRun) -> Iterator[Outcome]:
+        """The same of the models that a task has kept, in the order of its points."""
+        kept = [(beta, run.checkpoints.kept_weights(epoch)) for epoch, beta in run.kept]
+        return outcomes_of_kept(self.model_batch, run.setup, kept, self.diagnostics)
 
 
 def device_of(resources: ResourcesConfig) -> str:

@@ -20,6 +20,7 @@ from vae_study.study.messages import Assignment, Commands, Failure, Task, TrialR
 from vae_study.study.ray_compat import gpus_given, is_leaving
 from vae_study.study.trial_files import CheckpointTimer, write_outcome
 from vae_study.study.trial_run import RunGroup, TrialRun, device_of
+from vae_study.tracking.schema import trial_name
 from vae_study.vae.device import (
     compute_in_float32,
     device_name,
@@ -196,8 +197,12 @@ class WorkerLoop:
         for run, metrics in zip([*group.runs], metrics_K, strict=True):
             try:
                 run.record({**metrics, **(self.system.sample() if self.system else {})})
+                if run.is_to_keep:
+                    run.keep(group.state(run))
             except Diverged as reason:
                 self._end(group, run, TrialReport(state="failed", failure="diverged", error=str(reason)))
+            except OSError as error:
+                self._end(group, run, self._failed(error))
 
     def _measure(self, group: RunGroup, trained: list[TrialRun]) -> None:
         if not trained:
@@ -213,11 +218,20 @@ class WorkerLoop:
             return
         for run, outcome in zip(trained, outcomes, strict=True):
             try:
+                points = self._measure_kept(group, run)
                 if run.files is not None:
                     write_outcome(run.files, outcome)
-                self._end(group, run, TrialReport(state="finished", metrics=outcome.metrics))
+                self._end(group, run, TrialReport(state="finished", metrics=outcome.metrics, points=points))
             except Exception as error:
                 self._end(group, run, self._failed(error))
+
+    def _measure_kept(self, group: RunGroup, run: TrialRun) -> list[dict[str, float]]:
+        """Write the files of the models that a task has kept, as those of trials of their own; return their metrics."""
+        metrics: list[dict[str, float]] = []
+        for number, outcome in zip(run.points, group.outcomes_of_kept(run), strict=True):
+            write_outcome(self.home / "trials" / trial_name(number), outcome)
+            metrics.append(outcome.metrics)
+        return metrics
 
     def _split_up(self, group: RunGroup, error: Exception) -> None:
         """After an error among several tasks: each continues alone from its last checkpoint, to find the cause."""

@@ -88,7 +88,8 @@ class StudyRecord:
         environment: Package versions and the like, by name.
         trials: One row per trial: `trial`, `state` (finished, pruned, failed, running, waiting), `failure` and its last
             line `reason`, `feasible` (whether it keeps the config's constraints), `preemptions` (how often it lost its
-            worker and continued), `device` (what it was last trained on, such as "cuda, NVIDIA L4"), `run_id`, the
+            worker and continued), `device` (what it was last trained on, such as "cuda, NVIDIA L4"), `run_id`, where
+            there are sweeps `sweep` (the number of the one that kept this trial's model; else missing), the
             dotted parameters (missing if a branch does not have one), the slashed metrics at their last value.
         history: One row per trial and epoch: `trial`, `epoch`, the slashed metrics.
         reference: The hypervolume's fixed reference point: objective metric to value.
@@ -157,6 +158,8 @@ class RunRecord:
             "run_id": self.run_id,
         }
         metrics = {name: value for name, value in self.metrics.items() if not name.startswith(schema.LOG10)}
+        if schema.SWEEP in tags:
+            about["sweep"] = int(tags[schema.SWEEP])
         return {**about, **{name: _number(text) for name, text in self.params.items()}, **metrics}
 
 

@@ -20,7 +20,7 @@ from vae_study.vae.families.base import Family
 from vae_study.vae.fast_step import covers, fast_step
 from vae_study.vae.inference import Examples
 from vae_study.vae.networks import shape_of
-from vae_study.vae.objective import GradientStep, Losses, Objective, StepInputs, kl_weights
+from vae_study.vae.objective import GradientStep, Losses, Objective, StepInputs, penalty_weights
 from vae_study.vae.optimizer import StackedAdam, autograd_step, learning_rate_factors
 from vae_study.vae.stacking import (
     LASTING_STREAMS,
@@ -228,11 +228,12 @@ class ModelBatch:
     def _add(self, setups: Sequence[ModelSetup]) -> None:
         """Start the training of new models, whose rows are stacked already."""
         for setup in setups:
-            training, annealing = setup.config.training, setup.config.objective.kl_annealing
+            training = setup.config.training
             steps = training.epochs * self.steps_per_epoch
             rate_T = training.learning_rate * learning_rate_factors(training.learning_rate_schedule, steps)
             generators = {stream: setup.generator(stream, self.device) for stream in LASTING_STREAMS}
-            self.progress_K.append(Progress(np.stack([kl_weights(annealing, steps), rate_T]), generators))
+            weight_T = penalty_weights(setup.config.objective, steps)
+            self.progress_K.append(Progress(np.stack([weight_T, rate_T]), generators))
         self.setups = [*self.setups, *setups]
         self._lay_out(torch.cat([self.objective.multiplier_K, self.tensor([0.0] * len(setups))]))
 

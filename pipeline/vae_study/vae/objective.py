@@ -53,6 +53,13 @@ def kl_weights(annealing: KlAnnealing, steps: int) -> Floats:
     return SCHEDULES[annealing.schedule](np.arange(steps) / steps, annealing)
 
 
+def penalty_weights(config: ObjectiveConfig, steps: int) -> Floats:
+    """The weight of the penalty at each step of a budget, shape (T,): the annealing's, or of a sweep beta / high."""
+    if config.kind != "sweep":
+        return kl_weights(config.kl_annealing, steps)
+    return np.array([config.sweep.beta_at(step / steps) for step in range(steps)]) / config.sweep.high
+
+
 class Objective:
     """beta, free bits, constraints and capacities of K models, applied to all of them at once.
 
@@ -70,13 +77,13 @@ class Objective:
         def flags(values: Sequence[bool]) -> Tensor:
             return torch.tensor(values, device=like.device)
 
-        self.beta_K = numbers([config.beta for config in configs])
+        self.beta_K = numbers([config.sweep.high if config.kind == "sweep" else config.beta for config in configs])
         self.nats_K = numbers([config.free_bits.nats for config in configs])
         self.delta_K = numbers([config.delta_nats for config in configs])
         self.gamma_K = numbers([config.gamma for config in configs])
         self.capacity_K = numbers([config.capacity_nats for config in configs])
-        # Free bits go with the kind "beta" only: a constraint and a capacity set the KL themselves.
-        free = [config.free_bits.kind if config.kind == "beta" else "none" for config in configs]
+        # A constraint and a capacity set the KL themselves.
+        free = [config.free_bits.kind if config.kind in ("beta", "sweep") else "none" for config in configs]
         self.floors_total_K = flags([kind == "total" for kind in free])
         self.floors_each_K = flags([kind == "per_dimension" for kind in free])
         self.is_constrained_K = flags([config.kind == "constrained" for config in configs])

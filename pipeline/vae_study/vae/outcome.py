@@ -1,7 +1,7 @@
 """What a trial leaves: final metrics, scores of each example, pictures, weights. Only here are test rows looked at."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,12 +31,16 @@ from vae_study.vae.inference import (
     whole_blocks,
 )
 from vae_study.vae.model_batch import ModelBatch
+from vae_study.vae.stacking import ModelSetup, even_chunks
 
 Floats = NDArray[np.float64]
 HELD_OUT = ("validation", "test")
 ScoresBySplit = Mapping[str, Mapping[str, Floats]]
 # Draws of z for the reconstruction probability (An and Cho 2015 call it L).
 DRAWS = 10
+Weights = Mapping[str, Tensor]
+# So many weights of kept models are measured at once: a batch holds each of them four times.
+NUMBERS = 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +120,45 @@ def outcomes_of(model_batch: ModelBatch, diagnostics: DiagnosticsConfig) -> list
 def outcome_of(model_batch: ModelBatch, k: int, diagnostics: DiagnosticsConfig) -> Outcome:
     """Measure one trained model of a batch, whose others cost nothing."""
     return outcomes_of(model_batch.alone(k), diagnostics)[0]
+
+
+def weights_of(state: Weights) -> dict[str, Tensor]:
+    """The parameters and running statistics in a model's state, as `ModelBatch.state` returns it."""
+    return {name: value for name, value in state.items() if name.startswith("model/")}
+
+
+def outcomes_of_kept(
+    beside: ModelBatch, setup: ModelSetup, kept: Sequence[tuple[float, Weights]], diagnostics: DiagnosticsConfig
+) -> Iterator[Outcome]:
+    """Measure the models that one trial has kept, several at a time.
+
+    Args:
+        beside: A batch on the same data and device.
+        setup: The trial's.
+        kept: Each model's beta, and what `weights_of` returned after the epoch in which training had come to it.
+        diagnostics: As for any trial.
+
+    Returns:
+        Each model's outcome; its metrics have those of validation, too, which other trials have in their last epoch.
+    """
+    if not kept:
+        return
+    largest = max(1, NUMBERS // sum(value.numel() for value in kept[0][1].values()))
+    for part in even_chunks(len(kept), largest):
+        batch = _kept_batch(beside, setup, kept[part])
+        measured = [metrics_of(one, "val", batch.score) for one in batch.measure("validation")]
+        for outcome, metrics in zip(outcomes_of(batch, diagnostics), measured, strict=True):
+            yield replace(outcome, metrics={**metrics, **outcome.metrics})
+
+
+def _kept_batch(beside: ModelBatch, setup: ModelSetup, kept: Sequence[tuple[float, Weights]]) -> ModelBatch:
+    """The models as a batch of their own."""
+    setups = [replace(setup, config=setup.config.with_beta(beta)) for beta, _ in kept]
+    about = beside.data, beside.score, beside.device, beside.dtype, beside.latent_capacity, beside
+    batch = ModelBatch(setups, *about)
+    for k, (_, weights) in enumerate(kept):
+        batch.restore(k, {**batch.state(k), **weights})
+    return batch
 
 
 class _Examination:

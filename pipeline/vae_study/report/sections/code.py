@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -274,16 +275,23 @@ class WarmUp:
 
 
 def warm_up(record: StudyRecord) -> WarmUp:
-    """Find the trials whose KL weight never reached 1. Cyclical schedules are left out: they are no warm-up."""
+    """Find the trials whose KL weight never reached 1; cyclical schedules and sweeps of beta are no warm-up."""
     history = record.history.assign(weight=numbers(record.history, "train/kl_weight"))
     highest = history.groupby("trial")["weight"].max()
-    fixed = ((record.config.get("objective") or {}).get("kl_annealing") or {}).get("schedule")
-    searched = record.trials.get("kl_annealing.schedule", pd.Series(None, index=record.trials.index, dtype=object))
-    rising = record.trials[searched.where(searched.notna(), fixed) != "cyclical"]
+    objective = record.config.get("objective") or {}
+    schedule = _settings(record, "kl_annealing.schedule", (objective.get("kl_annealing") or {}).get("schedule"))
+    kind = _settings(record, "objective.kind", objective.get("kind"))
+    rising = record.trials[(schedule != "cyclical") & (kind != "sweep")]
     short = rising[rising["trial"].isin(highest.index[highest < FULL_KL_WEIGHT])]
     finished, pruned = (short[short["state"].eq(state)] for state in ("finished", "pruned"))
     members = finished[finished["trial"].isin(frontier(record)["trial"])]
     return WarmUp(finished=trial_numbers(finished), pruned=trial_numbers(pruned), frontier=trial_numbers(members))
+
+
+def _settings(record: StudyRecord, name: str, fixed: object) -> "pd.Series[Any]":
+    """What each trial has of a parameter that may be searched, or else is fixed."""
+    own = record.trials.get(name, pd.Series(None, index=record.trials.index, dtype=object))
+    return own.where(own.notna(), fixed)
 
 
 def collapse(record: StudyRecord) -> Collapse:

@@ -78,6 +78,8 @@ def draw_plane(table: Plane) -> Picture:
         _equal_elbo(axes, table)
     if len(table.best) > 1:
         axes.step(table.best["x"], table.best["y"], where="post", color=GREY, linewidth=1.1, label="best so far")
+    for index, path in enumerate(table.sweeps):
+        axes.plot(path["x"], path["y"], color=FAINT, linewidth=0.9, zorder=1, label="" if index else "path of a sweep")
     _scatter(axes, table, UNDER)
     _finished(axes, table)
     if table.objectives_are_the_axes and len(line := _frontier(table.points)):
@@ -142,6 +144,8 @@ def describe_plane(table: Plane) -> Words:
     points, parts = table.points, [_better(table), *_legend(table)]
     if len(table.best) > 1:
         parts.append("The line is the best so far.")
+    if table.sweeps:
+        parts.append("A thin line joins the models that one sweep of beta kept, in the order of their betas.")
     if table.knee is not None:
         where = "the frontier’s point farthest from the line between its ends"
         parts.append(f"The diamond is the knee, trial {table.knee}: {where}.")
@@ -248,6 +252,10 @@ def _lines(table: Plane, points: pd.DataFrame) -> Iterator[Json]:
         xy = [(end, total - end) for total in elbo_totals(table) for end in (*ends, np.nan)]
         x, y = (brief(values, 7) for values in zip(*xy, strict=True))
         yield lines(x, y, "var(--line)", 1.2, name="equal ELBO", hoverinfo="skip", showlegend=False)
+    if table.sweeps:
+        xy = [row for path in table.sweeps for row in (*path.itertuples(index=False), (np.nan, np.nan))]
+        x, y = (brief(values) for values in zip(*xy, strict=True))
+        yield lines(x, y, "var(--faint)", 1.2, name="path of a sweep", hoverinfo="skip")
     if table.objectives_are_the_axes and len(line := _frontier(points)):
         yield lines(brief(line["x"]), brief(line["y"]), "var(--ink)", 1.5, name="frontier", hoverinfo="skip")
 
