@@ -52,6 +52,7 @@ EXACT = {name: {"family": name} for name in FAMILIES} | {
     "learned-sigma": {"likelihood": "gaussian_learned", "learned_sigma": "per_feature", "sigma": 0.3},
     "elu": {"network__activation": "elu"},
     "gru": {"network__kind": "recurrent", "network__hidden": (8,)},
+    "gru-step": {"network__kind": "recurrent", "network__hidden": (8,), "latent": "step"},
     "temporal-conv": {"network__kind": "temporal_conv", "network__channels": (8, 8), "network__hidden": (16,)},
     "lstm": {"network__kind": "recurrent", "network__hidden": (8, 4), "network__cell": "lstm"},
 }
@@ -302,6 +303,8 @@ def test_trials_share_a_batch_exactly_where_only_their_own_numbers_differ():
     }
     shaping = {
         "family": "autoencoder",
+        "latent": "step",
+        "network__cell": "lstm",
         "network__hidden": (32, 8),
         "network__kind": "conv",
         "network__channels": (4,),

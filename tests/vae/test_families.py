@@ -33,6 +33,11 @@ VARIANTS = {name: {"family": name} for name in FAMILIES} | {
     "linear": {"network__hidden": ()},
     **{f"recurrent-{name}": {"family": name, **RECURRENT} for name in FAMILIES},
     "temporal-conv": {"network__kind": "temporal_conv", "network__channels": (6, 6), "network__hidden": (16,)},
+    **{
+        f"step-{name}": {"family": name, "latent": "step", **RECURRENT}
+        for name in ("vae", "autoencoder", "denoising", "conditional", "adversarial")
+    },
+    "temporal-conv-step": {"network__kind": "temporal_conv", "network__channels": (6,), "latent": "step"},
     "lstm": {**RECURRENT, "network__hidden": (8, 4), "network__cell": "lstm"},
     "constrained": {"objective__kind": "constrained", "delta_nats": 2.0},
     "capacity": {"objective__kind": "capacity", "capacity_nats": 3.0, "kl_annealing__schedule": "linear"},

@@ -19,7 +19,7 @@ from vae_study.vae.families.base import Family
 from vae_study.vae.model_batch import ModelBatch
 from vae_study.vae.networks import DataShape
 from vae_study.vae.outcome import outcomes_of
-from vae_study.vae.sequence_networks import CausalConvolutions, RecurrentDecoder, RecurrentEncoder
+from vae_study.vae.sequence_networks import CausalConvolutions, RecurrentDecoder, RecurrentEncoder, StepRows
 
 from tests.vae.builders import model_setup, train
 from tests.vae.test_families import LIKELIHOODS
@@ -124,11 +124,17 @@ def noise_of(model, rows=ROWS):
     return model.noise(1, rows, generators(len(model.configs), 5))[0]
 
 
+# The discriminator of `adversarial` reads the codes of all steps: its weights belong to one length.
+OF_STEPS = ("vae", "autoencoder", "denoising", "conditional")
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_padded_sequence_has_the_loss_and_the_gradients_of_the_shorter_one(family, likelihood, network):
-    values, more = {"family": family, **LIKELIHOODS[likelihood]}, 3
+@pytest.mark.parametrize(
+    ("family", "latent"), [*((name, "window") for name in FAMILIES), *((name, "step") for name in OF_STEPS)]
+)
+def test_a_padded_sequence_has_the_loss_and_the_gradients_of_the_shorter_one(family, latent, likelihood, network):
+    values, more = {"family": family, "latent": latent, **LIKELIHOODS[likelihood]}, 3
     short, long = (
         models(values, sequence=(steps, FEATURES), may_miss=may_miss, **NETWORKS[network])
         for steps, may_miss in ((STEPS, False), (STEPS + more, True))
@@ -138,9 +144,11 @@ def test_a_padded_sequence_has_the_loss_and_the_gradients_of_the_shorter_one(fam
         long.likelihood.raw_sigma_K1F.data[..., : STEPS * FEATURES] = short.likelihood.raw_sigma_K1F.data
     x_KBD = torch.rand(len(SIZES), ROWS, STEPS * FEATURES, dtype=torch.float64)
     nothing = torch.full((len(SIZES), ROWS, more * FEATURES), math.nan, dtype=torch.float64)
-    expected, found = (
-        losses(model, x, noise_of(model)) for model, x in ((short, x_KBD), (long, torch.cat([x_KBD, nothing], dim=2)))
-    )
+    noise_KBZ = noise_of(long)
+    found = losses(long, torch.cat([x_KBD, nothing], dim=2), noise_KBZ)
+    if latent == "step":
+        noise_KBZ = noise_KBZ.unflatten(2, (-1, STEPS + more))[..., :STEPS].flatten(2)
+    expected = losses(short, x_KBD, noise_KBZ)
     for ours, theirs in zip(found, expected, strict=True):
         assert torch.allclose(ours[..., : theirs.shape[-1]], theirs, rtol=1e-9, atol=1e-9)
         assert (ours[..., theirs.shape[-1] :] == 0).all()
@@ -178,6 +186,36 @@ def test_where_nothing_is_missing_the_bits_are_those_of_data_without_missing_val
     found, expected = (losses(model, x_KBD, noise_of(model)) for model in (with_, without))
     for ours, theirs in zip(found, expected, strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_by_step_the_states_are_torchs_of_each_step_and_the_code_of_a_step_is_fed_at_that_step(cell):
+    network = NetworkConfig(kind="recurrent", cell=cell, hidden=(4,))
+    encoder = RecurrentEncoder((STEPS, FEATURES), 0, network, False, generators(), is_by_step=True).double()
+    decoder = RecurrentDecoder(SIZES, (STEPS, FEATURES), 1, network, generators(), is_by_step=True).double()
+    x_KBD = torch.randn(len(SIZES), ROWS, STEPS * FEATURES, dtype=torch.float64)
+    code_KBZT = torch.randn(len(SIZES), ROWS, max(SIZES), STEPS, dtype=torch.float64)
+    found, decoded = encoder(x_KBD), decoder(StepRows(0, STEPS)(code_KBZT.flatten(2)))
+    for k in range(len(SIZES)):
+        (layer,) = torchs(cell, encoder.recurrent, k)
+        states_TBH, _ = layer(x_KBD[k].view(ROWS, STEPS, FEATURES).transpose(0, 1))
+        assert torch.allclose(found[k].view(ROWS, STEPS, -1), states_TBH.transpose(0, 1), atol=1e-12)
+        (layer,) = torchs(cell, decoder.recurrent, k)
+        states_TBH, _ = layer(code_KBZT[k].permute(2, 0, 1))
+        expected_TBF = states_TBH @ decoder.output.weight_KOI[k].T + decoder.output.bias_KO1[k, :, 0]
+        assert torch.allclose(decoded[k].view(ROWS, STEPS, -1), expected_TBF.transpose(0, 1), atol=1e-12)
+
+
+def test_by_step_the_kl_is_that_of_every_step_and_dimension_of_the_own_steps():
+    model = models({"latent": "step"}, kind="recurrent").eval()
+    x_KBD = torch.rand(len(SIZES), ROWS, STEPS * FEATURES, dtype=torch.float64)
+    x_KBD[:, 0, 2 * FEATURES :] = math.nan
+    rate = model.code(x_KBD, None, None).rate_KBR.unflatten(2, (max(SIZES), STEPS))
+    assert (rate[:, 0, :, 2:] == 0).all()
+    for k, size in enumerate(SIZES):
+        assert (rate[k, 0, :size, :2] > 0).all()
+        assert (rate[k, 1:, :size] > 0).all()
+        assert (rate[k, :, size:] == 0).all()
 
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
@@ -224,6 +262,19 @@ def test_a_stack_of_causal_convolutions_is_torchs_own_model_by_model(layers):
 def test_a_network_that_does_not_fit_the_data_is_refused(network, says):
     with pytest.raises(UserError, match=says):
         models({}, sequence=None, **network)
+
+
+@pytest.mark.parametrize(
+    ("values", "network", "says"),
+    [
+        ({}, {"kind": "mlp"}, "got 'step', expected 'window' for network.kind mlp"),
+        ({"family": "hierarchical"}, {"kind": "recurrent"}, "expected 'window' for family hierarchical"),
+        ({"family": "vector_quantized"}, {"kind": "recurrent"}, "expected 'window' for family vector_quantized"),
+    ],
+)
+def test_a_code_of_each_step_is_refused_where_there_is_none(values, network, says):
+    with pytest.raises(UserError, match=says):
+        models({"latent": "step", **values}, **network)
 
 
 def test_a_recurrent_network_without_a_layer_is_refused():

@@ -132,16 +132,6 @@ class NetworkConfig(ConfigPart):
     activation: Literal["relu", "elu", "gelu", "silu", "tanh"] = "relu"
     batch_norm: bool = False
 
-    def require_data(self, has_pixels: bool, has_sequences: bool) -> None:
-        """Raise UserError if the network is for images or sequences, and the data has none."""
-        got = f"model.network.kind: got {self.kind!r}, expected 'mlp'"
-        if self.kind == "conv" and not has_pixels:
-            raise UserError(f"{got}: the features of this data are no pixels")
-        if self.kind in ("recurrent", "temporal_conv") and not has_sequences:
-            raise UserError(f"{got}: this data has no sequences; data.sequence or data.layout: series makes them")
-        if self.kind == "recurrent" and not self.hidden:
-            raise UserError("model.network.hidden: got none, expected a width for each recurrent layer")
-
 
 class CorruptionConfig(ConfigPart):
     """The corruption of the input of `denoising` (Vincent et al. 2008).
@@ -170,6 +160,8 @@ class ModelConfig(ConfigPart):
 
     Attributes:
         latent_dim: Number of latent dimensions; `hierarchical` shares them between its two levels.
+        latent: Whether a sequence has one code (`window`) or each of its steps has (`step`, of `latent_dim` dimensions
+            each; for `recurrent` and `temporal_conv`). The KL of all steps is summed: nats per window.
         likelihood: `bernoulli` for data in [0, 1]; `gaussian` with a fixed `sigma`; `gaussian_learned`.
         sigma: Standard deviation of `gaussian`, and initial value of the shared or per-feature one of
             `gaussian_learned`, in the scaled data's units.
@@ -183,6 +175,7 @@ class ModelConfig(ConfigPart):
     ] = "vae"
     network: NetworkConfig = NetworkConfig()
     latent_dim: Width = 8
+    latent: Literal["window", "step"] = "window"
     likelihood: Literal["bernoulli", "gaussian", "gaussian_learned"] = "gaussian"
     sigma: Positive = 0.7071
     learned_sigma: Literal["shared", "per_feature", "per_example"] = "shared"
@@ -199,6 +192,22 @@ class ModelConfig(ConfigPart):
     def has_rate(self) -> bool:
         """Whether the code has a KL (a rate). A deterministic code has no KL and no ELBO."""
         return not (self.family == "autoencoder" or (self.family == "denoising" and self.code == "deterministic"))
+
+    def require_data(self, has_pixels: bool, has_sequences: bool) -> None:
+        """Raise UserError if the model is for images or sequences and the data has none, or its parts do not fit."""
+        kind = self.network.kind
+        got, reads_steps = f"model.network.kind: got {kind!r}, expected 'mlp'", kind in ("recurrent", "temporal_conv")
+        if kind == "conv" and not has_pixels:
+            raise UserError(f"{got}: the features of this data are no pixels")
+        if reads_steps and not has_sequences:
+            raise UserError(f"{got}: this data has no sequences; data.sequence or data.layout: series makes them")
+        if kind == "recurrent" and not self.network.hidden:
+            raise UserError("model.network.hidden: got none, expected a width for each recurrent layer")
+        one_each = "model.latent: got 'step', expected 'window'"
+        if self.latent == "step" and not reads_steps:
+            raise UserError(f"{one_each} for network.kind {kind}, which does not read step by step")
+        if self.latent == "step" and self.family in ("hierarchical", "vector_quantized"):
+            raise UserError(f"{one_each} for family {self.family}, whose code has several parts")
 
     def least_weights(self, features: int) -> int:
         """How many weights it has at least: those between its layers, in encoder and decoder, and its codebook."""

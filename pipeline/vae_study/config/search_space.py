@@ -35,6 +35,7 @@ OPTIONAL_PREFIXES = ("model", "objective")
 # there are, and how large a model is, beside the numbers of which only the smallest counts.
 TARGETS = ("family", "code", "objective.kind")
 LIKELIHOODS = ("likelihood", "sigma", "learned_sigma")
+KINDS = ("family", "network.kind", "network.hidden", "latent")
 SIZES = ("family", "network.kind", "network.hidden", "network.channels")
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError
 
 from vae_study.config.base import dotted
 from vae_study.config.model import ModelConfig
-from vae_study.config.search_space import LIKELIHOODS, SIZES, Choices, Range, reachable
+from vae_study.config.search_space import KINDS, LIKELIHOODS, SIZES, Choices, Range, reachable
 from vae_study.config.study import CONFIG_FILE, StudyConfig, require_study_name
 from vae_study.config.validation import followed_metrics
 from vae_study.data import Dataset, prepare, with_absolute_paths
@@ -201,9 +201,9 @@ def make_plan(config: StudyConfig, name: str | None, home: str | Path) -> Plan:
     families = {config.trial(values).model.family for values in reachable(config.search, ("family",))}
     if "conditional" in families and not data.classes:
         raise UserError(f"model.family: got 'conditional', which needs labels, and {data.source} has none")
-    for values in reachable(config.search, ("network.kind", "network.hidden")):
+    for values in reachable(config.search, KINDS):
         has_sequences = data.sequence_shape is not None
-        config.trial(values).model.network.require_data(data.image_shape is not None, has_sequences)
+        config.trial(values).model.require_data(data.image_shape is not None, has_sequences)
     _check_batch(config, data)
     return Plan(config=config, name=name, folder=Folder.at(home) / name, data=data)
 

@@ -14,7 +14,13 @@ from vae_study.config.model import NetworkConfig
 from vae_study.data import Dataset, DatasetInfo
 from vae_study.data.windows import Windows
 from vae_study.vae.kernels import ROWS_OF_ANY, is_wide, wide_linear
-from vae_study.vae.sequence_networks import RecurrentDecoder, RecurrentEncoder, TemporalConvDecoder, TemporalConvEncoder
+from vae_study.vae.sequence_networks import (
+    RecurrentDecoder,
+    RecurrentEncoder,
+    StepRows,
+    TemporalConvDecoder,
+    TemporalConvEncoder,
+)
 
 Generators = Sequence[torch.Generator]
 Widths = Sequence[int]
@@ -291,20 +297,18 @@ def _filled_in(network: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
 
 
 def make_encoder(
-    shape: DataShape, extra: int, network: NetworkConfig, generators_K: Generators
+    shape: DataShape, extra: int, network: NetworkConfig, generators_K: Generators, is_by_step: bool = False
 ) -> tuple[nn.Module, int]:
     """The encoder that the config asks for, from (K, B, D + extra) to its last hidden layer, and that layer's width.
 
-    Raises:
-        UserError: As NetworkConfig.require_data.
+    By step, that layer is of each step of each example, (K, B T, width).
     """
-    network.require_data(has_pixels=shape.image is not None, has_sequences=shape.sequence is not None)
     if network.kind == "recurrent":
         assert shape.sequence is not None
-        encoder = RecurrentEncoder(shape.sequence, extra, network, shape.may_miss, generators_K)
+        encoder = RecurrentEncoder(shape.sequence, extra, network, shape.may_miss, generators_K, is_by_step)
         return encoder, encoder.outputs
     if network.kind == "temporal_conv":
-        return _temporal_encoder(shape, extra, network, generators_K)
+        return _temporal_encoder(shape, extra, network, generators_K, is_by_step)
     made, width = _plain_encoder(shape, extra, network, generators_K)
     if shape.may_miss:
         # A hook: the weights have the same names as those of a model that was trained on complete rows.
@@ -313,10 +317,10 @@ def make_encoder(
 
 
 def _temporal_encoder(
-    shape: DataShape, extra: int, network: NetworkConfig, generators_K: Generators
+    shape: DataShape, extra: int, network: NetworkConfig, generators_K: Generators, is_by_step: bool
 ) -> tuple[nn.Module, int]:
     assert shape.sequence is not None
-    of_layers = (network.channels, activation_of(network), shape.may_miss, generators_K)
+    of_layers = (network.channels, activation_of(network), shape.may_miss, generators_K, is_by_step)
     convolutions = TemporalConvEncoder(shape.sequence, extra, *of_layers)
     widths = [convolutions.outputs, *network.hidden]
     per_model = [[width] * len(generators_K) for width in widths]
@@ -337,25 +341,44 @@ def _plain_encoder(
 
 
 def make_decoder(
-    inputs_K: Sequence[int], shape: DataShape, outputs: int, network: NetworkConfig, generators_K: Generators
+    inputs_K: Sequence[int],
+    shape: DataShape,
+    outputs: int,
+    network: NetworkConfig,
+    generators_K: Generators,
+    shared: int | None = None,
 ) -> nn.Module:
     """The decoder that the config asks for: maps codes (K, B, I) to `outputs` numbers for each of D features.
 
-    Raises:
-        UserError: As NetworkConfig.require_data.
+    Args:
+        inputs_K: Values of each model's code; by step, of one step.
+        shape: Sizes of the data.
+        outputs: Numbers for each feature.
+        network: Its config.
+        generators_K: Each model's source of initial weights.
+        shared: None, or by step the number of values in front of the code that all steps get.
     """
-    network.require_data(has_pixels=shape.image is not None, has_sequences=shape.sequence is not None)
-    if network.kind == "recurrent":
-        assert shape.sequence is not None
-        return RecurrentDecoder(inputs_K, shape.sequence, outputs, network, generators_K)
-    if network.kind == "temporal_conv":
-        assert shape.sequence is not None
-        widths = [list(inputs_K), *([w] * len(generators_K) for w in network.hidden[::-1])]
-        hidden = StackedMLP(widths, network, generators_K, activate_last=True)
-        of_layers = (network.channels[::-1], activation_of(network), generators_K)
-        return nn.Sequential(hidden, TemporalConvDecoder(widths[-1], shape.sequence, outputs, *of_layers))
+    if shape.sequence is not None and network.kind in ("recurrent", "temporal_conv"):
+        decoder = _sequence_decoder(inputs_K, shape.sequence, outputs, network, generators_K, shared is not None)
+        return decoder if shared is None else nn.Sequential(StepRows(shared, shape.sequence[0]), decoder)
     if network.kind == "conv":
         assert shape.image is not None
         return ConvDecoder(inputs_K, shape.image, outputs, network, generators_K)
     widths = [list(inputs_K), *([w] * len(generators_K) for w in (*network.hidden[::-1], shape.features * outputs))]
     return StackedMLP(widths, network, generators_K)
+
+
+def _sequence_decoder(
+    inputs_K: Sequence[int],
+    sequence: tuple[int, int],
+    outputs: int,
+    network: NetworkConfig,
+    generators_K: Generators,
+    is_by_step: bool,
+) -> nn.Module:
+    if network.kind == "recurrent":
+        return RecurrentDecoder(inputs_K, sequence, outputs, network, generators_K, is_by_step)
+    widths = [list(inputs_K), *([w] * len(generators_K) for w in network.hidden[::-1])]
+    hidden = StackedMLP(widths, network, generators_K, activate_last=True)
+    of_layers = (network.channels[::-1], activation_of(network), generators_K, is_by_step)
+    return nn.Sequential(hidden, TemporalConvDecoder(widths[-1], sequence, outputs, *of_layers))

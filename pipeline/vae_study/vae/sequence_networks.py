@@ -102,30 +102,54 @@ class SequenceReader:
         self.sequence, self.may_miss = sequence, may_miss
 
     def __call__(self, x_KBI: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The inputs of each step, a 1 and the other inputs with them, (T, K, I, B); the lengths, if they may differ.
-
-        An example's length is the number of steps up to the last one that has a value; 1 if none has.
-        """
+        """The inputs of each step behind a 1, the other inputs with them, (T, K, I, B); lengths, if they may differ."""
         steps, features = self.sequence
         x_KBTF, length_KB = x_KBI[..., : steps * features].reshape(*x_KBI.shape[:2], steps, features), None
         if self.may_miss:
-            is_there = ~x_KBTF.isnan()
-            step_T = torch.arange(1, steps + 1, device=x_KBI.device)
-            length_KB = (is_there.any(dim=-1) * step_T).amax(dim=-1).clamp(min=1)
-            x_KBTF = torch.where(is_there, x_KBTF, 0.0)
+            length_KB = lengths_of(x_KBTF)
+            x_KBTF = torch.where(x_KBTF.isnan(), 0.0, x_KBTF)
         x_TKFB = x_KBTF.permute(2, 0, 3, 1)
         others_KCB = x_KBI[..., steps * features :].mT
         one_TK1B = torch.ones_like(x_TKFB[:, :, :1])
         return torch.cat([one_TK1B, x_TKFB, others_KCB.expand(steps, *others_KCB.shape)], dim=2), length_KB
 
 
+def lengths_of(x_KBTF: Tensor) -> Tensor:
+    """The number of each example's steps up to the last one that has a value, (K, B); 1 if none has."""
+    step_T = torch.arange(1, x_KBTF.shape[2] + 1, device=x_KBTF.device)
+    lengths_KB: Tensor = (~x_KBTF.isnan().all(dim=-1) * step_T).amax(dim=-1).clamp(min=1)
+    return lengths_KB
+
+
+class StepRows(nn.Module):
+    """Codes of T steps, behind what all steps share, as rows: (K, B, C + Z T) to (K, B T, C + Z)."""
+
+    def __init__(self, shared: int, steps: int):
+        super().__init__()
+        self.shared, self.steps = shared, steps
+
+    def forward(self, z_KBI: Tensor) -> Tensor:
+        """Rearrange."""
+        models, rows, _ = z_KBI.shape
+        code_KBTZ = z_KBI[..., self.shared :].reshape(models, rows, -1, self.steps).mT
+        shared_KBTC = z_KBI[:, :, None, : self.shared].expand(-1, -1, self.steps, -1)
+        return torch.cat([shared_KBTC, code_KBTZ], dim=3).flatten(1, 2)
+
+
 class RecurrentEncoder(nn.Module):
-    """Reads a sequence forwards and backwards; gives the last state of both directions."""
+    """Reads a sequence forwards and backwards; gives the last state of both directions, or those of each step."""
 
     def __init__(
-        self, sequence: tuple[int, int], extra: int, network: NetworkConfig, may_miss: bool, generators_K: Generators
+        self,
+        sequence: tuple[int, int],
+        extra: int,
+        network: NetworkConfig,
+        may_miss: bool,
+        generators_K: Generators,
+        is_by_step: bool = False,
     ):
         super().__init__()
+        self.is_by_step = is_by_step
         self.read = SequenceReader(sequence, may_miss)
         inputs_K = [sequence[1] + extra] * len(generators_K)
         self.recurrent = StackedRecurrent(inputs_K, network.hidden, network.cell, 2, generators_K)
@@ -134,16 +158,28 @@ class RecurrentEncoder(nn.Module):
         self.widest = sequence[0] * max(network.hidden)
 
     def forward(self, x_KBI: Tensor) -> Tensor:
-        """Map (K, B, T * F + extra) to (K, B, 2 H)."""
+        """Map (K, B, T * F + extra) to (K, B, 2 H), or by step to (K, B T, 2 H)."""
         x_TKIB, length_KB = self.read(in_blocks(x_KBI))
-        states = self.recurrent(x_TKIB, len(x_TKIB), length_KB, is_last=length_KB is None)
-        if length_KB is None:
-            last = states[0]
-        else:
-            at = (length_KB - 1)[None, :, None, None].expand(1, *states.shape[1:])
-            last = states.gather(0, at)[0]
-        hidden_KBO: Tensor = last.flatten(1, 2).mT.reshape(*x_KBI.shape[:2], -1)
+        is_last = length_KB is None and not self.is_by_step
+        states = self.recurrent(x_TKIB, len(x_TKIB), length_KB, is_last=is_last).flatten(2, 3)
+        if self.is_by_step:
+            states = _in_time(states, length_KB)
+            by_step_KBO: Tensor = states.permute(1, 3, 0, 2).reshape(len(x_KBI), -1, self.outputs)
+            return by_step_KBO
+        last = states[0] if length_KB is None else _at_step(states, length_KB - 1)
+        hidden_KBO: Tensor = last.mT.reshape(*x_KBI.shape[:2], -1)
         return hidden_KBO
+
+
+def _in_time(states_TKHB: Tensor, length_KB: Tensor | None) -> Tensor:
+    """The states of both directions after the same step, (T, K, 2 H, B)."""
+    ahead, behind = states_TKHB.chunk(2, dim=2)
+    return torch.cat([ahead, _reversed(behind, length_KB)], dim=2)
+
+
+def _at_step(states_TKHB: Tensor, step_KB: Tensor) -> Tensor:
+    at = step_KB[None, :, None].expand(1, *states_TKHB.shape[1:])
+    return states_TKHB.gather(0, at)[0]
 
 
 class StepLinear(nn.Module):
@@ -166,7 +202,7 @@ class StepLinear(nn.Module):
 
 
 class RecurrentDecoder(nn.Module):
-    """The code is the input of each step; no step sees what the one before it has given."""
+    """The code, or its own code, is the input of each step; no step sees what the one before it has given."""
 
     def __init__(
         self,
@@ -175,23 +211,31 @@ class RecurrentDecoder(nn.Module):
         outputs: int,
         network: NetworkConfig,
         generators_K: Generators,
+        is_by_step: bool = False,
     ):
         """Decode K codes of inputs_K values to `outputs` numbers for each feature of each step."""
         super().__init__()
-        self.sequence, widths = sequence, network.hidden[::-1]
+        self.is_by_step, self.sequence, widths = is_by_step, sequence, network.hidden[::-1]
         self.recurrent = StackedRecurrent(inputs_K, widths, network.cell, 1, generators_K)
         self.output = StepLinear(widths[-1], outputs * sequence[1], generators_K)
         self.widest = sequence[0] * max(widths)
 
     def forward(self, z_KBI: Tensor) -> Tensor:
-        """Map (K, B, I) to (K, B, outputs * T * F)."""
+        """Map (K, B, I), or by step (K, B T, I), to (K, B, outputs * T * F)."""
         # As the weights: in lower precision a code would be in another one.
-        z_1KIB = in_blocks(z_KBI).mT[None].to(self.output.bias_KO1.dtype)
-        x_1KIB = torch.cat([torch.ones_like(z_1KIB[:, :, :1]), z_1KIB], dim=2)
-        states_TKHB = self.recurrent(x_1KIB, self.sequence[0])[:, :, 0]
+        x_TKIB = _steps_of(z_KBI, self.sequence[0] if self.is_by_step else 1).to(self.output.bias_KO1.dtype)
+        x_TKIB = torch.cat([torch.ones_like(x_TKIB[:, :, :1]), x_TKIB], dim=2)
+        states_TKHB = self.recurrent(x_TKIB, self.sequence[0])[:, :, 0]
         rows = states_TKHB.shape[3]
         decoded_KBE: Tensor = self.output(states_TKHB.permute(1, 2, 0, 3).flatten(2), self.sequence, rows)
-        return decoded_KBE.reshape(*z_KBI.shape[:2], -1)
+        return decoded_KBE.reshape(len(z_KBI), -1, decoded_KBE.shape[2])
+
+
+def _steps_of(z_KRI: Tensor, steps: int) -> Tensor:
+    """Rows (K, B T, I) as steps of blocks, (T, K, I, B)."""
+    models, rows, width = z_KRI.shape
+    by_block = in_blocks(z_KRI.reshape(models, rows // steps, steps * width))
+    return by_block.view(*by_block.shape[:2], steps, width).permute(2, 0, 3, 1)
 
 
 # A convolution takes so many steps, each as far before the next one as its dilation.
@@ -245,7 +289,7 @@ def _later(x_KIN: Tensor, by: int) -> Tensor:
 
 
 class TemporalConvEncoder(nn.Module):
-    """Causal convolutions: their outputs at the last step with a value, and the mean over the steps up to it."""
+    """Causal convolutions: at the last step with a value, and the mean over the steps up to it; or of each step."""
 
     def __init__(
         self,
@@ -255,18 +299,23 @@ class TemporalConvEncoder(nn.Module):
         activation: Callable[[Tensor], Tensor],
         may_miss: bool,
         generators_K: Generators,
+        is_by_step: bool = False,
     ):
         super().__init__()
-        self.read = SequenceReader(sequence, may_miss)
+        self.read, self.is_by_step = SequenceReader(sequence, may_miss), is_by_step
         inputs_K = [1 + sequence[1] + extra] * len(generators_K)
         self.convolutions = CausalConvolutions(inputs_K, channels, activation, generators_K)
-        self.outputs, self.widest = 2 * channels[-1], sequence[0] * TAPS * max(channels)
+        self.outputs = channels[-1] if is_by_step else 2 * channels[-1]
+        self.widest = sequence[0] * TAPS * max(channels)
 
     def forward(self, x_KBI: Tensor) -> Tensor:
-        """Map (K, B, T * F + extra) to (K, B, 2 C)."""
+        """Map (K, B, T * F + extra) to (K, B, 2 C), or by step to (K, B T, C)."""
         x_TKIB, length_KB = self.read(in_blocks(x_KBI))
         steps, rows = len(x_TKIB), x_TKIB.shape[3]
         y_KOTB = self.convolutions(x_TKIB.permute(1, 2, 0, 3).flatten(2), rows).unflatten(2, (steps, rows))
+        if self.is_by_step:
+            by_step_KBO: Tensor = y_KOTB.permute(0, 3, 2, 1).reshape(len(x_KBI), -1, self.outputs)
+            return by_step_KBO
         if length_KB is None:
             last_KOB, mean_KOB = y_KOTB[:, :, -1], y_KOTB.mean(dim=2)
         else:
@@ -291,9 +340,10 @@ class TemporalConvDecoder(nn.Module):
         channels: Sequence[int],
         activation: Callable[[Tensor], Tensor],
         generators_K: Generators,
+        is_by_step: bool = False,
     ):
         super().__init__()
-        self.sequence = sequence
+        self.sequence, self.is_by_step = sequence, is_by_step
         angle_PT = 2 * math.pi * torch.arange(sequence[0]) / torch.tensor(PERIODS)[:, None]
         place_PT = torch.cat([angle_PT.sin(), angle_PT.cos()])
         self.register_buffer("place_KPT", place_PT.repeat(len(inputs_K), 1, 1), persistent=False)
@@ -303,11 +353,12 @@ class TemporalConvDecoder(nn.Module):
         self.widest = sequence[0] * TAPS * max(max(joined_K), *channels)
 
     def forward(self, z_KBI: Tensor) -> Tensor:
-        """Map (K, B, I) to (K, B, outputs * T * F)."""
-        z_KIB, steps = in_blocks(z_KBI).mT, self.sequence[0]
-        models, _, rows = z_KIB.shape
+        """Map (K, B, I), or by step (K, B T, I), to (K, B, outputs * T * F)."""
+        steps = self.sequence[0]
+        z_KITB = _steps_of(z_KBI, steps if self.is_by_step else 1).permute(1, 2, 0, 3)
+        models, _, _, rows = z_KITB.shape
         place_KPT = for_blocks(self.place_KPT, models)
-        x = [place_KPT[..., None].expand(-1, -1, -1, rows), z_KIB[:, :, None].expand(-1, -1, steps, -1)]
+        x = [place_KPT[..., None].expand(-1, -1, -1, rows), z_KITB.expand(-1, -1, steps, -1)]
         states_KHN = self.convolutions(torch.cat(x, dim=1).flatten(2), rows)
         decoded_KBE: Tensor = self.output(states_KHN, self.sequence, rows)
-        return decoded_KBE.reshape(*z_KBI.shape[:2], -1)
+        return decoded_KBE.reshape(len(z_KBI), -1, decoded_KBE.shape[2])

@@ -30,5 +30,9 @@ def make_family(configs: Sequence[ModelConfig], shape: DataShape, generators_K: 
         configs: Of the models; the first one's family, network and likelihood are those of all.
         shape: Sizes of the data.
         generators_K: Each model's source of initial weights.
+
+    Raises:
+        UserError: As ModelConfig.require_data.
     """
+    configs[0].require_data(has_pixels=shape.image is not None, has_sequences=shape.sequence is not None)
     return FAMILIES[configs[0].family](configs, shape, generators_K)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vae_study.config.model import ModelConfig
 from vae_study.vae.likelihoods import make_likelihood
 from vae_study.vae.networks import DataShape, Generators, make_decoder
+from vae_study.vae.sequence_networks import lengths_of
 
 
 class Code(NamedTuple):
@@ -46,6 +47,7 @@ class Family(nn.Module):
         has_rate: Whether the code has a rate; without one there is no KL and no ELBO.
         is_conditional: Whether encoder and decoder take a label beside x.
         corrupts: Whether `corrupt` changes its input.
+        is_by_step: Whether each step of a sequence has a code of its own, one of `steps`.
     """
 
     code_mask_KZ: Tensor
@@ -64,6 +66,7 @@ class Family(nn.Module):
         super().__init__()
         self.configs, self.shape = list(configs), shape
         self.network, self.has_rate = configs[0].network, configs[0].has_rate
+        self.is_by_step, self.steps = configs[0].latent == "step", steps_of(configs, shape)
         # The host knows the masks, too: to ask a GPU for them would make it wait.
         self.code_parts_K = [_parts_of(mask_Z) for mask_Z in code_mask_KZ.tolist()]
         self.noise_sizes_K = [_size(parts) for parts in self.code_parts_K]
@@ -75,8 +78,25 @@ class Family(nn.Module):
     def _add_decoder(self, generators_K: Generators) -> None:
         """Make the decoder. Call it last: the other layers take their initial weights first from each generator."""
         extra = self.shape.classes if self.is_conditional else 0
-        inputs_K = [int(size) + extra for size in self.code_mask_KZ.sum(dim=1)]
-        self.decoder = make_decoder(inputs_K, self.shape, self.likelihood.outputs, self.network, generators_K)
+        inputs_K = [int(size) // self.steps + extra for size in self.code_mask_KZ.sum(dim=1)]
+        of_all = (self.shape, self.likelihood.outputs, self.network, generators_K)
+        self.decoder = make_decoder(inputs_K, *of_all, extra if self.is_by_step else None)
+
+    def _coded(self, value: Tensor, x_KBD: Tensor) -> Tensor:
+        """The outputs of a linear layer on the encoder's, (K, B, Z); 0 in dimensions that a model does not have.
+
+        By step, where the layer gives (K, B T, z), they are ordered by dimension and then by step, and 0 behind the
+        end of an example.
+        """
+        mask_K1Z = self.code_mask_KZ[:, None]
+        if not self.is_by_step:
+            return value * mask_K1Z
+        by_step_KBzT = value.view(*x_KBD.shape[:2], self.steps, -1).mT
+        if self.shape.may_miss:
+            step_T = torch.arange(self.steps, device=x_KBD.device)
+            sequence_KBTF = x_KBD[..., : self.shape.features].reshape(*x_KBD.shape[:2], self.steps, -1)
+            by_step_KBzT = by_step_KBzT * (step_T < lengths_of(sequence_KBTF)[:, :, None, None])
+        return by_step_KBzT.flatten(2) * mask_K1Z
 
     def corrupt(self, x_KBD: Tensor, noise_KBD: Tensor) -> Tensor:
         """Corrupt x by standard normal noise; training encodes the result in place of x."""
@@ -132,6 +152,11 @@ class Family(nn.Module):
             own: Its part of `parameters_to_measure`.
         """
         return {}
+
+
+def steps_of(configs: Sequence[ModelConfig], shape: DataShape) -> int:
+    """How many codes an example has: T where each step of a sequence has one, else 1."""
+    return shape.sequence[0] if configs[0].latent == "step" and shape.sequence is not None else 1
 
 
 def _parts_of(mask_Z: Sequence[float]) -> tuple[slice, ...]:

@@ -8,8 +8,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from vae_study.config.model import ModelConfig
-from vae_study.vae.families.base import Code, Draw, Family, gaussian_kl, log_normal_ratio, size_mask
+from vae_study.vae.families.base import Code, Draw, Family, gaussian_kl, log_normal_ratio, size_mask, steps_of
 from vae_study.vae.networks import DataShape, Generators, StackedLinear, StackedMLP, make_encoder
+
+
+def _code_mask(configs: Sequence[ModelConfig], shape: DataShape) -> Tensor:
+    steps = steps_of(configs, shape)
+    return size_mask([config.latent_dim * steps for config in configs])
 
 
 class VAE(Family):
@@ -17,9 +22,9 @@ class VAE(Family):
 
     def __init__(self, configs: Sequence[ModelConfig], shape: DataShape, generators_K: Generators):
         latent_K = [config.latent_dim for config in configs]
-        super().__init__(configs, shape, generators_K, size_mask(latent_K))
+        super().__init__(configs, shape, generators_K, _code_mask(configs, shape))
         extra = shape.classes if self.is_conditional else 0
-        self.encoder, width = make_encoder(shape, extra, self.network, generators_K)
+        self.encoder, width = make_encoder(shape, extra, self.network, generators_K, self.is_by_step)
         hidden_K = [width] * len(configs)
         self.mean = StackedLinear(hidden_K, latent_K, generators_K)
         self.log_variance = StackedLinear(hidden_K, latent_K, generators_K)
@@ -30,8 +35,7 @@ class VAE(Family):
         if condition_KBC is not None:
             x_KBD = torch.cat([x_KBD, condition_KBC.expand(*x_KBD.shape[:2], -1)], dim=-1)
         hidden = self.encoder(x_KBD)
-        mask_K1Z = self.code_mask_KZ[:, None]
-        return self.mean(hidden) * mask_K1Z, self.log_variance(hidden) * mask_K1Z
+        return self._coded(self.mean(hidden), x_KBD), self._coded(self.log_variance(hidden), x_KBD)
 
     def encode(self, x_KBD: Tensor, condition_KBC: Tensor | None) -> Draw:
         """Draws by the reparameterization trick; the mode is the mean."""
@@ -53,15 +57,15 @@ class Autoencoder(Family):
 
     def __init__(self, configs: Sequence[ModelConfig], shape: DataShape, generators_K: Generators):
         latent_K = [config.latent_dim for config in configs]
-        super().__init__(configs, shape, generators_K, size_mask(latent_K))
+        super().__init__(configs, shape, generators_K, _code_mask(configs, shape))
         self.noise_sizes_K = [0] * len(configs)
-        self.encoder, width = make_encoder(shape, 0, self.network, generators_K)
+        self.encoder, width = make_encoder(shape, 0, self.network, generators_K, self.is_by_step)
         self.mean = StackedLinear([width] * len(configs), latent_K, generators_K)
         self._add_decoder(generators_K)
 
     def encode(self, x_KBD: Tensor, condition_KBC: Tensor | None) -> Draw:
         """The code itself, whatever the noise."""
-        z_KBZ = self.mean(self.encoder(x_KBD)) * self.code_mask_KZ[:, None]
+        z_KBZ = self._coded(self.mean(self.encoder(x_KBD)), x_KBD)
         code = Code(z_KBZ, torch.zeros_like(z_KBZ), torch.zeros_like(z_KBZ[..., 0]))
         return lambda noise_KBZ: code
 
@@ -123,7 +127,7 @@ class Adversarial(VAE):
 
     def __init__(self, configs: Sequence[ModelConfig], shape: DataShape, generators_K: Generators):
         super().__init__(configs, shape, generators_K)
-        latent_K, width_K = [config.latent_dim for config in configs], [128] * len(configs)
+        latent_K, width_K = [config.latent_dim * self.steps for config in configs], [128] * len(configs)
         network = self.network.model_copy(update={"batch_norm": False})
         # One output would do, but products with fewer than four are rounded in another way for a model alone.
         widths = [latent_K, width_K, width_K, [4] * len(configs)]
