@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from vae_study.api import check_study, run_study
 from vae_study.config.loading import load_config
@@ -22,12 +23,23 @@ def transactions(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def sensors(tmp_path_factory) -> Path:
+    """The table that the shipped script makes."""
+    path = tmp_path_factory.mktemp("sensors") / "sensors.parquet"
+    script = FOLDER / "make_sensors.py"
+    subprocess.run([sys.executable, script, "--days", "6", "--output", path], check=True, capture_output=True)
+    return path
+
+
 @pytest.mark.parametrize("file", FILES)
-def test_a_shipped_study_runs(file, ray_session, transactions, tmp_path):
+def test_a_shipped_study_runs(file, ray_session, transactions, sensors, tmp_path):
     config = load_config(FOLDER / file)
     overrides = [*BRIEF, *(["search.training.epochs=null"] if "training.epochs" in config.search else [])]
     if config.data.source == "parquet":
-        overrides.append(f"data.path={transactions}")
+        overrides.append(f"data.path={sensors if config.data.sequence else transactions}")
+    if config.data.sequence is not None:
+        overrides.append("data.sequence.stride=32")
     record = run_study(FOLDER / file, overrides, home=tmp_path)
     assert record.trials["state"].tolist() == ["finished"]
     assert record.champion is not None
@@ -43,3 +55,13 @@ def test_the_table_of_transactions_is_split_by_time_and_its_fraud_can_be_found(t
     names = plan.data.feature_names
     assert "device_age_days missing" in names
     assert any(name.startswith("category=") for name in names)
+
+
+def test_the_table_of_sensors_has_five_kinds_of_faults_behind_the_training_period(sensors, tmp_path):
+    plan = check_study(FOLDER / "sensors.yaml", [f"data.path={sensors}"], home=tmp_path)
+    assert plan.data.sequence_shape == (32, 7)
+    assert all(plan.data.splits[name].is_anomaly_N.sum() >= 10 for name in ("validation", "test"))
+    frame = pd.read_parquet(sensors)
+    assert {*frame["fault"]} == {"none", "spikes", "shift", "stuck", "leak", "decoupled"}
+    rows = sum(len(plan.data.splits[name].x_ND.rows_RF) for name in plan.data.splits)
+    assert rows == len(frame)
