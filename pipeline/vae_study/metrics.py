@@ -88,6 +88,11 @@ METRICS: Mapping[str, Metric] = {
     ),
     "auroc_low": Metric(label="AUROC, lower end", digits=3, direction="maximize", needs=("labels",), shown=_MODEL),
     "auroc_high": Metric(label="AUROC, upper end", digits=3, direction="maximize", needs=("labels",), shown=_MODEL),
+    "point_auroc": Metric(label="AUROC of points", digits=3, direction="maximize", needs=("labels",), shown=_MODEL),
+    "point_auprc": Metric(
+        label="average precision of points", digits=3, direction="maximize", needs=("labels",), shown=_MODEL
+    ),
+    "vus_pr": Metric(label="VUS-PR of points", digits=3, direction="maximize", needs=("labels",), shown=_MODEL),
     "auprc": Metric(
         label="average precision", digits=3, direction="maximize", needs=("labels",), shown={"model": _BOTH}
     ),

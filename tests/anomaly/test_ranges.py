@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vae_study.anomaly.ranges import THRESHOLDS, alarms, of_points, ranges, vus_pr
+from vae_study.anomaly.ranges import THRESHOLDS, alarms, covered, of_points, ranges, vus_pr
 
 
 def slow_vus_pr(label, score, largest):
@@ -82,6 +82,18 @@ def test_a_point_has_the_mean_or_largest_score_of_the_windows_that_cover_it(step
     np.testing.assert_allclose(of_points(ending, steps, "mean"), [np.mean(one) for one in covering], atol=1e-12)
     np.testing.assert_array_equal(of_points(ending, steps, "max"), [max(one) for one in covering])
     np.testing.assert_array_equal(of_points(ending, steps, "last"), ending)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5), st.lists(st.floats(-5, 5), min_size=1, max_size=20), st.randoms())
+def test_a_point_of_a_split_has_the_mean_of_the_windows_that_cover_it(steps, windows, random):
+    start = np.array(sorted(random.sample(range(3 * len(windows)), len(windows))))
+    points = int(start.max()) + steps
+    covering = [
+        [one for first, one in zip(start, windows, strict=True) if first <= p < first + steps] for p in range(points)
+    ]
+    found = covered(np.array(windows), start, steps, points)
+    np.testing.assert_allclose(found, [np.mean(one) if one else np.nan for one in covering], atol=1e-12)
 
 
 def test_alarms_are_counted_by_range_delay_and_day():

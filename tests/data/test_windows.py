@@ -179,7 +179,9 @@ def test_windows_are_views_in_memory_and_in_the_cache(tmp_path):
             assert isinstance(split.normal_ND, Windows)
             assert len(split.x_ND.rows_RF) <= len(frame)
             np.testing.assert_array_equal(split.x_ND, held.splits[name].x_ND)
-            for key in ("is_anomaly_N", "row_N", "label_N", "start_N"):
+            assert len(split.is_anomaly_R) == len(split.x_ND.rows_RF)
+            assert split.is_anomaly_R.any() == split.is_anomaly_N.any()
+            for key in ("is_anomaly_N", "row_N", "label_N", "start_N", "is_anomaly_R"):
                 np.testing.assert_array_equal(getattr(split, key), getattr(held.splits[name], key))
     x_ND = np.asarray(held.splits["test"].x_ND)
     windows, is_anomaly_N = held.splits["test"].x_ND, held.splits["test"].is_anomaly_N

@@ -88,6 +88,8 @@ def test_a_study_of_windows_trains_scores_each_row_once_and_loads_as_a_pyfunc(ki
     record = run_study({**CONFIG, "data": data, "model": model}, data=plant(), home=tmp_path)
     assert record.trials["state"].tolist() == ["finished"]
     assert record.data["sequence_shape"] == [6, 2]
+    metrics = record.trials.iloc[0]
+    assert all(0 <= metrics[f"test/{name}"] <= 1 for name in ("point_auroc", "point_auprc", "vus_pr"))
     new = plant(200).drop(columns="fault")
     new.to_parquet(tmp_path / "new.parquet", index=False)
     new.to_csv(tmp_path / "new.csv", index=False)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vae_study.anomaly.detection import area, auroc
+
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 # Of the published definition: so many thresholds, at even steps of the ranks of the scores.
@@ -108,6 +110,32 @@ def alarms(is_anomaly_N: Flags, is_flagged_N: Flags, time_N: NDArray[np.int64]) 
         delay=float(np.mean(delays)) if delays else float("nan"),
         false_a_day=false_runs / days if days else float("nan"),
     )
+
+
+def covered(score_N: Floats, start_N: NDArray[np.int64], steps: int, points: int) -> Floats:
+    """The mean score of the windows that cover each of some points; NaN for a point in none.
+
+    Args:
+        score_N: Of the windows.
+        start_N: The point with which each begins; no two begin with the same.
+        steps: Points of a window.
+        points: How many there are.
+    """
+    total_P, count_P = np.zeros(points), np.zeros(points, np.int32)
+    for step in range(steps):
+        total_P[start_N + step] += score_N
+        count_P[start_N + step] += 1
+    with np.errstate(invalid="ignore"):
+        return np.asarray(total_P / count_P)
+
+
+def point_metrics(is_anomaly_P: Flags, score_P: Floats, largest_buffer: int) -> dict[str, float]:
+    """AUROC, average precision and VUS-PR of points, by their names in METRICS; NaN without anomalies."""
+    return {
+        "point_auroc": auroc(is_anomaly_P, score_P),
+        "point_auprc": area("average_precision", is_anomaly_P, score_P),
+        "vus_pr": vus_pr(is_anomaly_P, score_P, largest_buffer),
+    }
 
 
 def of_points(score_N: Floats, steps: int, how: str = "mean") -> Floats:

@@ -31,6 +31,8 @@ SECONDS_UNUSED = 7 * 24 * 3600
 INFO = "info.json"
 # What the names of a split's two files end with.
 FEATURES, ROWS = ".npy", ".arrow"
+# Of windows, which of their rows are anomalous.
+POINTS = ".points.npy"
 # What reading a truncated or foreign entry may raise.
 BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, pa.ArrowException)
 # More than 2**31 values may be in one batch.
@@ -110,6 +112,7 @@ def _open_entry(entry: Path) -> Dataset:
 
 def _sizes(entry: Path) -> dict[str, int]:
     names = [f"{name}{suffix}" for name in SPLIT_NAMES for suffix in (FEATURES, ROWS)]
+    names += [path.name for path in sorted(entry.glob(f"*{POINTS}"))]
     return {name: (entry / name).stat().st_size for name in names}
 
 
@@ -145,7 +148,8 @@ def write_split(path: Path, builder: DatasetBuilder, name: str) -> None:
     """Write a split into two files beside each other, without a second copy of it in memory.
 
     `path`.npy has its features, of windows those of the rows that they cover. `path`.arrow has one record batch with
-    the columns anomaly and row, and label, file and start if there are labels, files and windows.
+    the columns anomaly and row, and label, file and start if there are labels, files and windows. Of windows,
+    `path`.points.npy says which of the rows are anomalous.
     """
     split = builder.bare_split(name)
     examples, rows, features = len(split.row_N), len(builder.rows[name]), len(builder.info.preprocessing.row_features)
@@ -163,8 +167,9 @@ def write_split(path: Path, builder: DatasetBuilder, name: str) -> None:
         columns["label"] = pa.DictionaryArray.from_arrays(codes, pa.array(split.labels, pa.string()))
     if split.file_N is not None:
         columns["file"] = split.file_N
-    if split.start_N is not None:
+    if split.start_N is not None and split.is_anomaly_R is not None:
         columns["start"] = _column(split.start_N, pa.int64(), examples)
+        np.save(f"{path}{POINTS}", split.is_anomaly_R)
     batch = pa.record_batch(columns)
     with pa.OSFile(f"{path}{ROWS}", "wb") as file, pa.ipc.new_file(file, batch.schema, options=OPTIONS) as writer:
         writer.write_batch(batch)
@@ -196,6 +201,7 @@ def map_split(path: Path, sequence_shape: tuple[int, int] | None = None) -> Spli
         labels=() if labels is None else tuple(labels.dictionary.to_pylist()),
         file_N=batch.column("file") if "file" in names else None,
         start_N=_mapped(pages, batch.column("start"), np.int64) if "start" in names else None,
+        is_anomaly_R=np.load(f"{path}{POINTS}") if "start" in names else None,
     )
     return split.with_features(x_ND, sequence_shape)
 

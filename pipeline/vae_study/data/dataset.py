@@ -40,7 +40,8 @@ class Split:
         label_code_N: Each example's index into `labels`; None if the source has no labels.
         labels: The source's distinct labels as text.
         file_N: Each example's path within the source's folder, a pyarrow array; None if examples are no files.
-        start_N: Of windows, the place of each one's first row among the rows of the split; else None.
+        start_N: Of windows, the place of each one's first row among the R rows of the split; else None.
+        is_anomaly_R: Of windows, which of these rows are anomalous; else None.
     """
 
     x_ND: Any
@@ -50,6 +51,7 @@ class Split:
     labels: tuple[str, ...] = ()
     file_N: Any = None
     start_N: NDArray[np.int64] | None = None
+    is_anomaly_R: NDArray[np.bool_] | None = None
 
     def with_features(self, x_ND: NDArray[np.float32], sequence_shape: tuple[int, int] | None) -> "Split":
         """The split with its features: of windows, from those of their rows, (R, F)."""
@@ -301,6 +303,7 @@ class DatasetBuilder:
             is_anomaly_N=self.is_anomaly_N[row_N],
             row_N=row_N,
             start_N=None if window is None else window.start_N,
+            is_anomaly_R=None if window is None else self.is_anomaly_N[window.rows_R],
             label_code_N=None if self.table.label_N is None else self.table.label_N[row_N],
             labels=tuple(map(str, self.table.labels)),
             file_N=pa.array(self.table.files).take(pa.array(row_N)) if self.table.files else None,

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from vae_study.anomaly import detection
 from vae_study.anomaly.detection import area, auroc, interval, operating_points, pseudo_anomalies
+from vae_study.anomaly.ranges import covered, point_metrics
 from vae_study.anomaly.scores import FITTED, Parts, Scorer, reference_rows
 from vae_study.config.study import DiagnosticsConfig
 from vae_study.data import Split
+from vae_study.data.windows import Windows
 from vae_study.metrics import AREAS, SCORES, need
 from vae_study.vae.device import on_host
 from vae_study.vae.diagnostics import Illustrator, code_arrays, explained_arrays, probe_accuracy, usual_cost
@@ -222,6 +224,7 @@ class _Examination:
             **metrics_of(self.test[k], "test", asked),
             **self.bounds[k],
             **_detection(asked, is_anomaly, scores),
+            **_of_points(self.splits["test"], scores["test"][asked]),
             **_pseudo_metrics(scores["validation"], ~is_anomaly["validation"], pseudo),
             **self._probe(k),
         }
@@ -262,6 +265,16 @@ def _detection(asked: str, is_anomaly: Mapping[str, NDArray[np.bool_]], scores: 
             "test/precision_at_n": points["precision_at_n"],
         }
     )
+
+
+def _of_points(split: Split, score_N: Floats) -> dict[str, float]:
+    """The metrics of a split's time points, each with the mean score of its windows; none where rows are examples."""
+    windows = split.x_ND
+    if not isinstance(windows, Windows) or split.is_anomaly_R is None:
+        return {}
+    score_R = covered(score_N, windows.start_N, windows.steps, len(split.is_anomaly_R))
+    found = point_metrics(split.is_anomaly_R, score_R, largest_buffer=windows.steps)
+    return defined({f"test/{name}": value for name, value in found.items()})
 
 
 def _pseudo_metrics(
