@@ -14,6 +14,7 @@ from vae_study.data import SPLIT_NAMES, build_dataset, frame_features, open_stre
 from vae_study.data.cache import _open_entry
 from vae_study.data.windows import Windows
 from vae_study.errors import UserError
+from vae_study.report.sections.highest_rows import user_columns
 from vae_study.vae.model_batch import ModelBatch
 
 from ..vae.builders import model_setup, same, train
@@ -163,6 +164,25 @@ def test_each_sensor_has_one_scale_fitted_to_the_rows_that_train_covers():
     back = data.frame(np.asarray(data.splits["test"].x_ND)[:3])
     assert back["valve"].tolist() == frame["valve"].to_numpy()[rows[:3]].ravel().tolist()
     assert back["machine"].tolist() == ["0"] * 5 + ["1"] * 5 + ["2"] * 5
+
+
+def test_a_reason_of_a_window_is_the_step_of_a_sensor_that_cost_most():
+    frame = plant()
+    data = data_of(frame)
+    place_T = np.array([7, 0, 3])
+    rows, nats_TD = np.array(rows_of(frame, data)["test"])[place_T], np.random.default_rng(0).random((3, 20))
+    x_TD = np.asarray(data.splits["test"].x_ND)[place_T]
+    columns = {one.name: one for one in user_columns(data.preprocessing, x_TD, x_TD, nats_TD)}
+    assert [*columns] == ["heat", "speed", "valve"]
+    nats_TSF = nats_TD.reshape(3, 5, 4)
+    for name, features in (("heat", [0]), ("speed", [1]), ("valve", [2, 3])):
+        cost_TS = nats_TSF[:, :, features].sum(axis=2)
+        np.testing.assert_allclose(columns[name].nats_T, cost_TS.sum(axis=1))
+        expected = [frame[name].iloc[row[step]] for row, step in zip(rows, cost_TS.argmax(axis=1), strict=True)]
+        if name == "valve":
+            assert [*columns[name].value_T] == expected
+        else:
+            np.testing.assert_allclose(columns[name].value_T, expected, rtol=1e-4)
 
 
 def test_windows_are_views_in_memory_and_in_the_cache(tmp_path):

@@ -160,19 +160,24 @@ def _preprocessing(data: Mapping[str, Any], features: int) -> Preprocessing | No
 
 
 def user_columns(known: Preprocessing, inputs_TD: Rows, expected_TD: Rows, nats_TD: Floats) -> Iterator[Column]:
-    """The table's columns that are features, in the user's units."""
+    """The table's columns that are features, in the user's units; of a window, the step of each that cost most."""
     with np.errstate(over="ignore"):  # An overflowed row is shown as such.
         frames = known.inverse(inputs_TD), known.inverse(expected_TD)
+    # The steps of a window; a row of a table is one.
+    nats_TSF = nats_TD.reshape(len(nats_TD), -1, len(known.row_features))
+    steps, scaled_XF = nats_TSF.shape[1], inputs_TD.reshape(-1, len(known.row_features))
     first = 0
     for column in known.columns:
         width = len(column.features)
         if width:
+            nats_TS = nats_TSF[:, :, first : first + width].sum(axis=2)
+            step_T = np.arange(len(nats_TS)) * steps + np.nan_to_num(nats_TS, nan=-np.inf).argmax(axis=1)
             yield Column(
                 name=column.name,
-                value_T=_values(frames[0][column.name]),
-                expected_T=_values(frames[1][column.name]),
-                beyond_T=_beyond(column, inputs_TD[:, first]),
-                nats_T=nats_TD[:, first : first + width].sum(axis=1),
+                value_T=_values(frames[0][column.name].iloc[step_T]),
+                expected_T=_values(frames[1][column.name].iloc[step_T]),
+                beyond_T=_beyond(column, scaled_XF[step_T, first]),
+                nats_T=nats_TS.sum(axis=1),
             )
         first += width
 
