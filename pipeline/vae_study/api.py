@@ -244,7 +244,7 @@ def score_rows(
     name: str,
     data: str,
     *,
-    model: str = "champion",
+    model: str | None = None,
     output: Path = SCORES,
     explain: bool = False,
     fdr: float | None = None,
@@ -259,9 +259,8 @@ def score_rows(
 
     Args:
         name: The study's name.
-        data: The rows: a file or folder, a URI such as s3://bucket/key, the name of a bundled set, or
-            `python:module:function`.
-        model: "champion", "ensemble", or a trial of the frontier such as "trial-0007".
+        data: The rows: a file, folder or URI such as s3://bucket/key, a bundled set, or `python:module:function`.
+        model: "champion", "ensemble", or one such as "trial-0007"; by default as `tracking.models.default_model` says.
         output: The file, .parquet or .csv; it has the columns `row`, `keys` (of images `file`), `score`,
             `p_value`, `flag`, and `above_p90`, `above_p95` and `above_p99`: whether the score is above that percentile
             of normal validation rows.
@@ -285,14 +284,14 @@ def score_rows(
     return score_file(detector, stream, Path(output), explain, fdr, progress, name)
 
 
-def _detector(client: Any, name: str, model: str, device: str = "cpu") -> Any:
+def _detector(client: Any, name: str, model: str | None, device: str = "cpu") -> Any:
     from tempfile import TemporaryDirectory
 
     from vae_study.detector.detector import Detector
-    from vae_study.tracking.models import fetch_model
+    from vae_study.tracking.models import default_model, fetch_model
 
     with TemporaryDirectory() as scratch:
-        return Detector.load(fetch_model(client, name, model, Path(scratch)), device)
+        return Detector.load(fetch_model(client, name, model or default_model(client, name), Path(scratch)), device)
 
 
 def promote_model(name: str, model: str, *, home: Home = HOME, tracking_uri: str | None = None) -> int:
@@ -310,7 +309,7 @@ def promote_model(name: str, model: str, *, home: Home = HOME, tracking_uri: str
 
 
 def serve_model(
-    name: str, model: str, port: int, say: Callable[[str], None], *, home: Home = HOME, tracking_uri: str | None = None
+    name: str, model: str | None, port: int, say: Callable[[str], None], *, home: Home, tracking_uri: str | None = None
 ) -> None:
     """Serve a model of a study over HTTP on this machine until it is interrupted.
 
@@ -318,10 +317,11 @@ def serve_model(
         UserError: There is no such study or model, its files were changed, it scores windows, or the port is taken.
     """
     from vae_study.server import serve
-    from vae_study.tracking.models import fetch_example
+    from vae_study.tracking.models import default_model, fetch_example
 
     client = client_of(home, tracking_uri)
-    serve(_detector(client, name, model), f"{model} of {name}", fetch_example(client, name, model), port, say)
+    own = model or default_model(client, name)
+    serve(_detector(client, name, own), f"{own} of {name}", fetch_example(client, name, own), port, say)
 
 
 def build_report(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vae_study import options
+from vae_study import options, study_commands
 from vae_study.errors import StudyError, TrialsFailed, UserError, bounded, guard_process, redacted
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _after(record: StudyRecord, no_report: bool, places: dict[str, Any]) -> None
 @main.command(epilog=SCORE_EXAMPLES)
 @click.argument("name")
 @click.argument("data")
-@click.option("--model", default="champion", show_default=True, help="champion, ensemble, or one such as trial-0007.")
+@options.model
 @click.option("--output", type=click.Path(path_type=Path), default="scores.parquet", show_default=True)
 @click.option("--explain", is_flag=True, help="Add what each column does to the score.")
 @click.option("--fdr", type=float, metavar="RATE", help="False discovery rate of `flag`.  [default: anomaly.fdr, 0.1]")
@@ -224,51 +224,6 @@ def score(name: str, data: str, **settings: Any) -> None:
     with scoring_bar(Console(stderr=True)) as progress:
         found = api.score_rows(name, data, progress=progress, **settings)
     click.echo(scored_text(found, settings["output"]))
-
-
-@main.command()
-@click.argument("name")
-@click.argument("model")
-@options.places
-def promote(name: str, model: str, home: str, tracking_uri: str | None) -> None:
-    """Set the champion alias of a study in MLflow's registry to MODEL, such as trial-0007 or ensemble."""
-    from vae_study import api
-
-    version = api.promote_model(name, model, home=home, tracking_uri=tracking_uri)
-    click.echo(f"{model} is the champion of {name} now, as version {version}")
-
-
-@main.command()
-@click.argument("name")
-@click.option("--model", default="champion", show_default=True, help="champion, ensemble, or one such as trial-0007.")
-@click.option("--port", type=int, default=5001, show_default=True)
-@options.places
-def serve(name: str, model: str, port: int, home: str, tracking_uri: str | None) -> None:
-    """Serve a model over HTTP on this machine, for JSON and CSV; Ctrl-C ends it."""
-    from vae_study import api
-
-    api.serve_model(name, model, port, click.echo, home=home, tracking_uri=tracking_uri)
-
-
-@main.command(short_help="Upload to MLflow the records that are only on this machine.")
-@click.argument("name")
-@click.option("--rebuild", is_flag=True, help="Upload all records again, also those that MLflow had.")
-@options.places
-def sync(name: str, rebuild: bool, home: str, tracking_uri: str | None) -> None:
-    """Upload to MLflow the records that a study wrote while MLflow did not answer.
-
-    With another --tracking-uri, all records of the study are uploaded to that store; so they are if a run was deleted
-    in MLflow, which makes it anew. Trials that a killed driver left in the state running are marked as waiting.
-    """
-    from rich.console import Console
-
-    from vae_study import api
-    from vae_study.storage import words_of
-
-    with Console(stderr=True).status("") as line:
-        show = lambda left: line.update(f"{left:,} records pending")  # noqa: E731
-        count = api.sync_study(name, home=home, tracking_uri=tracking_uri, rebuild=rebuild, show=show)
-    click.echo(f"{count:,} records of {name} uploaded to MLflow; its report: vae-study report {words_of(name, home)}")
 
 
 @main.command(short_help="Write a study's report again, or compare studies.")
@@ -387,3 +342,7 @@ def ui(port: int, home: str, tracking_uri: str | None) -> None:
     from vae_study.tracking.serving import serve_ui
 
     serve_ui(tracking_uri_of(home, tracking_uri), port, click.echo)
+
+
+for command in study_commands.ALL:
+    main.add_command(command)

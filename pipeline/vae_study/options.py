@@ -91,13 +91,19 @@ limits = _together(
     click.option("--max-cost", type=float, metavar="COST", help="End it when all workers have cost as much."),
     price,
 )
+study_storage = click.option(
+    "--study-storage",
+    metavar="URL",
+    envvar="VAE_STUDY_STORAGE",
+    help="Optuna's store.  [default: sqlite in HOME/NAME]",
+)
+model = click.option(
+    "--model",
+    metavar="NAME",
+    help="champion, ensemble, or one such as trial-0007.  [default: champion; of a study without labels ensemble]",
+)
 running = _together(
-    click.option(
-        "--study-storage",
-        metavar="URL",
-        envvar="VAE_STUDY_STORAGE",
-        help="Optuna's store.  [default: sqlite in HOME/NAME]",
-    ),
+    study_storage,
     click.option("--ray-address", metavar="ADDRESS", help="A Ray cluster.  [default: RAY_ADDRESS, else a local Ray]"),
     concurrency,
     limits,

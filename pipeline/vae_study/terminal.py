@@ -209,13 +209,16 @@ def scoring_bar(console: Console) -> Iterator[Callable[[int, int | None], None]]
 
 
 def scored_text(found: ScoredSummary, output: Path) -> str:
-    """The result of scoring: rows, rate, flagged rows, output file."""
+    """The result of scoring: rows, rate, flagged rows, highest scores, output file."""
     rate = found.rows / found.seconds if found.seconds else float("nan")
     above = [f"{count:,} above p{name} ({count / max(found.rows, 1):.1%})" for name, count in found.above.items()]
     lines = [f"scored     {found.rows:,} rows by {found.model}, {rate:,.0f} a second"]
     lines += [f"{'':10} {note}" for note in found.notes]
     lines += [f"flagged    {_flagged_text(found)}", f"scores     {', '.join(above)}"]
     lines += [f"explained  {found.explanation}"] if found.explanation else []
+    for index, row in enumerate(found.top):
+        known = ", ".join(f"{name} {value}" for name, value in row.items() if name not in ("score", "p_value"))
+        lines.append(f"{'' if index else 'highest':10} {known}: score {row['score']:.4g}, p-value {row['p_value']:.2g}")
     return "\n".join([*lines, f"written    {output}"])
 
 

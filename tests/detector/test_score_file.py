@@ -209,6 +209,18 @@ def test_where_nothing_can_be_flagged_the_number_of_rows_that_it_takes_is_said(f
     ]
 
 
+def test_the_highest_rows_are_those_of_the_file_equal_ones_in_its_order(detector, tmp_path):
+    frame = pd.concat([frame_of()] * 2, ignore_index=True)
+    output = tmp_path / "out.parquet"
+    stream = open_stream(parts_in(tmp_path / "data", frame), detector.preprocessing, keys=["card"])
+    found = score_file(detector, stream, output)
+    columns = ["row", "card", "score", "p_value"]
+    written = pq.read_table(output).to_pandas()[columns].sort_values("score", ascending=False, kind="stable")
+    assert list(found.top) == written.head(5).to_dict("records")
+    row, card = written[["row", "card"]].iloc[0]
+    assert f"highest    row {row:.0f}, card {card:.0f}: score " in scored_text(found, output)
+
+
 @pytest.mark.parametrize(
     ("keys", "dtype"),
     [

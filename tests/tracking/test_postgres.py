@@ -78,8 +78,7 @@ def test_a_story_is_the_same_in_postgresql_and_a_bucket_behind_a_password_as_in_
                 step(writer)
             writer.drain()
             writer.journal.sync()
-            (tmp_path / "team").mkdir()
-            shutil.copy(writer.journal.path, tmp_path / "team")
+            shutil.copytree(tmp_path / "sqlite", tmp_path / "team", ignore=lambda *_: ["journal.offset"])
         writer.drain()
         writer.close()
         assert not writer.uploader.errors

@@ -12,6 +12,7 @@ from vae_study.errors import UserError
 from vae_study.tracking import schema
 from vae_study.tracking.events import ChampionChosen
 from vae_study.tracking.models import (
+    default_model,
     fetch_example,
     fetch_model,
     find_model,
@@ -277,3 +278,16 @@ def test_the_champion_of_a_server_loads_by_its_alias(server, packed, name, tmp_p
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     loaded = mlflow.pyfunc.load_model(f"models:/{name}@champion")
     assert_frame_equal(loaded.predict(typed(loaded, packed.frame)), packed.scores("ensemble_best", packed.frame))
+
+
+def test_rows_are_scored_by_the_ensemble_where_no_labels_chose_and_nobody_promoted_another(store, packed, name):
+    parent, children = new_study(store, name)
+    log_all(store, packed, parent, children)
+    store.set_tag(parent.info.run_id, schema.CHAMPION, "3")
+    chosen(store, parent, "trial-0003")
+    assert default_model(store, name) == "ensemble"
+    promote(store, name, "trial-0007")
+    assert default_model(store, name) == "champion"
+    promote(store, name, "trial-0003")
+    log_model(store, parent.info.run_id, packed.event("ensemble_best", called="ensemble_labels"))
+    assert default_model(store, name) == "champion"

@@ -28,6 +28,8 @@ from vae_study.errors import UserError, redacted
 
 #: The size of a row group: half a million rows without explanations.
 BYTES_PER_GROUP = 16 << 20
+#: How many of the highest scores are told.
+TOP_ROWS = 5
 PARQUET, CSV = ".parquet", ".csv"
 P_VALUE, DISCOVERY = "p_value", "flag"
 # Integers that are spelled as Python spells them and fit 64 bits: 0123 is not one.
@@ -48,6 +50,7 @@ class ScoredSummary:
         explanation: What the columns that explain the scores are; empty without them.
         seconds: How long it took.
         notes: What a user should know about the rows, such as categories that the model does not know.
+        top: The rows with the highest scores, the highest first: `row`, the keys, `score` and `p_value` of each.
     """
 
     model: str
@@ -60,6 +63,7 @@ class ScoredSummary:
     explanation: str
     seconds: float
     notes: tuple[str, ...] = ()
+    top: tuple[Mapping[str, Any], ...] = ()
 
 
 def score_file(
@@ -100,7 +104,7 @@ def score_file(
     above: Counter[str] = Counter({percentile: 0 for percentile in detector.description.thresholds})
     calibration_rows = len(detector.calibration_M)
     count_R = np.zeros(calibration_rows + 1, np.int64)
-    rows, p_limit = 0, 0.0
+    rows, top = 0, None
     with (
         _one_core_for_reading(),
         _Output(output, stream.untyped_keys) as file,
@@ -108,7 +112,9 @@ def score_file(
     ):
         for batch in batches:
             scores = detector.score(batch.x_ND, explain=explain)
-            file.add(_table(stream, batch, scores, (detector.summands or ()) if explain else ()))
+            table = _table(stream, batch, scores, (detector.summands or ()) if explain else ())
+            file.add(table)
+            top = _highest(table.select(["row", *batch.keys.column_names, "score", P_VALUE]), top)
             above.update({name: int(scores[f"{FLAG}{name}"].sum()) for name in above})
             count_R += p_value_counts(scores[P_VALUE].to_numpy(), calibration_rows)
             rows += len(batch.x_ND)
@@ -127,7 +133,15 @@ def score_file(
         explanation=explanation,
         seconds=time.monotonic() - started,
         notes=tuple(stream.differences.notes()),
+        top=tuple(top.to_pylist()) if top is not None else (),
     )
+
+
+def _highest(table: Any, others: Any) -> Any:
+    """The TOP_ROWS rows of two tables with the highest scores; of equal ones the first."""
+    both = table if others is None else pa.concat_tables([others, table])
+    order = pc.sort_indices(both["score"], sort_keys=[("", "descending")])
+    return both.take(order[:TOP_ROWS])
 
 
 @contextmanager

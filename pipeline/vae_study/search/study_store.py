@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from vae_study.config.study import StudyConfig
-from vae_study.errors import UserError
+from vae_study.errors import UserError, opening
 from vae_study.metrics import SIGNS, STEERING, sign_of
 from vae_study.search.early_stopping import Floats, goes_on
+from vae_study.search.lock import DriverLock
 from vae_study.search.optuna_compat import open_storage
 from vae_study.search.sampler import POINT, Proposal, Proposals, decoded, distribution, first_generation, fits, stored
 from vae_study.storage import Owner
@@ -372,3 +374,18 @@ def _taken(trial: FrozenTrial, earlier: optuna.Study, config: StudyConfig) -> Fr
         user_attrs={WARM_START: earlier.study_name, WARM_START_NUMBER: trial.number, METRICS: metrics},
         system_attrs=first_generation(config.sampler.kind),
     )
+
+
+def require_at_rest(url: str, name: str) -> None:
+    """Raise UserError if a driver runs a study; one that is not in the database at `url` is run by none."""
+    with opening("--study-storage", "the study's database"):
+        if name in optuna.get_all_study_names(url):
+            lock = DriverLock(optuna.load_study(study_name=name, storage=url))
+            lock.acquire()
+            lock.release()
+
+
+def delete_trials(url: str, name: str) -> None:
+    """Delete a study from the database at `url`; no error if it is not there."""
+    with suppress(KeyError):
+        optuna.delete_study(study_name=name, storage=url)

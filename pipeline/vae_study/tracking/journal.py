@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,15 @@ logger = logging.getLogger(__name__)
 Plain = Mapping[str, Any]
 JOURNAL_FILE, LOCK_FILE, MARKER_SUFFIX = "journal.jsonl", "journal.lock", ".offset"
 TRIAL_LOG_FILE = "run.json"
+#: The fields of events that are local paths.
+PATHS = ("file", "files", "folder")
 BYTES_PER_READ = 2**20
 
 
 class Journal:
     """JSON objects in the order in which they were appended; each is in the file before `append` returns.
+
+    Paths within its folder are written without it, so that the folder can be moved.
 
     Attributes:
         end: The size of the complete lines, bytes.
@@ -54,7 +58,7 @@ class Journal:
         Raises:
             OSError: The disk is full; the journal is unchanged.
         """
-        line = encoded(plain) + b"\n"
+        line = encoded(_with_paths(plain, self._inside)) + b"\n"
         with self._lock, self.path.open("ab", buffering=0) as file:
             size = file.tell()
             try:
@@ -77,7 +81,7 @@ class Journal:
                 line = file.readline()
                 offset += len(line)
                 lines = None if lines is None else lines - 1
-                yield offset, json.loads(line)
+                yield offset, self._object(line)
 
     def at(self, offsets: Iterable[int]) -> list[Plain]:
         """The objects that begin at these offsets."""
@@ -85,13 +89,30 @@ class Journal:
         with self.path.open("rb") as file:
             for offset in offsets:
                 file.seek(offset)
-                found.append(json.loads(file.readline()))
+                found.append(self._object(file.readline()))
         return found
+
+    def _object(self, line: bytes) -> Plain:
+        return _with_paths(json.loads(line), lambda path: str(self.path.parent / path))
+
+    def _inside(self, path: str) -> str:
+        """A path within the journal's folder without that folder, which may be moved."""
+        one = Path(path)
+        return str(one.relative_to(self.path.parent)) if one.is_relative_to(self.path.parent) else path
 
     def sync(self) -> None:
         """Make all lines survive a crash of the machine."""
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
+
+
+def _with_paths(plain: Plain, change: Callable[[str], str]) -> Plain:
+    """An event with its local paths changed."""
+    local = {name: plain[name] for name in PATHS if name in plain}
+    return {
+        **plain,
+        **{name: change(at) if isinstance(at, str) else [change(one) for one in at] for name, at in local.items()},
+    }
 
 
 class TrialLogs:

@@ -22,9 +22,9 @@ from vae_study.errors import UserError, redacted
 from vae_study.metrics import ENSEMBLE_PREFERENCE
 from vae_study.tracking import schema
 from vae_study.tracking.events import ChampionChosen, ModelLogged
-from vae_study.tracking.ownership import champion_version, registered_model, require_own
+from vae_study.tracking.ownership import champion_version, promoted_model, registered_model, require_own
 from vae_study.tracking.schema import CHAMPION_ALIAS, ENSEMBLE, MODEL_NAME
-from vae_study.tracking.store import all_pages, require_parent
+from vae_study.tracking.store import all_pages, find_parent, own_parent, require_parent, runs_by_key
 
 logger = logging.getLogger(__name__)
 
@@ -275,6 +275,23 @@ def known_models(client: MlflowClient, study: str) -> list[str]:
     return [*([CHAMPION_ALIAS] if champion_version(client, parent.data.tags) else []), *short, *named]
 
 
+def default_model(client: MlflowClient, study: str) -> str:
+    """The model to score with where a user names none: `champion`, or `ensemble` where no labels could choose one.
+
+    Without labels, the trial with the best ELBO detects worse than the ensemble of the best trials and the inputs
+    (docs/benchmarks.md). A model that a user has promoted comes first.
+
+    Raises:
+        UserError: There is no such study.
+    """
+    parent = require_parent(client, study)
+    named = {str(one.tags[MODEL_NAME]) for one in current_models(client, parent)}
+    own = schema.trial_name(int(parent.data.tags.get(schema.CHAMPION, 0)))
+    is_promoted = promoted_model(client, parent.data.tags) not in (None, own)
+    without_labels = not is_promoted and ENSEMBLE_PREFERENCE[0] not in named and ENSEMBLE_PREFERENCE[1] in named
+    return ENSEMBLE if without_labels else CHAMPION_ALIAS
+
+
 def fetch_model(client: MlflowClient, study: str, name: str, into: Path) -> Path:
     """Download the files of a packed detector, without the source code in the model.
 
@@ -343,3 +360,38 @@ def find_model(client: MlflowClient, parent: Run, name: str) -> LoggedModel:
     guess = f"did you mean {close[0]!r}? " if close else ""
     kept = "only the frontier's trials, the chosen one, the ensembles and the detector without a model are kept"
     raise UserError(f"{missing}; {guess}{kept}: {', '.join(known)}")
+
+
+def delete_runs(client: MlflowClient, study: str, study_id: str | None, *, dry_run: bool) -> list[str]:
+    """Delete a study's runs and models, and its registered model; what is not there needs no deleting.
+
+    Args:
+        client: Of the tracking store.
+        study: The study's name.
+        study_id: Its owner's.
+        dry_run: Whether nothing is deleted.
+
+    Returns:
+        What was found, a line each.
+
+    Raises:
+        UserError: A study or registered model of this name is somebody else's.
+    """
+    parent = own_parent(client, study, study_id) if study_id else find_parent(client, study)
+    if parent is None:
+        return []
+    registered = registered_model(client, study)
+    if registered is not None:
+        require_own(client, registered, study_id)
+    children = [*runs_by_key(client, parent).values()]
+    models = _search(client, parent, {schema.MODEL_STUDY_RUN: parent.info.run_id})
+    if not dry_run:
+        if registered is not None:
+            client.delete_registered_model(study)
+        for model in models:
+            client.delete_logged_model(model.model_id)
+        # The parent last: without it, the others would not be found again.
+        for run in (*children, parent):
+            client.delete_run(run.info.run_id)
+    found = f"{len(children) + 1:,} runs and {len(models):,} models in {client.tracking_uri}"
+    return [found] if registered is None else [found, f"the registered model {study}"]

@@ -14,7 +14,7 @@ from vae_study.storage import Folder, words_of
 from vae_study.tracking import events as ev
 from vae_study.tracking import schema
 from vae_study.tracking.events import PARENT, Event, Projection
-from vae_study.tracking.journal import JOURNAL_FILE, Journal, Plain, TrialLogs, locked
+from vae_study.tracking.journal import JOURNAL_FILE, PATHS, Journal, Plain, TrialLogs, locked
 from vae_study.tracking.reader import downloaded_histories, events_of_open_run, has_ended, remote_state
 from vae_study.tracking.record import EpochRecord, confirmations_frame, joined, trials_frame
 from vae_study.tracking.store import run_record
@@ -23,7 +23,7 @@ from vae_study.tracking.uploader import Uploader
 OUTBOX = "outbox"
 PATIENCE_SECONDS = 30.0
 # Fields of events that are not redacted: the paths among them have to stay as they are.
-NOT_REDACTED = ("op", "run", "time_ms", "file", "files", "folder")
+NOT_REDACTED = ("op", "run", "time_ms", *PATHS)
 RUN_KINDS = ("trial", "confirmation")
 
 
