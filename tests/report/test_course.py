@@ -345,6 +345,11 @@ def test_models_that_sweeps_kept_are_told_from_trainings_of_their_own(record: St
     made = replace(record, trials=record.trials.assign(sweep=record.trials["trial"].map(kept)))
     assert "2 of them are models that sweeps of beta kept along the way" in overview(StudyTables(tidy(made)))[0]
     assert "sweep" not in overview(StudyTables(tidy(record)))[0]
+    grid = trial_grid(StudyTables(tidy(made)))
+    of = {row[0]: row[grid.head.index("sweep")] for row in grid.rows}
+    assert (of["1"], of["2"]) == ("0", "0")
+    assert {of[trial] for trial in of if trial not in ("1", "2")} == {"–"}
+    assert "sweep" not in trial_grid(StudyTables(tidy(record))).head
     table = plane(tidy(made))
     assert isinstance(table, Plane)
     places = table.points.set_index("trial")[["x", "y"]]

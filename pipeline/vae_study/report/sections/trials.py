@@ -74,6 +74,9 @@ def trial_grid(tables: StudyTables) -> Grid:
         about.append("preemptions")
     if len(devices(tables.record)) > 1:
         about.append("device")
+    if tables.summary.kept:
+        trials = trials.assign(sweep=pd.Series(numbers(trials, "sweep"), trials.index).astype("Int64"))
+        about.append("sweep")
     more = len(tables.trials) - len(trials)
     return replace(
         _trial_grid(tables, trials, OF_TRIALS, tuple(about)),
