@@ -36,6 +36,12 @@ WRONG = {
     "code beyond all memory": (
         None, ["--set", "model.latent_dim=1000000000", "--set", "search.latent_dim=null"], "; this machine has "
     ),
+    "network of sequences without sequences": (
+        None, ["--set", "model.network.kind=recurrent"], "has no sequences"
+    ),
+    "code of each step of what has none": (
+        None, ["--set", "model.latent=step"], "model.latent: got 'step', expected 'window' for network.kind"
+    ),
     "setting without a value": (None, ["--set", "trials"], "--set trials: expected key=value"),
 }  # fmt: skip
 
