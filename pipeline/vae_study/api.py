@@ -235,9 +235,9 @@ def sync_study(
 
 def pending_records(name: str, home: Home = HOME) -> int:
     """How many records of a study on this machine are not in MLflow yet."""
-    from vae_study.tracking.journal import pending_records as pending
+    from vae_study.tracking import journal
 
-    return pending(scratch_of(name, home))
+    return journal.pending_records(scratch_of(name, home))
 
 
 def score_rows(
@@ -295,33 +295,31 @@ def _detector(client: Any, name: str, model: str | None, device: str = "cpu") ->
 
 
 def promote_model(name: str, model: str, *, home: Home = HOME, tracking_uri: str | None = None) -> int:
-    """Set the champion alias of a study to another of its models.
-
-    Returns:
-        The version in MLflow's registry that now has the alias.
-
-    Raises:
-        UserError: There is no such study, or it has no such model.
-    """
+    """Set the champion alias to another model of a study; return its version. Raise UserError if there is none."""
     from vae_study.tracking.models import promote
 
     return promote(client_of(home, tracking_uri), name, model)
 
 
 def serve_model(
-    name: str, model: str | None, port: int, say: Callable[[str], None], *, home: Home, tracking_uri: str | None = None
+    name: str,
+    model: str | None,
+    port: int,
+    say: Callable[[str], None],
+    *,
+    home: Home = HOME,
+    tracking_uri: str | None = None,
 ) -> None:
-    """Serve a model of a study over HTTP on this machine until it is interrupted.
+    """Serve a model of a study over HTTP on this machine until it is interrupted; `model` as in `score_rows`.
 
-    Raises:
-        UserError: There is no such study or model, its files were changed, it scores windows, or the port is taken.
+    Raise UserError if there is no such model, its files were changed, it scores windows, or the port is taken.
     """
     from vae_study.server import serve
     from vae_study.tracking.models import default_model, fetch_example
 
     client = client_of(home, tracking_uri)
-    own = model or default_model(client, name)
-    serve(_detector(client, name, own), f"{own} of {name}", fetch_example(client, name, own), port, say)
+    model = model or default_model(client, name)
+    serve(_detector(client, name, model), f"{model} of {name}", fetch_example(client, name, model), port, say)
 
 
 def build_report(
@@ -381,8 +379,8 @@ def compare_studies(
     from vae_study.report import write_comparison
     from vae_study.tracking.reader import read_study
 
-    records = [read_study(source_of(home, tracking_uri), name) for name in names]
-    return write_comparison(records, Path(output or REPORTS / "-".join(names)))
+    source = source_of(home, tracking_uri)
+    return write_comparison([read_study(source, name) for name in names], Path(output or REPORTS / "-".join(names)))
 
 
 def summarize(record: StudyRecord) -> StudySummary:

@@ -204,7 +204,7 @@ def test_a_slip_is_refused_before_anything_is_sent(config, settings, places, mes
 
 @pytest.mark.parametrize("path", sorted(SPACES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_study_that_arrives_is_the_one_that_was_sent(path, tmp_path):
-    config = load_config(path, ["search.beta=null", "beta=2", "trials=3"])
+    config = load_config(path, ["search.latent_dim=null", "model.latent_dim=3", "trials=3"])
     pack(config, tmp_path)
     assert load_config(tmp_path / CONFIG_FILE) == config
 

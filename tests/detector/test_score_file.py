@@ -316,12 +316,12 @@ def test_one_batch_is_read_ahead_and_no_more_are_held(detector, tmp_path):
     source = open_stream(parts_in(tmp_path / "data", frame_of(), size=20), detector.preprocessing)
     made, is_ahead = [], threading.Event()
 
-    def parts():
-        for part in source.parts():
-            made.append(part[0])
+    def batches(differences):
+        for batch in source.batches(differences):
+            made.append(batch.first)
             if len(made) > 1:
                 is_ahead.set()
-            yield part
+            yield batch
 
     ahead = []
 
@@ -329,7 +329,7 @@ def test_one_batch_is_read_ahead_and_no_more_are_held(detector, tmp_path):
         assert is_ahead.wait(PATIENCE_SECONDS)
         ahead.append(len(made) - done // 20)
 
-    stream = replace(source, parts=parts, count=ROWS)
+    stream = replace(source, batches=batches, count=ROWS)
     score_file(detector, stream, tmp_path / "out.parquet", progress=progress)
     assert len(ahead) == ROWS // 20
     assert max(ahead) <= 1

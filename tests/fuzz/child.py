@@ -55,10 +55,11 @@ def run(number: int, folder: Path, model: Path) -> str:
     folder.mkdir()
     os.chdir(folder)
     case = make(number, folder, model)
-    api.client_of, models.fetch_model = CLIENT_OF, FETCH_MODEL
+    api.client_of, models.fetch_model, models.default_model = CLIENT_OF, FETCH_MODEL, DEFAULT_MODEL
     if case.model is not None:
         api.client_of = lambda *_: None  # type: ignore[assignment,return-value]
         models.fetch_model = lambda *_: case.model  # type: ignore[assignment,return-value]
+        models.default_model = lambda *_: "champion"
     before = {path for path in sys.modules if path.startswith("made_")}
     result = CliRunner().invoke(main, case.words)
     for name in {path for path in sys.modules if path.startswith("made_")} - before:
@@ -70,7 +71,7 @@ def run(number: int, folder: Path, model: Path) -> str:
     return f"{shown[:500]}\n{said}" if said else ""
 
 
-CLIENT_OF, FETCH_MODEL = api.client_of, models.fetch_model
+CLIENT_OF, FETCH_MODEL, DEFAULT_MODEL = api.client_of, models.fetch_model, models.default_model
 
 
 def cases(first: int, last: int) -> None:
