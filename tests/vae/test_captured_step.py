@@ -10,7 +10,7 @@ from vae_study.vae.optimizer import StackedAdam
 
 from tests.pretend_gpu import PRETEND, PretendGpu
 from tests.vae.builders import first, same, train
-from tests.vae.test_on_a_gpu import CASES, MODELS, setup
+from tests.vae.test_on_a_gpu import MODELS, PARAMETERS, setup
 
 EPOCHS = 3
 
@@ -55,7 +55,7 @@ def way(values, data):
     return history, [batch.state(k) for k in range(len(batch.setups))]
 
 
-@pytest.mark.parametrize("values", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("values", PARAMETERS)
 def test_a_recorded_step_gives_the_same_bits_also_after_models_have_left_joined_and_come_back(values, data, recorded):
     values = {**values, "training__epochs": 6}
     with PretendGpu():

@@ -27,6 +27,13 @@ MORE = {
     "conv-conditional": {"family": "conditional", "network__kind": "conv", "network__channels": (4, 8)},
 }
 CASES = VARIANTS | LIKELIHOODS | MORE
+# On the pretend GPU, networks of sequences take seconds each: of their variants, `make test` runs these.
+SEQUENCES_IN_SHORT = ("recurrent-vae", "step-vae", "temporal-conv")
+PARAMETERS = [
+    pytest.param(values, id=name, marks=[pytest.mark.thorough] if is_long else [])
+    for name, values in CASES.items()
+    for is_long in [name.startswith(("recurrent", "step", "temporal", "lstm")) and name not in SEQUENCES_IN_SHORT]
+]
 # Each step of these is written by hand. More kernels: a sigma to learn, or a penalty that autograd differentiates.
 BY_HAND = {
     "vae": 90, "bernoulli": 90, "autoencoder": 67, "linear": 61, "denoising-deterministic": 74, "conditional": 93,
@@ -67,7 +74,7 @@ def assert_near(found, expected, places):
         assert np.allclose(found[name], value, rtol=places, atol=places, equal_nan=True), name
 
 
-@pytest.mark.parametrize("values", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("values", PARAMETERS)
 def test_on_a_gpu_a_pack_trains_is_saved_goes_on_and_is_measured_with_the_numbers_of_the_cpu(values, few):
     expected, states, outcomes = way("cpu", values, few)
     with PretendGpu():
@@ -100,7 +107,7 @@ def counted(values, data, models=MODELS):
     return gpu, batch
 
 
-@pytest.mark.parametrize("values", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("values", PARAMETERS)
 def test_no_step_waits_for_the_gpu_and_an_epoch_waits_twice_once_to_begin_and_once_for_its_numbers(values, few):
     gpu, _ = counted(values, few)
     assert not gpu.waits("step")
