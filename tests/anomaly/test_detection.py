@@ -96,7 +96,7 @@ def with_misses(random, normal, anomalous, shift, missed):
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("normal", "anomalous", "shift", "missed"),
-    [(200, 50, 1.2, 0), (300, 30, 2, 0), (400, 36, 4, 0.03), (400, 36, 6, 0.03)],
+    [(200, 50, 1.2, 0), (400, 36, 4, 0.03)],
 )
 @pytest.mark.parametrize("metric", AREAS)
 def test_a_95_percent_interval_holds_the_truth_at_least_93_times_in_100(metric, normal, anomalous, shift, missed):
