@@ -14,14 +14,14 @@ from pyarrow.fs import FileSelector
 from vae_study.config.study import require_study_name
 from vae_study.errors import UserError
 from vae_study.paths import HOME, Home, client_of, saved_config, scratch_of, source_of, sqlite_of
-from vae_study.storage import UNFINISHED, Folder, owner_of
+from vae_study.storage import STUDY_DATABASE, UNFINISHED, Folder, owner_of
+from vae_study.tracking.journal import JOURNAL_FILE, LOCK_FILE, MARKER_SUFFIX, locked
 
 # In an exported file: the study's folder of HOME, its report, and what identifies it.
 STUDY, REPORT, SUMMARY_FILE = "study", "report", "summary.json"
 SUFFIX = ".zip"
 # What belongs to the old place: the lock, and how far MLflow there had the records.
-LEFT_OUT = ("journal.lock", "journal.offset")
-DATABASE = "study.db"
+LEFT_OUT = (LOCK_FILE, Path(JOURNAL_FILE).with_suffix(MARKER_SUFFIX).name)
 
 
 def export_study(
@@ -56,8 +56,8 @@ def export_study(
         raise UserError(f"{output}: has the suffix {output.suffix!r}, expected {SUFFIX!r}")
     record = read_study(source_of(home, tracking_uri), name)
     with _at_rest(name, home, None) as folder, _whole(output) as file:
-        if DATABASE not in folder.names():
-            say(f"the trials as Optuna knows them are not in the file, since {folder} has no {DATABASE}")
+        if STUDY_DATABASE not in folder.names():
+            say(f"the trials as Optuna knows them are not in the file, since {folder} has no {STUDY_DATABASE}")
         about = {"study": name, "data": dict(record.data), "environment": dict(record.environment)}
         file.writestr(SUMMARY_FILE, json.dumps(about, indent=1))
         for place in {folder.place: folder, str(scratch_of(name, home)): Folder.at(scratch_of(name, home))}.values():
@@ -154,11 +154,10 @@ def delete_study(
 def _at_rest(name: str, home: Home, study_storage: str | None) -> Iterator[Folder]:
     """The folder of a study that no driver runs; raise UserError if one does."""
     from vae_study.search.study_store import require_at_rest
-    from vae_study.tracking.journal import locked
 
     saved_config(name, home)
     folder = Folder.at(home) / name
-    if study_storage is not None or (folder.local is not None and DATABASE in folder.names()):
+    if study_storage is not None or (folder.local is not None and STUDY_DATABASE in folder.names()):
         require_at_rest(study_storage or sqlite_of(home, name), name)
     with locked(scratch_of(name, home)):
         yield folder

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vae_study.config.loading import load_config
 from vae_study.config.study import CONFIG_FILE, StudyConfig, require_study_name
 from vae_study.errors import LONGEST_REASON, UserError
-from vae_study.storage import DEFAULT_HOME, Folder
+from vae_study.storage import DEFAULT_HOME, STUDY_DATABASE, Folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +68,7 @@ def sqlite_of(home: Home, study: str) -> str:
     """Optuna's default store: a SQLite file in the study's folder."""
     from vae_study.tracking.schema import sqlite_uri
 
-    return sqlite_uri(_local(home, "--study-storage") / study / "study.db")
+    return sqlite_uri(_local(home, "--study-storage") / study / STUDY_DATABASE)
 
 
 def client_of(home: Home, tracking_uri: str | None, *, may_create: bool = False) -> Any:

@@ -27,6 +27,8 @@ from vae_study.errors import LONGEST_REASON, UserError, holds_secret
 # One letter before a colon is a Windows drive. s3:/bucket is a typing error, not a folder named s3:.
 SCHEME = re.compile(r"[A-Za-z][\w+.-]+:/")
 UNFINISHED = ".unfinished-"
+#: Optuna's default database, in the study's folder.
+STUDY_DATABASE = "study.db"
 #: The folder of all studies, HOME, unless the user names another.
 DEFAULT_HOME = "studies"
 SECONDS_FOR_GOOGLE = 10

@@ -105,7 +105,7 @@ def delete(name: str, yes: bool, dry_run: bool, **places: Any) -> None:
     if dry_run:
         return
     if not yes and not sys.stdin.isatty():
-        raise UserError(f"delete {name}: nobody can be asked here; expected --yes")
+        raise UserError(f"delete {name}: asks before it deletes, and there is no terminal to ask on; expected --yes")
     if yes or click.confirm("Delete all of this?"):
         delete_study(name, **places)
         click.echo(f"deleted {name}")

@@ -14,22 +14,22 @@ FILES = sorted(path.name for path in FOLDER.glob("*.yaml"))
 BRIEF = ["trials=1", "confirm=null", "training.epochs=1", "diagnostics.iwae_draws=0", "resources.gpu=0"]
 
 
+def made(script, *words, folder) -> Path:
+    """The table that a shipped script makes."""
+    path = folder / "table.parquet"
+    command = [sys.executable, FOLDER / script, *words, "--output", path]
+    subprocess.run(command, check=True, capture_output=True)
+    return path
+
+
 @pytest.fixture(scope="module")
 def transactions(tmp_path_factory) -> Path:
-    """The table that the shipped script makes."""
-    path = tmp_path_factory.mktemp("transactions") / "transactions.parquet"
-    script = FOLDER / "make_transactions.py"
-    subprocess.run([sys.executable, script, "--rows", "6000", "--output", path], check=True, capture_output=True)
-    return path
+    return made("make_transactions.py", "--rows", "6000", folder=tmp_path_factory.mktemp("transactions"))
 
 
 @pytest.fixture(scope="module")
 def sensors(tmp_path_factory) -> Path:
-    """The table that the shipped script makes."""
-    path = tmp_path_factory.mktemp("sensors") / "sensors.parquet"
-    script = FOLDER / "make_sensors.py"
-    subprocess.run([sys.executable, script, "--days", "6", "--output", path], check=True, capture_output=True)
-    return path
+    return made("make_sensors.py", "--days", "6", folder=tmp_path_factory.mktemp("sensors"))
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -29,6 +29,12 @@ VALUES_AT_ONCE = 2**22
 NORMAL_LABELS, ANOMALOUS_LABELS = {"0", "False"}, {"1", "True"}
 
 
+def slices_of(x_ND: Any) -> Iterator[slice]:
+    """The rows of some features in slices of at most VALUES_AT_ONCE values, one row at least."""
+    rows = max(VALUES_AT_ONCE // max(x_ND.shape[1], 1), 1)
+    return (slice(start, start + rows) for start in range(0, len(x_ND), rows))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Split:
     """The preprocessed examples of one split.

@@ -67,7 +67,7 @@ class Baseline:
     def of(cls, data: "Dataset") -> Self:
         """Score the validation and test rows of a study."""
         from vae_study.anomaly.input_ensemble import INPUT_REFERENCE_ROWS, InputEnsemble
-        from vae_study.data.dataset import VALUES_AT_ONCE
+        from vae_study.data.dataset import slices_of
 
         train_ND = data.splits["train"].x_ND
         reference_RD = train_ND[reference_rows(len(train_ND), INPUT_REFERENCE_ROWS)]
@@ -76,9 +76,8 @@ class Baseline:
         frames = []
         for name in ("validation", "test"):
             split = data.splits[name]
-            rows = max(VALUES_AT_ONCE // split.x_ND.shape[1], 1)
-            cuts = (slice(start, start + rows) for start in range(0, len(split.x_ND), rows))
-            score_N = np.concatenate([ensemble.score(split.x_ND[cut].astype(np.float64)) for cut in cuts])
+            x_ND = split.x_ND
+            score_N = np.concatenate([ensemble.score(x_ND[rows].astype(np.float64)) for rows in slices_of(x_ND)])
             frames.append(pd.DataFrame({**split.about(name), BASELINE: score_N}))
         return cls(ensemble=ensemble, scores=pd.concat(frames, ignore_index=True))
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.status import Status
 
 from vae_study.errors import StudyError, UserError
-from vae_study.storage import owner_of
+from vae_study.storage import STUDY_DATABASE, owner_of
 from vae_study.study import session
 from vae_study.study.budget import Budget, Limits
 from vae_study.study.plan import Locations, Plan, require_apart, require_database
@@ -98,10 +98,10 @@ def rebuild(plan: Plan, tracking_uri: str) -> int:
         UserError: The study keeps its trials elsewhere, or another driver runs it.
         StudyError: A store cannot be written.
     """
-    if plan.folder.local is None or not (plan.folder.local / "study.db").is_file():
+    if plan.folder.local is None or not (plan.folder.local / STUDY_DATABASE).is_file():
         elsewhere = f"if they are elsewhere: vae-study resume {plan.words} --study-storage URL"
-        raise UserError(f"{plan.folder}: has no study.db; expected its trials there; {elsewhere}")
-    storage = sqlite_uri(plan.folder.local / "study.db")
+        raise UserError(f"{plan.folder}: has no {STUDY_DATABASE}; expected its trials there; {elsewhere}")
+    storage = sqlite_uri(plan.folder.local / STUDY_DATABASE)
     places = Locations(tracking_uri=tracking_uri, storage_of=lambda study: storage)
     client = _open_tracking(plan, places)
     from vae_study.study.driver import drive

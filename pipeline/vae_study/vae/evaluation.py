@@ -14,7 +14,7 @@ from vae_study.anomaly.detection import auroc
 from vae_study.anomaly.scores import simple_scores
 from vae_study.config.model import ModelConfig
 from vae_study.data import Dataset
-from vae_study.data.dataset import VALUES_AT_ONCE
+from vae_study.data.dataset import slices_of
 from vae_study.metrics import ACTIVE_VARIANCE, COLLAPSED_KL, SIMPLE_SCORES
 from vae_study.vae.families.base import Family
 from vae_study.vae.inference import (
@@ -235,5 +235,4 @@ def moments(x_ND: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.
 
 
 def _some_at_once(x_ND: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    rows = max(VALUES_AT_ONCE // x_ND.shape[1], 1)
-    return (x_ND[start : start + rows] for start in range(0, len(x_ND), rows))
+    return (x_ND[rows] for rows in slices_of(x_ND))

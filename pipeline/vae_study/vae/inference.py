@@ -16,9 +16,8 @@ from vae_study.data.windows import Windows
 from vae_study.metrics import SCORES, need
 from vae_study.vae.device import on_host
 from vae_study.vae.families.base import Draw, Family
-from vae_study.vae.kernels import has_onednn, wide_linear
+from vae_study.vae.kernels import ROWS_PER_BLOCK, has_onednn, wide_linear
 from vae_study.vae.networks import StackedLinear, StackedMLP
-from vae_study.vae.sequence_networks import ROWS_PER_BLOCK
 
 Floats = NDArray[np.float64]
 #: The files of a trial's weights, and of what its scores take beside them.

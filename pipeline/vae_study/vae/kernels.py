@@ -39,6 +39,9 @@ WIDE_PRODUCT = 2**21
 # At inference the choice of kernel must not depend on the number of rows: otherwise the last digit of a row's result
 # would depend on how many rows are scored with it.
 ROWS_OF_ANY = 128
+# A CPU rounds the remainder after the last full SIMD vector differently. In whole blocks of rows, a model's results do
+# not depend on how many other models are measured with it.
+ROWS_PER_BLOCK = 32
 
 
 def has_onednn(values: Tensor) -> bool:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from vae_study.config.model import NetworkConfig
 from vae_study.data import Dataset, DatasetInfo
+from vae_study.data.dataset import slices_of
 from vae_study.data.windows import Windows
 from vae_study.vae.kernels import ROWS_OF_ANY, is_wide, wide_linear
 from vae_study.vae.sequence_networks import (
@@ -137,10 +138,6 @@ class DataShape:
     may_miss: bool = False
 
 
-# So many rows at a time are looked through for missing values.
-ROWS_AT_ONCE = 65_536
-
-
 def shape_of(data: DatasetInfo) -> DataShape:
     """The shape of a data set. Without its rows, values of sequences may be missing."""
     image = None
@@ -160,8 +157,7 @@ def shape_of(data: DatasetInfo) -> DataShape:
 def _misses(data: Dataset) -> bool:
     found = (split.x_ND for split in data.splits.values())
     every = (x_ND.rows_RF if isinstance(x_ND, Windows) else x_ND for x_ND in found)
-    parts = (x_ND[start : start + ROWS_AT_ONCE] for x_ND in every for start in range(0, len(x_ND), ROWS_AT_ONCE))
-    return any(bool(np.isnan(part_ND).any()) for part_ND in parts)
+    return any(bool(np.isnan(x_ND[rows]).any()) for x_ND in every for rows in slices_of(x_ND))
 
 
 KERNEL = 3

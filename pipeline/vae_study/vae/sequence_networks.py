@@ -12,12 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vae_study.config.model import NetworkConfig
+from vae_study.vae.kernels import ROWS_PER_BLOCK
 from vae_study.vae.recurrent_layers import CELLS, Recurrence
 
 Generators = Sequence[torch.Generator]
-# A CPU rounds the remainder after the last full SIMD vector differently. In whole blocks of rows, a model's results do
-# not depend on how many other models are measured with it.
-ROWS_PER_BLOCK = 32
 
 
 def in_blocks(x_KBI: Tensor) -> Tensor:
