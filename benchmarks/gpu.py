@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from vae_study.config.data import DataConfig
 from vae_study.data import prepare
-from vae_study.vae import captured_step
 from vae_study.vae.device import compute_in_float32, device_name, is_out_of_memory, on_host
+from vae_study.vae.gpu import captured_step
 from vae_study.vae.model_batch import ModelBatch
 
 from benchmarks.engine import batch_of

@@ -13,9 +13,9 @@ PretendGpuError, with the line of the package that asked for it:
 - random numbers by a generator of another device,
 - an operator for which torch has no CUDA kernel, by the table that torch is generated from.
 
-What CUDA would do is counted: each kernel that is launched, and each place where the host waits for the device: a value
-that Python asks for, a mask as an index, a copy from or to the host. It knows neither streams nor how long anything
-takes, and rounds as the CPU does.
+What CUDA would do is counted: each kernel that is launched, the numbers that kernels read and write, and each place
+where the host waits for the device: a value that Python asks for, a mask as an index, a copy from or to the host. It
+knows neither streams nor how long anything takes, and rounds as the CPU does.
 
 `record` stands for a CUDA graph: what it returns repeats the kernels of a function on the memory that they had, with
 the numbers that Python had. Unlike CUDA, it also runs what it records.
@@ -144,6 +144,7 @@ class PretendGpu(TorchDispatchMode):
         self._counted: list[str] = []
         self._launches: Counter[tuple[str, str]] = Counter()
         self._waits: Counter[tuple[str, str]] = Counter()
+        self._traffic: Counter[str] = Counter()
         self._tape: list[Any] | None = None
 
     @contextlib.contextmanager
@@ -168,6 +169,10 @@ class PretendGpu(TorchDispatchMode):
     def launches(self, what: str) -> Counter[str]:
         """How often each kernel was launched under a name."""
         return Counter({kernel: count for (name, kernel), count in self._launches.items() if name == what})
+
+    def traffic(self, what: str) -> int:
+        """How many numbers the kernels under a name have read and written, each tensor as a whole."""
+        return self._traffic[what]
 
     def waits(self, what: str) -> Counter[str]:
         """How often the host waited under a name, by why and where."""
@@ -231,8 +236,11 @@ class PretendGpu(TorchDispatchMode):
             if name != "_to_copy":
                 host_kwargs["device"] = torch.device("cpu")
         out = func(*host_args, **host_kwargs)
-        if self._tape is not None and not _is_view(func) and name not in WITHOUT_KERNEL:
-            self._tape.append((func, host_args, host_kwargs, out))
+        if not _is_view(func) and name not in WITHOUT_KERNEL:
+            if self._counted:
+                self._traffic.update(dict.fromkeys(self._counted, _moved(func, host_args, host_kwargs, out)))
+            if self._tape is not None:
+                self._tape.append((func, host_args, host_kwargs, out))
         if not to_gpu:
             return out
         out = tree_map_only(Tensor, PretendTensor, out)
@@ -298,6 +306,19 @@ class _Functions(TorchFunctionMode):
 
 def _is_view(func: Any) -> bool:
     return any(one.alias_info is not None and not one.alias_info.is_write for one in func._schema.returns)
+
+
+def _moved(func: Any, args: Any, kwargs: Any, out: Any) -> int:
+    """How many numbers an operator reads and writes."""
+    written = [
+        given
+        for place, one in enumerate(func._schema.arguments)
+        for given in tree_leaves(args[place] if place < len(args) else kwargs.get(one.name))
+        if isinstance(given, Tensor) and one.alias_info is not None and one.alias_info.is_write
+    ]
+    given = {id(one): one.numel() for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)}
+    new = {id(one): one.numel() for one in tree_leaves(out) if isinstance(one, Tensor) and id(one) not in given}
+    return sum(given.values()) + sum(new.values()) + sum(one.numel() for one in written)
 
 
 def _repeat(func: Any, args: Any, kwargs: Any, out: Any) -> None:

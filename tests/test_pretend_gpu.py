@@ -75,6 +75,14 @@ def test_each_kernel_is_counted_and_views_are_none():
     assert run(lambda x: torch._foreach_add([x, x, x], 1.0)).launches("it").total() == 3
 
 
+def test_the_numbers_that_kernels_read_and_write_are_counted():
+    x = 4 * 8
+    assert run(lambda x: x.mul_(2)).traffic("it") == 2 * x
+    assert run(lambda x: x + 1).traffic("it") == 2 * x
+    assert run(lambda x: torch.outer(x[0], x[0])).traffic("it") == 8 + 8 + 8 * 8
+    assert run(lambda x: x.T).traffic("it") == 0
+
+
 def gradient(device):
     x = torch.linspace(-1, 1, 32, device=device).view(4, 8)
     w = torch.nn.Parameter(torch.linspace(0, 1, 24, device=device).view(8, 3))

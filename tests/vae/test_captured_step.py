@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from vae_study.vae import captured_step, model_batch
+from vae_study.vae import model_batch
+from vae_study.vae.gpu import captured_step
 from vae_study.vae.model_batch import ModelBatch
 from vae_study.vae.optimizer import StackedAdam
 

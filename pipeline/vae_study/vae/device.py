@@ -14,8 +14,8 @@ MEMORY_IS_FULL = (
     *("can't allocate memory", "not enough memory", "out of memory"),
     *("ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED", "HOST_ALLOCATION_FAILED"),
 )
-# How the errors of CUDA and of its libraries begin.
-OF_CUDA = ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUDA driver error")
+# How the errors of CUDA, of its libraries and of Triton on it begin.
+OF_CUDA = ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUDA driver error", "Triton Error")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from vae_study.data import Dataset
 from vae_study.data.windows import Windows
-from vae_study.vae.captured_step import CapturedStep, pays
 from vae_study.vae.device import copy_from_host, on_host, training_in
 from vae_study.vae.evaluation import Measurement, RawMeasurement, measure, measurements, metrics_of
 from vae_study.vae.families.base import Family
 from vae_study.vae.fast_step import covers, fast_step
+from vae_study.vae.gpu.captured_step import CapturedStep, pays
 from vae_study.vae.inference import Examples
 from vae_study.vae.networks import shape_of
 from vae_study.vae.objective import GradientStep, Losses, Objective, StepInputs, penalty_weights

@@ -1,6 +1,8 @@
 """An optimizer step of K models: gradients by autograd, and Adam with each model's own settings and step count."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -9,9 +11,12 @@ from torch import Tensor, nn
 
 from vae_study.config.model import TrainingConfig
 from vae_study.vae import kernels
+from vae_study.vae.device import is_out_of_memory
 from vae_study.vae.families.base import Code, Family
 from vae_study.vae.objective import GradientStep, Losses, Objective, StepInputs
 from vae_study.vae.stacking import Chunk
+
+logger = logging.getLogger(__name__)
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 ADAM = {"beta1": BETA_1, "beta2": BETA_2, "eps": EPSILON, "amsgrad": False, "maximize": False}
@@ -79,6 +84,87 @@ def autograd_step(
     return GradientStep(parts)
 
 
+# Parameters, their gradient, and the running means of the gradient and of its square, each (K, P).
+Buffers = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def step_in_passes(buffers: Buffers, columns_3K1: Tensor, scale_K1: Tensor | None, decays: bool = True) -> None:
+    """Move all models once by Adam: six kernels that read or write a buffer sixteen times.
+
+    Args:
+        buffers: What changes.
+        columns_3K1: The step's entries of `StackedAdam.columns_3SK1`.
+        scale_K1: What each model's gradient is multiplied by first, if anything; that is two times more.
+        decays: Whether any model's weights decay; that is two times more.
+    """
+    parameters_KP, gradient_KP, mean_KP, square_KP = buffers
+    per_stride_K1, epsilon_K1, shrink_K1 = columns_3K1
+    if scale_K1 is not None:
+        gradient_KP.mul_(scale_K1)
+    if decays:
+        parameters_KP.mul_(shrink_K1)
+    mean_KP.lerp_(gradient_KP, 1 - BETA_1)
+    square_KP.mul_(BETA_2).addcmul_(gradient_KP, gradient_KP, value=1 - BETA_2)
+    # The length and the sign of the step are in the denominator: no pass of their own.
+    parameters_KP.addcdiv_(mean_KP, torch.addcmul(epsilon_K1, square_KP.sqrt(), per_stride_K1))
+
+
+# As `step_in_passes`, except that it may leave the gradient as it is.
+OnePass = Callable[[Buffers, Tensor, Tensor | None], None]
+
+
+def _triton_step() -> OnePass:
+    # Half a second, and only torch for CUDA on Linux comes with Triton.
+    from vae_study.vae.gpu import triton_adam
+
+    return partial(triton_adam.step, betas=(BETA_1, BETA_2))
+
+
+# By the type of device: what reads the four buffers and writes three of them, once each.
+KERNELS: dict[str, Callable[[], OnePass]] = {"cuda": _triton_step}
+
+
+@cache
+def one_pass(device: str) -> OnePass | None:
+    """Adam's kernel for a type of device; None if there is none, or if it fails where it is tried first.
+
+    Then there is one warning, and this process takes Adam's steps in several passes.
+    """
+    if device not in KERNELS:
+        return None
+    try:
+        kernel = KERNELS[device]()
+        if all(_agrees(kernel, device, clips) for clips in (False, True)):
+            return kernel
+        why = "its numbers differ from those of several passes"
+    except Exception as error:
+        if is_out_of_memory(error) or isinstance(error, torch.AcceleratorError):
+            raise
+        why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    logger.warning("Adam takes several passes over memory in place of one, which takes longer: %s", why)
+    return None
+
+
+@torch.no_grad()
+def _agrees(kernel: OnePass, device: str, clips: bool) -> bool:
+    """Whether a kernel moves three models as `step_in_passes` does."""
+    start = torch.randn(4, 3, 2**12 + ALIGNMENT, generator=torch.Generator().manual_seed(0))
+    start[3].square_()
+    # Rates from 0.1 to 10, other denominators and decays: each of them moves parameters far.
+    columns = torch.tensor([[-0.1, -1, -10], [-1e-3, -0.1, -1], [1, 0.9, 0.5]])[..., None].to(device)
+    scale_K1 = torch.tensor([[1.0], [0.5], [0.1]]).to(device) if clips else None
+
+    def buffers() -> Buffers:
+        parameters, gradient, mean, square = start.to(device, copy=True)
+        return parameters, gradient, mean, square
+
+    found, expected = buffers(), buffers()
+    kernel(found, columns, scale_K1)
+    step_in_passes(expected, columns, scale_K1)
+    is_close = partial(torch.allclose, rtol=1e-4, atol=1e-5)
+    return all(is_close(found[i], expected[i]) for i in (0, 2, 3))
+
+
 class StackedAdam:
     """Adam (Kingma and Ba 2015, algorithm 1) with decoupled weight decay over buffers (K, P), one row per model.
 
@@ -88,7 +174,8 @@ class StackedAdam:
     Attributes:
         gradients: Views of the gradient's buffer in the parameters' shapes and order. A `GradientStep` writes there.
         columns_3SK1: What each prepared step multiplies by, from each model's rate, decay and count of steps.
-        is_fused: Whether each row is updated in one pass (fastest on a CPU), or all rows at once in several passes.
+        is_fused: Whether each row is updated by a kernel of torch (fastest on a CPU), or all rows at once.
+        one_pass: What updates all rows at once in one pass over memory; by default this takes several.
     """
 
     def __init__(self, model: nn.Module, settings: Sequence[TrainingConfig]):
@@ -97,6 +184,7 @@ class StackedAdam:
         self.widths = [-(-parameter[0].numel() // ALIGNMENT) * ALIGNMENT for parameter in self.parameters]
         flat_KP = self._flat(self.parameters)
         self.is_fused = flat_KP.device.type == "cpu" and kernels.FUSED_ADAMW is not None
+        self.one_pass = one_pass(flat_KP.device.type) if flat_KP.dtype == torch.float32 else None
         self._adopt(settings, flat_KP, torch.zeros_like(flat_KP), torch.zeros_like(flat_KP))
 
     def _flat(self, parameters: Sequence[Tensor]) -> Tensor:
@@ -126,7 +214,8 @@ class StackedAdam:
         self.clip_K1 = parameters_KP.new_tensor([one.gradient_clip or float("inf") for one in settings])[:, None]
         self.clips = any(one.gradient_clip for one in settings)
         self.decays = any(one.weight_decay for one in settings)
-        self.rows = list(zip(*map(list, (parameters_KP, self.gradient_KP, mean_KP, square_KP)), strict=True))
+        self.buffers: Buffers = parameters_KP, self.gradient_KP, mean_KP, square_KP
+        self.rows = list(zip(*map(list, self.buffers), strict=True))
 
     def keep(self, rows: Sequence[int]) -> None:
         """Keep some models in this order; free the memory of the others."""
@@ -171,7 +260,8 @@ class StackedAdam:
     def step(self, step: int) -> None:
         """Move all parameters once, down the gradients; `step` is one of those that `begin` has prepared."""
         if self.is_fused:
-            self._clip()
+            if (scale_K1 := self._scale_K1()) is not None:
+                self.gradient_KP.mul_(scale_K1)
             self._step_rows(step)
         else:
             self.step_by(self.columns_3SK1[:, step])
@@ -182,23 +272,17 @@ class StackedAdam:
             buffers = [[buffer] for buffer in row]
             kernels.FUSED_ADAMW(*buffers, [], [count], lr=rate, weight_decay=one.weight_decay, **ADAM)
 
-    def _clip(self) -> None:
-        if self.clips:
-            norm_K1 = self.gradient_KP.norm(dim=1, keepdim=True)
-            self.gradient_KP.mul_((self.clip_K1 / norm_K1.clamp(min=EPSILON)).clamp(max=1))
+    def _scale_K1(self) -> Tensor | None:
+        """What shortens each model's gradient to its `gradient_clip`; None if no model has one."""
+        if not self.clips:
+            return None
+        norm_K1: Tensor = self.gradient_KP.norm(dim=1, keepdim=True)
+        return (self.clip_K1 / norm_K1.clamp(min=EPSILON)).clamp(max=1)
 
     @torch.no_grad()
     def step_by(self, columns_3K1: Tensor) -> None:
-        """As `step`, for all models at once, by the step's entries of `columns_3SK1`.
-
-        Six kernels read or write the buffers sixteen times; twice more for a decay.
-        """
-        self._clip()
-        per_stride_K1, epsilon_K1, shrink_K1 = columns_3K1
-        if self.decays:
-            self.parameters_KP.mul_(shrink_K1)
-        self.mean_KP.lerp_(self.gradient_KP, 1 - BETA_1)
-        self.square_KP.mul_(BETA_2).addcmul_(self.gradient_KP, self.gradient_KP, value=1 - BETA_2)
-        # The length and the sign of the step are in the denominator: no pass of their own.
-        denominator_KP = torch.addcmul(epsilon_K1, self.square_KP.sqrt(), per_stride_K1)
-        self.parameters_KP.addcdiv_(self.mean_KP, denominator_KP)
+        """As `step`, for all models at once, by the step's entries of `columns_3SK1`."""
+        if self.one_pass is not None:
+            self.one_pass(self.buffers, columns_3K1, self._scale_K1())
+        else:
+            step_in_passes(self.buffers, columns_3K1, self._scale_K1(), self.decays)
