@@ -32,6 +32,7 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor
+from torch.amp.autocast_mode import _cast
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -51,7 +52,10 @@ WITHOUT_KERNEL = (
     "empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided", "detach", "alias", "_unsafe_view",
     "_reshape_alias", "lift_fresh",
 )  # fmt: skip
+# Of these, torch.autocast rounds the factors.
+PRODUCTS = ("bmm", "baddbmm", "mm", "addmm", "conv1d", "conv2d")
 _HostGenerator = torch.Generator
+_library, _others = (torch.library.Library(namespace, "IMPL") for namespace in ("aten", "_"))
 
 
 class PretendGpuError(RuntimeError):
@@ -114,6 +118,18 @@ class _AnyGenerator(_HostGenerator):
 @functools.cache
 def _register() -> None:
     _setup_privateuseone_for_python_backend(PRETEND)
+    getattr(torch, PRETEND).get_amp_supported_dtype = lambda: [torch.bfloat16]
+    _others.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    for name in PRODUCTS:
+        product = getattr(torch.ops.aten, name).default
+        _library.impl(name, functools.partial(_autocast, product), "AutocastPrivateUse1")
+
+
+def _autocast(product: Any, *args: Any, **kwargs: Any) -> Any:
+    """A product with its factors in the dtype of torch.autocast."""
+    off = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+    with torch._C._ExcludeDispatchKeyGuard(off):
+        return product(*_cast(args, PRETEND, torch.get_autocast_dtype(PRETEND)), **kwargs)
 
 
 @functools.cache

@@ -1,4 +1,7 @@
-"""A recorded step gives the bits of the same steps kernel by kernel; one that does not is found out and not used."""
+"""A recorded step gives the bits of the same steps kernel by kernel; one that does not is found out and not used.
+
+test_on_a_gpu.py records the step of every configuration.
+"""
 
 from dataclasses import replace
 
@@ -11,9 +14,9 @@ from vae_study.vae.optimizer import StackedAdam
 
 from tests.pretend_gpu import PRETEND, PretendGpu
 from tests.vae.builders import first, same, train
-from tests.vae.test_on_a_gpu import MODELS, PARAMETERS, setup
+from tests.vae.test_on_a_gpu import MODELS, setup
 
-EPOCHS = 3
+VALUES = {"training__learning_rate_schedule": "cosine", "training__epochs": 6}
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +44,9 @@ def recorded(monkeypatch):
 
 
 def way(values, data):
-    """Three epochs; a model leaves and another joins; then one comes back from its state."""
+    """Two epochs; a model leaves and another joins; then one comes back from its state."""
     batch = ModelBatch([setup(k, values) for k in range(MODELS)], data, device=PRETEND, latent_capacity=8)
-    history = train(batch, EPOCHS)
+    history = train(batch, 2)
     state = batch.state(2)
     batch.leave(0)
     batch.leave(1)
@@ -56,19 +59,23 @@ def way(values, data):
     return history, [batch.state(k) for k in range(len(batch.setups))]
 
 
-# A recording takes long with a network of sequences, and is the same whatever its family is.
-@pytest.mark.parametrize("values", [one for one in PARAMETERS if not one.marks])
-def test_a_recorded_step_gives_the_same_bits_also_after_models_have_left_joined_and_come_back(values, data, recorded):
-    values = {**values, "training__epochs": 6}
+@pytest.fixture(scope="module")
+def plain(data):
+    """The same without recording."""
     with PretendGpu():
-        found, states = way(values, data)
+        return way(VALUES, data)
+
+
+def assert_same(found, expected):
+    assert repr(found[0]) == repr(expected[0])
+    assert all(same(own, other) for own, other in zip(found[1], expected[1], strict=True))
+
+
+def test_a_recorded_step_gives_the_same_bits_also_after_models_have_left_joined_and_come_back(data, recorded, plain):
+    with PretendGpu():
+        assert_same(way(VALUES, data), plain)
     assert len(recorded) == 3
     assert not captured_step.REFUSED
-    del captured_step.RECORDERS[PRETEND]
-    with PretendGpu():
-        expected, plain = way(values, data)
-    assert repr(found) == repr(expected)
-    assert all(same(own, other) for own, other in zip(states, plain, strict=True))
 
 
 def epochs(values, data):
@@ -108,19 +115,13 @@ def repeats_the_first(step):
 
 @pytest.mark.parametrize("wrong", [refuse, forget, repeats_the_first])
 def test_a_graph_that_cannot_be_or_answers_wrongly_gives_one_warning_and_the_numbers_without_it(
-    data, recorded, monkeypatch, caplog, wrong
+    data, recorded, plain, monkeypatch, caplog, wrong
 ):
     monkeypatch.setitem(captured_step.RECORDERS, PRETEND, wrong)
-    values = {"training__learning_rate_schedule": "cosine", "training__epochs": 6}
     with PretendGpu():
-        found = way(values, data)
+        assert_same(way(VALUES, data), plain)
     assert len(caplog.records) == 1
     assert "training without a CUDA graph" in caplog.text
-    monkeypatch.delitem(captured_step.RECORDERS, PRETEND)
-    with PretendGpu():
-        expected = way(values, data)
-    assert repr(found[0]) == repr(expected[0])
-    assert all(same(own, other) for own, other in zip(found[1], expected[1], strict=True))
 
 
 def test_a_step_that_reads_the_counter_of_python_is_found_out(data, recorded, monkeypatch, caplog):
