@@ -33,6 +33,7 @@ __all__ = [
     "score_rows",
     "serve_model",
     "study_cost",
+    "study_manifest",
     "submit_study",
     "summarize",
     "sync_study",
@@ -46,6 +47,8 @@ _MODULES = {
     "import_study": "archive",
     "compare": "notebook",
     "load_config": "config.loading",
+    "study_manifest": "submission",
+    "submit_study": "submission",
     "StudyError": "errors",
     "UserError": "errors",
 }

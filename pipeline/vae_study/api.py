@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vae_study.config.study import StudyConfig, require_study_name
+from vae_study.config.study import StudyConfig
 from vae_study.errors import UserError
 from vae_study.paths import (
     HOME,
@@ -149,44 +149,6 @@ def resume_study(name: str, *, trials: int | None = None, home: Home = HOME, **o
     if trials is not None:
         config = config_of(saved_config(name, home).plain(), [f"trials={trials}"])
     return run_study(config, name=name, home=home, **others)
-
-
-def submit_study(
-    config: Source,
-    overrides: Sequence[str] = (),
-    *,
-    name: str | None = None,
-    address: str,
-    home: str | None = None,
-    concurrency: Concurrency = None,
-    **limits: float | None,
-) -> str:
-    """Send a study to a Ray cluster, where it runs as a job.
-
-    Args:
-        config: As in `run_study`. A data path on this machine is refused.
-        overrides, name: As in `run_study`.
-        address: The cluster's dashboard, such as http://127.0.0.1:8265.
-        home: The folder of all studies that all nodes reach; by default the cluster's own.
-        concurrency: As in `run_study`; so are the `limits` hours, max_cost and price_per_hour.
-
-    Returns:
-        The job's id.
-
-    Raises:
-        UserError: The input is wrong, or the cluster refuses the job; nothing was sent.
-    """
-    from vae_study.cluster.jobs import JobQueue, require_portable
-    from vae_study.study.budget import Limits
-
-    words = Limits(**limits).words
-    checked = config_of(config, overrides)
-    name = require_study_name(name or checked.study)
-    require_portable(checked, home)
-    if checked.data.path is None:
-        # Bundled data can be checked here; files in object storage are read on the cluster only.
-        _planned(checked, name, HOME, cluster=address)
-    return JobQueue(address).submit(checked, name, home, concurrency, words)
 
 
 def load_study(name: str, *, home: Home = HOME, tracking_uri: str | None = None) -> Study:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vae_study import options, study_commands
+from vae_study import cluster_commands, options, study_commands
 from vae_study.errors import StudyError, TrialsFailed, UserError, bounded, guard_process, redacted
 
 if TYPE_CHECKING:
@@ -270,69 +270,6 @@ def status(name: str | None, home: str, tracking_uri: str | None) -> None:
         click.echo("no studies yet")
 
 
-@main.command(short_help="Send a study to a Ray cluster and follow its log.")
-@options.config
-@options.address
-@click.option(
-    "--home", metavar="PLACE", help="Folder of all studies, such as s3://bucket/studies.  [default: the cluster's]"
-)
-@options.concurrency
-@options.limits
-@click.option("--detach", is_flag=True, help="Do not follow the log.")
-def submit(config: Path, overrides: list[str], detach: bool, **job: Any) -> None:
-    """Send a study to a Ray cluster, with this code and without data, and follow its log.
-
-    Ctrl-C stops following, not the study. Submitting it again continues where it stopped.
-    """
-    from vae_study import api
-
-    sent = api.submit_study(config, overrides, **job)
-    click.echo(f"submitted as {sent}; follow its log: vae-study logs {sent}; stop it: vae-study cancel {sent}")
-    if not detach:
-        _follow(job["address"], sent)
-
-
-@main.command()
-@options.address
-def jobs(address: str) -> None:
-    """The jobs of a Ray cluster that are studies, with their states."""
-    from vae_study.cluster.jobs import JobQueue, jobs_text
-
-    click.echo(jobs_text(JobQueue(address).jobs()))
-
-
-@main.command()
-@click.argument("job")
-@options.address
-def logs(job: str, address: str) -> None:
-    """Show a job's log, and follow it until the job ends; JOB is its id, or a study's name for its latest job."""
-    from vae_study.cluster.jobs import JobQueue
-
-    _follow(address, JobQueue(address).find(job).id)
-
-
-@main.command()
-@click.argument("job")
-@options.address
-def cancel(job: str, address: str) -> None:
-    """Save a job's trials and stop it; JOB is its id, or a study's name for its latest job."""
-    from vae_study.cluster.jobs import JobQueue
-
-    queue = JobQueue(address)
-    found = queue.find(job).id
-    state = queue.cancel(found)
-    click.echo(f"{found}: {state}" + ("; submit the same study again to continue" if state == "stopped" else ""))
-
-
-def _follow(address: str, job: str) -> None:
-    from vae_study.cluster.jobs import JobQueue
-
-    try:
-        JobQueue(address).follow(job, lambda text: click.echo(text, nl=False))
-    except KeyboardInterrupt:
-        click.echo(f"\n{job} keeps running; follow its log again: vae-study logs {job}", err=True)
-
-
 @main.command()
 @click.option("--port", type=int, default=5000, show_default=True)
 @options.places
@@ -344,5 +281,5 @@ def ui(port: int, home: str, tracking_uri: str | None) -> None:
     serve_ui(tracking_uri_of(home, tracking_uri), port, click.echo)
 
 
-for command in study_commands.ALL:
+for command in (*study_commands.ALL, *cluster_commands.ALL):
     main.add_command(command)

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from vae_study.api import load_study, submit_study
+from vae_study.api import load_study
 from vae_study.cli import main
 from vae_study.cluster.jobs import CONFIG_FILE, JobQueue, pack
 from vae_study.config.loading import load_config
 from vae_study.errors import StudyError, UserError
+from vae_study.submission import submit_study
 
 from tests.cluster.heads import BIN, served_head
 from tests.leaks import leaks

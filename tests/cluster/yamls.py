@@ -1,13 +1,14 @@
 """The cluster files that we ship, as a person fills them in."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import yaml
+from vae_study.cluster.kubernetes import BLANK
 
 ROOT = Path(__file__).parents[2]
 AWS, LOCAL, GCP = ROOT / "cluster.yaml", ROOT / "docs" / "cluster.local.yaml", ROOT / "docs" / "cluster.gcp.yaml"
+KUBERAY = ROOT / "docs" / "cluster.kuberay.yaml"
 FILLED = {
     "REGION": "us-west-2",
     "KEY": "my-key",
@@ -24,7 +25,6 @@ FILLED = {
     "HEAD-ACCOUNT": "head@my-project.iam.gserviceaccount.com",
     "WORKER-ACCOUNT": "worker@my-project.iam.gserviceaccount.com",
 }
-BLANK = re.compile(r"YOUR-([A-Z]+(?:-[A-Z]+)*)")
 
 
 def blanks(path: Path) -> set[str]:

@@ -172,10 +172,17 @@ def jobs_text(jobs: list[Job]) -> str:
     return "\n".join(lines) if jobs else "no studies were submitted here yet"
 
 
-def _entrypoint(name: str, home: str | None, concurrency: int | str | None, limits: Sequence[str]) -> str:
+def run_words(
+    name: str | None, home: str | None, concurrency: int | str | None, limits: Sequence[str] = ()
+) -> list[str]:
+    """The options of `run` for a driver on a cluster; those that are None are left to it."""
     given = {"--name": name, "--home": home, "--concurrency": concurrency}
     words = [str(word) for option in given.items() if option[1] is not None for word in option]
-    drive = DRIVE.format(file=CONFIG_FILE, words=shlex.join([*words, *limits, "--no-report"]))
+    return [*words, *limits, "--no-report"]
+
+
+def _entrypoint(name: str, home: str | None, concurrency: int | str | None, limits: Sequence[str]) -> str:
+    drive = DRIVE.format(file=CONFIG_FILE, words=shlex.join(run_words(name, home, concurrency, limits)))
     return drive if home else REQUIRE_HOME + drive
 
 
@@ -274,18 +281,23 @@ def pack(config: StudyConfig, folder: Path) -> None:
     """Write everything that a driver on another machine needs to an empty folder.
 
     Args:
-        config: The study. Only the keys that the user gave are written: an explicit default would count as fixed.
+        config: The study.
         folder: Where to.
     """
     shutil.copytree(CODE, folder / CODE.name, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2, exclude_unset=True), encoding="utf-8")
-    for path in _own_code(config.data.source):
+    (folder / CONFIG_FILE).write_text(config_text(config), encoding="utf-8")
+    for path in own_code(config.data.source):
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
 
 
-def _own_code(source: str) -> Iterable[Path]:
+def config_text(config: StudyConfig) -> str:
+    """A study as JSON. It has only the keys that the user gave: an explicit default would count as fixed."""
+    return config.model_dump_json(indent=2, exclude_unset=True)
+
+
+def own_code(source: str) -> Iterable[Path]:
     """The Python files of the module of a `python:` source, if it is in the current folder."""
     if not source.startswith(FUNCTION):
         return []

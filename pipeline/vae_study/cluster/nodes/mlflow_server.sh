@@ -3,6 +3,7 @@
 #
 #   mlflow_server.sh start   does nothing where it answers already; else returns once it does
 #   mlflow_server.sh stop    `ray down` leaves it running on a machine that stays
+#   mlflow_server.sh serve   is the server itself, in the foreground, where something else restarts it: in a pod
 set -euo pipefail
 : "${MLFLOW_TRACKING_URI:?source environment.sh first}" "${MLFLOW_ARTIFACTS_DESTINATION:?}"
 folder=$HOME/vae-study
@@ -22,11 +23,16 @@ PYTHON
 
 serve() {
   local address=${MLFLOW_TRACKING_URI#*://}
+  # Allow this address and a forwarded port only: another Host header would be a DNS rebinding attack on a browser.
+  # More than one worker slows every request down; the job runner takes memory for nothing.
+  export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
+  exec mlflow server \
+    --host 0.0.0.0 --port "${address##*:}" --allowed-hosts "$address,localhost:*,127.0.0.1:*" --workers 1
+}
+
+keep_serving() {
   while :; do
-    # Allow this address and a forwarded port only: another Host header would be a DNS rebinding attack on a browser.
-    # More than one worker slows every request down; the job runner takes memory for nothing.
-    MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server \
-      --host 0.0.0.0 --port "${address##*:}" --allowed-hosts "$address,localhost:*,127.0.0.1:*" --workers 1 || true
+    (serve) || true
     sleep 2
   done
 }
@@ -37,7 +43,7 @@ start() {
     return
   fi
   # A session of its own outlives the shell of `ray up`; the lock keeps a second one from starting beside it.
-  setsid nohup flock --nonblock "$folder/mlflow.lock" bash "$0" _serve < /dev/null >> "$log" 2>&1 &
+  setsid nohup flock --nonblock "$folder/mlflow.lock" bash "$0" _keep_serving < /dev/null >> "$log" 2>&1 &
   echo $! > "$pid"
   until answers; do
     if ((SECONDS > SECONDS_TO_START)) || ! kill -0 "$(< "$pid")" 2> /dev/null; then
@@ -60,10 +66,10 @@ stop() {
 
 mkdir -p "$folder"
 case ${1:-} in
-  start | stop) "$1" ;;
-  _serve) serve ;;
+  start | stop | serve) "$1" ;;
+  _keep_serving) keep_serving ;;
   *)
-    sed -n '2,5p' "$0"
+    sed -n '2,6p' "$0"
     exit 2
     ;;
 esac

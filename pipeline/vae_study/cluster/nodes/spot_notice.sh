@@ -4,10 +4,12 @@
 #
 #   spot_notice.sh aws HEAD:PORT   returns at once and waits in the background; where one waits already, it does nothing
 #   spot_notice.sh gcp HEAD:PORT
+#   spot_notice.sh leave HEAD:PORT   drains at once, and returns when no trial is left: before a pod is stopped
 set -euo pipefail
 folder=$HOME/vae-study
 # As often as AWS advises; it gives two minutes of notice, Google 30 seconds.
 SECONDS_BETWEEN_LOOKS=5
+SECONDS_TO_DRAIN=30
 
 # EC2 User Guide, "Spot Instance interruption notices"; no notice is a 404. Each request needs a session token.
 aws() {
@@ -31,10 +33,28 @@ watch() {
     sleep "$SECONDS_BETWEEN_LOOKS"
   done
   echo "$(date --utc --iso-8601=seconds) this machine is being taken away"
-  # The node that is drained is the one that this runs on.
-  until RAY_ADDRESS=$2 ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "spot notice"; do
+  until drain "$2"; do
     sleep 1
   done
+}
+
+drain() {
+  # The node that is drained is the one that this runs on.
+  RAY_ADDRESS=$1 ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message "spot notice"
+}
+
+# Ray calls the process of a worker after its class; Tune's are Trainables.
+has_trials() {
+  grep --quiet --no-messages --text --extended-regexp '^ray::\S*(VaeWorker|Trainable)' /proc/[0-9]*/cmdline
+}
+
+leave() {
+  # Without a trial there is nothing to save; of a cluster that ends, the head may be gone first.
+  if has_trials && timeout "$SECONDS_TO_DRAIN" bash "$0" _drain "$1"; then
+    while has_trials; do
+      sleep 1
+    done
+  fi
 }
 
 mkdir -p "$folder"
@@ -44,9 +64,11 @@ case ${1:-} in
     setsid nohup flock --nonblock "$folder/spot_notice.lock" bash "$0" _watch "$1" "${2:?HEAD:PORT is missing}" \
       < /dev/null >> "$folder/spot_notice.log" 2>&1 &
     ;;
+  leave) leave "${2:?HEAD:PORT is missing}" ;;
   _watch) watch "$2" "$3" ;;
+  _drain) drain "$2" ;;
   *)
-    sed -n '2,6p' "$0"
+    sed -n '2,7p' "$0"
     exit 2
     ;;
 esac
