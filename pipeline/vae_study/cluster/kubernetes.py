@@ -182,7 +182,7 @@ def _require_name(name: str, longest: int) -> None:
 
 
 def _text(path: Path) -> LiteralScalarString:
-    return LiteralScalarString(path.read_text(encoding="utf-8"))
+    return LiteralScalarString(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
 def _require_size(data: dict[str, str]) -> None:
