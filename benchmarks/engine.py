@@ -35,7 +35,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def batch_of(net: Net, models: int, device: str = "cpu") -> Any:
+def batch_of(net: Net, models: int, device: str = "cpu", epochs: int = EPOCHS) -> Any:
     """A batch of ours, the same networks as the tutorial's."""
     from vae_study.config.data import DataConfig
     from vae_study.config.model import TrialConfig
@@ -52,7 +52,7 @@ def batch_of(net: Net, models: int, device: str = "cpu") -> Any:
     kind = "conv" if net.channels else "recurrent" if net.steps else "mlp"
     network = {"kind": kind, "hidden": net.hidden, "channels": net.channels or (1,)}
     model = {"network": network, "latent_dim": net.latent, "likelihood": "gaussian", "sigma": 1.0}
-    config = TrialConfig.model_validate({"model": model, "training": {"epochs": EPOCHS, "batch_size": BATCH}})
+    config = TrialConfig.model_validate({"model": model, "training": {"epochs": epochs, "batch_size": BATCH}})
     return ModelBatch([ModelSetup(config=config, seed=seed) for seed in range(models)], data, device=device)
 
 

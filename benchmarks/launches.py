@@ -5,30 +5,29 @@ python -m benchmarks.launches
 
 import argparse
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 
-from vae_study.config.data import DataConfig
 from vae_study.config.study import DiagnosticsConfig
-from vae_study.data import prepare
 from vae_study.vae.model_batch import ModelBatch
 from vae_study.vae.outcome import outcomes_of
 
 from benchmarks.peers.environment import machine
 from tests.pretend_gpu import PRETEND, PretendGpu
-from tests.vae.builders import first, model_setup
+from tests.vae.builders import digits_data, first, model_setup
 from tests.vae.test_families import LIKELIHOODS, VARIANTS
 
 ROWS = {"train": 200, "validation": 100, "test": 100}
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--models", type=int, default=4, help="size of the batch")
     parser.add_argument("--only", nargs="+", choices=VARIANTS | LIKELIHOODS, help="configurations to count")
-    asked = parser.parse_args()
+    asked = parser.parse_args(words)
     warnings.filterwarnings("ignore")
-    digits = prepare(DataConfig(source="digits", anomaly_labels=(8,)))
+    digits = digits_data()
     data = replace(digits, splits={name: first(split, ROWS[name]) for name, split in digits.splits.items()})
     print(f"{machine()}, batches of {asked.models}\n")
     heads = ("kernels a step", "kernels a measuring", "waits a step", "waits an epoch", "waits a checkpoint")

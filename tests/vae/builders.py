@@ -4,8 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 from safetensors.torch import load, save
+from vae_study.config.data import DataConfig
 from vae_study.config.model import TrialConfig
 from vae_study.config.search_space import with_values
+from vae_study.data import prepare
 from vae_study.vae.stacking import ModelSetup
 
 SMALL = {"network.hidden": (32, 16), "likelihood": "bernoulli", "training.epochs": 3, "latent_dim": 4}
@@ -20,6 +22,11 @@ def model_setup(seed: int = 0, **values: Any) -> ModelSetup:
     return ModelSetup(
         config=trial_config({name.replace("__", "."): value for name, value in values.items()}), seed=seed
     )
+
+
+def digits_data():
+    """Images, whose rows are also taken as the steps of a sequence."""
+    return replace(prepare(DataConfig(source="digits", anomaly_labels=(8,))), sequence_shape=(8, 8))
 
 
 def first(split, rows):

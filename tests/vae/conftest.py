@@ -2,10 +2,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from vae_study.config.study import DataConfig
-from vae_study.data import Dataset, prepare
+from vae_study.data import Dataset
 
-from tests.vae.builders import first
+from tests.vae.builders import digits_data, first
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -18,8 +17,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
-    """Images, whose rows are also taken as the steps of a sequence."""
-    return replace(prepare(DataConfig(source="digits", anomaly_labels=(8,))), sequence_shape=(8, 8))
+    return digits_data()
 
 
 @pytest.fixture(scope="session")
