@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vae_study.anomaly.scores import ADDITIVE, Parts, Scorer
+from vae_study.anomaly.scores import ADDITIVE, FITTED, Parts, Scorer, finite
 from vae_study.data.windows import Windows
 from vae_study.metrics import SCORES, need
 from vae_study.vae.device import on_host
 from vae_study.vae.families.base import Draw, Family
+from vae_study.vae.gpu.device_scorer import DeviceScorer, fitted_scores
 from vae_study.vae.kernels import ROWS_PER_BLOCK, has_onednn, wide_linear
 from vae_study.vae.networks import StackedLinear, StackedMLP
 
@@ -192,11 +193,13 @@ class RowScorer:
         scorers_K: What each has learned of its training rows.
         noise_LKZ: Standard normal noise of the reconstruction probability's draws: the same for every row, so that a
             row's score does not depend on which rows are scored with it.
+        device_scorers_K: The same scorers on the model's device, if fitted scores are to be computed there.
     """
 
     model: Family
     scorers_K: Sequence[Scorer]
     noise_LKZ: Tensor
+    device_scorers_K: Sequence[DeviceScorer] = ()
 
     def scores(self, x_ND: Tensor | Windows, names: Collection[str] = SCORES) -> list[dict[str, Floats]]:
         """The scores of these names for each model, each (N,). Memory grows with the scores, not with their parts."""
@@ -226,14 +229,34 @@ class RowScorer:
 
     def _scores(self, x_BD: Tensor, names: Collection[str]) -> list[dict[str, Floats]]:
         # In whole blocks up to the scores: their products, too, are rounded in another way for a few rows.
-        parts_K = score_parts(self.model, whole_blocks(x_BD), self.noise_LKZ, names)
-        every_K = [scorer.scores(parts, names) for scorer, parts in zip(self.scorers_K, parts_K, strict=True)]
+        outputs = score_outputs(self.model, whole_blocks(x_BD), self.noise_LKZ, names)
+        if self.device_scorers_K and any(name in FITTED for name in names):
+            every_K = self._scores_on_device(outputs, names)
+        else:
+            parts_K = parts_of(self.model, on_host(outputs))
+            every_K = [scorer.scores(parts, names) for scorer, parts in zip(self.scorers_K, parts_K, strict=True)]
         return [{name: score_B[: len(x_BD)] for name, score_B in every.items()} for every in every_K]
+
+    @torch.inference_mode()
+    def _scores_on_device(self, outputs: Sequence[Tensor], names: Collection[str]) -> list[dict[str, Floats]]:
+        """As `Scorer.scores` of each model, but the host gets neither residuals nor codes."""
+        reconstruction_KB, kl_KB, error_KB, residual_KBD, code_KBZ, *drawn = outputs
+        fitted = [
+            fitted_scores(scorer, residual_KBD[k], own_code(self.model, code_KBZ, k), names)
+            for k, scorer in enumerate(self.device_scorers_K)
+        ]
+        nothing_KB0 = residual_KBD[..., :0]
+        small = [reconstruction_KB, kl_KB, error_KB, nothing_KB0, nothing_KB0, *drawn, torch.stack(fitted)]
+        *there, fitted_KFB = on_host(small)
+        of_fit, others = [name for name in FITTED if name in names], [name for name in names if name not in FITTED]
+        scored = zip(self.scorers_K, parts_of(self.model, there), finite(fitted_KFB.double().numpy()), strict=True)
+        found_K = [scorer.scores(parts, others) | dict(zip(of_fit, own, strict=True)) for scorer, parts, own in scored]
+        return [{name: found[name] for name in SCORES if name in found} for found in found_K]
 
 
 @torch.inference_mode()
-def score_parts(model: Family, x_BD: Tensor, noise_LKZ: Tensor, names: Collection[str]) -> list[Parts]:
-    """What the scores of these names are computed from, for the rows of a minibatch by each of K models."""
+def score_outputs(model: Family, x_BD: Tensor, noise_LKZ: Tensor, names: Collection[str]) -> list[Tensor]:
+    """What K models say of a minibatch that the scores of these names need, for `parts_of`, on the models' device."""
     x_KBD = x_BD.expand(len(model.configs), -1, -1)
     # `posterior_mode` only asks whether there is a condition: it tries all labels.
     blank = x_KBD[..., :1] if model.is_conditional else None
@@ -242,8 +265,12 @@ def score_parts(model: Family, x_BD: Tensor, noise_LKZ: Tensor, names: Collectio
     probability = [_probability(model, x_KBD, mode.condition_KBC, noise_LKZ)] if need(names, "draws") else []
     residual = mode.residual_KBD[..., : None if need(names, "residual") else 0]
     latent = model.code_mask_KZ.shape[1] if need(names, "code") else 0
-    parts = on_host([*sums, residual, mode.code_KBZ[..., :latent], *probability])
-    reconstruction_KB, kl_KB, error_KB, residual_KBD, code_KBZ, *drawn = (part.double().numpy() for part in parts)
+    return [*sums, residual, mode.code_KBZ[..., :latent], *probability]
+
+
+def parts_of(model: Family, outputs: Sequence[Tensor]) -> list[Parts]:
+    """What `score_outputs` gave, brought to the host, as parts for the scorer of each model."""
+    reconstruction_KB, kl_KB, error_KB, residual_KBD, code_KBZ, *drawn = (part.double().numpy() for part in outputs)
     return [
         Parts(
             reconstruction_N=reconstruction_KB[k],
@@ -251,7 +278,7 @@ def score_parts(model: Family, x_BD: Tensor, noise_LKZ: Tensor, names: Collectio
             reconstruction_probability_N=drawn[0][k] if drawn else None,
             squared_error_N=error_KB[k],
             residual_ND=residual_KBD[k],
-            mean_NZ=own_columns(code_KBZ[k], model.code_parts_K[k] if latent else ()),
+            mean_NZ=own_columns(code_KBZ[k], model.code_parts_K[k] if code_KBZ.shape[2] else ()),
         )
         for k in range(len(model.configs))
     ]
@@ -261,6 +288,12 @@ def own_columns(code_NZ: Floats, parts: Sequence[slice]) -> Floats:
     """The dimensions of a code that a model has."""
     columns = [code_NZ[:, part] for part in parts] or [code_NZ[:, :0]]
     return np.ascontiguousarray(columns[0] if len(columns) == 1 else np.concatenate(columns, axis=1))
+
+
+def own_code(model: Family, code_KBZ: Tensor, k: int) -> Tensor:
+    """The dimensions of a code that one of K models has, (B, Z), on its device."""
+    parts = model.code_parts_K[k] if code_KBZ.shape[2] else ()
+    return torch.cat([code_KBZ[k][:, part] for part in parts] or [code_KBZ[k]], dim=1)
 
 
 def _host(values: Tensor) -> Floats:

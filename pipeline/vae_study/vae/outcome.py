@@ -22,14 +22,17 @@ from vae_study.vae.device import on_host
 from vae_study.vae.diagnostics import Illustrator, code_arrays, explained_arrays, probe_accuracy, usual_cost
 from vae_study.vae.evaluation import defined, iwae_nats, metrics_of
 from vae_study.vae.families.base import Family
+from vae_study.vae.gpu.device_scorer import DeviceScorer, brought_to_host
 from vae_study.vae.inference import (
     NOISE,
     USUAL_COST,
     USUAL_INPUT,
     RowScorer,
     inference_model,
+    own_code,
+    parts_of,
     rows_per_minibatch,
-    score_parts,
+    score_outputs,
     whole_blocks,
 )
 from vae_study.vae.model_batch import ModelBatch
@@ -69,9 +72,17 @@ class Outcome:
 
 def fit_scorer(model_batch: ModelBatch) -> RowScorer:
     """The scorers of all models of a batch, fitted to the reference rows of train."""
-    model = inference_model(model_batch.model)
-    scorers_K = [Scorer.fit(parts) for parts in _reference_parts(model, _reference_inputs(model_batch))]
-    return RowScorer(model=model, scorers_K=scorers_K, noise_LKZ=draw_noise(model_batch, DRAWS))
+    model, noise_LKZ = inference_model(model_batch.model), draw_noise(model_batch, DRAWS)
+    outputs = _reference_outputs(model, _reference_inputs(model_batch))
+    if model_batch.device.type == "cpu":
+        parts, sizes = zip(*((parts_of(model, tensors), rows) for tensors, rows in outputs), strict=True)
+        scorers_K = [Scorer.fit(_side_by_side(own, sizes)) for own in zip(*parts, strict=True)]
+        return RowScorer(model=model, scorers_K=scorers_K, noise_LKZ=noise_LKZ)
+    residuals_and_codes = zip(*([part[:, :rows] for part in tensors[3:5]] for tensors, rows in outputs), strict=True)
+    residual_KRD, code_KRZ = (torch.cat(parts, dim=1) for parts in residuals_and_codes)
+    models = range(len(model_batch.setups))
+    fitted_K = [DeviceScorer.fit(residual_KRD[k], own_code(model, code_KRZ, k)) for k in models]
+    return RowScorer(model=model, scorers_K=brought_to_host(fitted_K), noise_LKZ=noise_LKZ, device_scorers_K=fitted_K)
 
 
 def _reference_inputs(model_batch: ModelBatch) -> Tensor:
@@ -90,14 +101,12 @@ def draw_noise(model_batch: ModelBatch, draws: int) -> Tensor:
     return model_batch.model.noise(draws, 1, model_batch.generators("probability"))[:, :, 0]
 
 
-def _reference_parts(model: Family, x_RD: Tensor) -> list[Parts]:
-    """What each of K models' scorers is fitted to, computed for the reference rows."""
+def _reference_outputs(model: Family, x_RD: Tensor) -> Iterator[tuple[list[Tensor], int]]:
+    """What scorers are fitted to, computed for the reference rows: each minibatch's `score_outputs`, and its rows."""
     rows = rows_per_minibatch(model)
     minibatches = [x_RD[start : start + rows] for start in range(0, len(x_RD), rows)]
     none_0KZ = model.code_mask_KZ.new_zeros(0, *model.code_mask_KZ.shape)
-    parts = [score_parts(model, whole_blocks(x_BD), none_0KZ, FITTED) for x_BD in minibatches]
-    sizes = [len(x_BD) for x_BD in minibatches]
-    return [_side_by_side(own, sizes) for own in zip(*parts, strict=True)]
+    return ((score_outputs(model, whole_blocks(x_BD), none_0KZ, FITTED), len(x_BD)) for x_BD in minibatches)
 
 
 def _side_by_side(parts: Sequence[Parts], sizes: Sequence[int]) -> Parts:
