@@ -1,4 +1,4 @@
-"""docs/cluster.slurm.sh through a time limit and a requeue, with stand-ins for Slurm's commands: two nodes on loopback."""
+"""docs/cluster.slurm.sh through a time limit and a requeue, with stand-ins for Slurm's commands on one machine."""
 
 import os
 import re
@@ -13,12 +13,12 @@ import pytest
 from tests.cluster.heads import BIN
 from tests.cluster.yamls import ROOT
 from tests.faults.runs import CONFIG, SMALL, check_invariants, ended, under_way
-from tests.waiting import until
+from tests.waiting import command_line, until
 
 pytestmark = pytest.mark.cluster
 
 SCRIPT = ROOT / "docs" / "cluster.slurm.sh"
-NODES, TRIALS = 2, 4
+NODES, TRIALS = 2, 3
 SRUN = f"""#!/bin/bash
 # One task on each node, whatever the options are; told to end, it ends them.
 while [[ "$1" == --* ]]; do shift; done
@@ -52,10 +52,9 @@ class Slurm:
         }
 
     def sbatch(self, *words: str) -> "subprocess.Popen[bytes]":
+        command = ["bash", SCRIPT, *words]
         with self.log.open("ab") as log:
-            return subprocess.Popen(
-                ["bash", SCRIPT, *words], env=self.environment, cwd=self.folder, stdout=log, stderr=log
-            )
+            return subprocess.Popen(command, env=self.environment, cwd=self.folder, stdout=log, stderr=log)
 
     def near_the_limit(self, job: "subprocess.Popen[bytes]") -> None:
         """As `#SBATCH --signal` asks for: to the shell alone."""
@@ -68,9 +67,7 @@ class Slurm:
 
     def left(self) -> list[str]:
         """What still runs of the job."""
-        return [
-            " ".join(one.info["cmdline"] or ())[:100] for one in psutil.process_iter(["cmdline"]) if self.is_mine(one)
-        ]
+        return [command_line(one) for one in psutil.process_iter() if self.is_mine(one)]
 
     def is_mine(self, process: psutil.Process) -> bool:
         try:
