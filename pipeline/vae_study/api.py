@@ -93,6 +93,7 @@ def run_study(
     hours: float | None = None,
     max_cost: float | None = None,
     price_per_hour: float | None = None,
+    gpus: Sequence[int] | None = None,
     console: Console | None = None,
 ) -> Study:
     """Run a study, or continue an interrupted one, until it has its number of trials or its budget is spent.
@@ -110,6 +111,7 @@ def run_study(
             what fits at the start.
         hours: End the training after so many hours; trials that run then are saved, and a later call continues them.
         max_cost, price_per_hour: End it when all workers together have cost `max_cost`, one of them `price_per_hour`.
+        gpus: The only GPUs of this machine that a local Ray may use, by nvidia-smi's numbers; by default all.
         console: Where progress is shown; by default in the cell of a notebook, else nowhere.
 
     Raises:
@@ -130,7 +132,7 @@ def run_study(
         ray_address=ray_address,
         study_file=Path(config) if isinstance(config, str | Path) else None,
     )
-    start(plan, places, concurrency, console or quiet_console(), limits)
+    start(plan, places, concurrency, console or quiet_console(), limits, gpus)
     return load_study(plan.name, home=home, tracking_uri=tracking_uri)
 
 

@@ -79,6 +79,19 @@ class TrialCount(click.ParamType[int | str]):
         return int(value)
 
 
+class GpuNumbers(click.ParamType[tuple[int, ...]]):
+    """Numbers of GPUs with commas between them."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return the numbers, each once."""
+        words = str(value).split(",")
+        if not all(word.strip().isdecimal() for word in words):
+            self.fail(f"got {value!r}, expected numbers of GPUs as nvidia-smi has them, such as 2,3", param, ctx)
+        return tuple(dict.fromkeys(int(word) for word in words))
+
+
 concurrency = click.option(
     "--concurrency",
     type=TrialCount(),
@@ -105,6 +118,7 @@ model = click.option(
 running = _together(
     study_storage,
     click.option("--ray-address", metavar="ADDRESS", help="A Ray cluster.  [default: RAY_ADDRESS, else a local Ray]"),
+    click.option("--gpus", type=GpuNumbers(), metavar="2,3", help="Of this machine, use these only.  [default: all]"),
     concurrency,
     limits,
     click.option("--no-report", is_flag=True, help="Do not write the report."),

@@ -1,17 +1,22 @@
 """A study that asks for GPUs trains on GPUs or ends, and every trial says what it was trained on."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import psutil
 import pytest
 import ray
 import torch
+from click.testing import CliRunner
 from vae_study.api import load_study, run_study
+from vae_study.cli import main
 from vae_study.config.loading import load_config
 from vae_study.config.study import ResourcesConfig
 from vae_study.errors import UserError
 from vae_study.study import driver, session, worker
 from vae_study.study.dispatcher import Dispatcher
+from vae_study.study.local_ray import only_gpus
 from vae_study.study.messages import Task, WorkerReport
 from vae_study.study.worker import VaeWorker, missing_gpu, missing_precision
 from vae_study.tracking.schema import DEVICE
@@ -180,3 +185,52 @@ def test_a_worker_whose_gpu_refuses_all_work_dies_and_its_trial_goes_on_elsewher
     assert (trial["state"], trial["preemptions"]) == ("finished", 1)
     assert record.history["epoch"].tolist() == [1, 2, 3, 4]
     assert not psutil.pid_exists(int((tmp_path / "digits" / "lost").read_text()))
+
+
+GPUS = ["0, 100, 81559", "1, 80000, 81559", "2, [GPU is lost], [GPU is lost]", "3, 40000, 81559"]
+
+
+@pytest.fixture
+def four_gpus(tmp_path, monkeypatch):
+    """A stand-in for nvidia-smi: one is full, one does not answer."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in GPUS))
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+
+
+def test_a_study_sees_the_gpus_that_it_is_given_without_those_that_are_full_or_lost(four_gpus):
+    said = []
+    with only_gpus([3, 1, 2, 0], said.append):
+        visible = subprocess.check_output(["sh", "-c", "echo $CUDA_VISIBLE_DEVICES $CUDA_DEVICE_ORDER"], text=True)
+        assert visible == "3,0 PCI_BUS_ID\n"
+    assert said == [
+        "GPU 1 is left out: 2% of its memory is free, expected at least 10%",
+        "GPU 2 is left out: it does not answer nvidia-smi",
+    ]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1,2,3"
+    assert "CUDA_DEVICE_ORDER" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--gpus", "1,2"],
+            "--gpus: none can be used: GPU 1: 2% of its memory is free, expected at least 10%; GPU 2: it",
+        ),
+        (["--gpus", "4"], "--gpus: got 4, expected GPUs that nvidia-smi lists on this machine: 0, 1, 2, 3"),
+        (["--gpus", "two"], "Invalid value for '--gpus': got 'two', expected numbers of GPUs as nvidia-smi has them"),
+        (["--gpus", "0", "--ray-address", "10.0.0.1:6379"], "it was to run on 10.0.0.1:6379"),
+        (["--gpus", "0", "--set", "resources.gpu=0"], "resources.gpu is 0, so no worker uses a GPU"),
+    ],
+)
+def test_gpus_that_a_study_cannot_use_are_refused_before_anything_starts(four_gpus, tmp_path, words, message):
+    home = tmp_path / "home"
+    command = ["run", str(CONFIG), "--home", str(home), "--set", "resources.gpu=1", *words]
+    refused = CliRunner().invoke(main, command)
+    assert refused.exit_code == 2
+    assert message in refused.output
+    assert not (home / "digits").exists()

@@ -1,19 +1,21 @@
-"""The processes of a local Ray: one that dies takes the study's workers with it, and Ray itself says nothing of it.
+"""A local Ray: the GPUs that it may use, and its processes.
 
-Its calls then wait for a minute or for ever, and its agents outlive it.
+One of these that dies takes the study's workers with it, and Ray itself says nothing of it: its calls then wait for a
+minute or for ever, and its agents outlive it.
 """
 
 import os
+import subprocess
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from signal import Signals
 from typing import Any
 
 import psutil
 import ray
 
-from vae_study.errors import StudyError
+from vae_study.errors import StudyError, UserError
 
 # Without one of these nothing works; what they do, in words.
 VITAL = {"raylet": "which starts the workers", "gcs_server": "which knows the workers"}
@@ -23,6 +25,10 @@ LOOKS_PER_SEARCH = 5
 # Ray's own calls end the whole process a minute after the death of a GCS.
 SECONDS_TO_RETURN = 8.0
 SECONDS_TO_DISCONNECT = 5.0
+MEMORY_QUERY = ("nvidia-smi", "--query-gpu=index,memory.used,memory.total", "--format=csv,noheader,nounits")
+SECONDS_FOR_MEMORY = 20.0
+# A GPU on which others leave less than this part is full.
+LEAST_FREE = 0.1
 
 
 class LocalRay:
@@ -133,3 +139,64 @@ def _is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+@contextmanager
+def only_gpus(gpus: Sequence[int], say: Callable[[str], None]) -> Iterator[None]:
+    """Show some GPUs of this machine to what this process starts, and no others.
+
+    Args:
+        gpus: Their numbers, as nvidia-smi has them; those that are full or do not answer are left out.
+        say: Called with a line for each that is left out.
+
+    Raises:
+        UserError: A number is none of this machine's, or all are left out.
+    """
+    free = free_parts()
+    if unknown := [gpu for gpu in gpus if gpu not in free]:
+        known = ", ".join(map(str, free)) or "none"
+        raise UserError(f"--gpus: got {unknown[0]}, expected GPUs that nvidia-smi lists on this machine: {known}")
+    left_out = {gpu: why for gpu in gpus if (why := _why_not(free[gpu]))}
+    for gpu, why in left_out.items():
+        say(f"GPU {gpu} is left out: {why}")
+    if not (used := [gpu for gpu in gpus if gpu not in left_out]):
+        raise UserError(f"--gpus: none can be used: {'; '.join(f'GPU {gpu}: {why}' for gpu, why in left_out.items())}")
+    # CUDA by itself counts the fastest GPU first.
+    ours = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, used)), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        _restore(before)
+
+
+def _restore(before: Mapping[str, str | None]) -> None:
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value
+
+
+def free_parts() -> dict[int, float | None]:
+    """The free part of the memory of each GPU of this machine; None for one that does not answer."""
+    try:
+        told = subprocess.run(MEMORY_QUERY, capture_output=True, text=True, timeout=SECONDS_FOR_MEMORY).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    rows = [[word.strip() for word in line.split(",")] for line in told.splitlines()]
+    return {int(row[0]): _free(*row[1:]) for row in rows if len(row) == 3 and row[0].isdecimal()}
+
+
+def _free(used: str, total: str) -> float | None:
+    try:
+        return 1 - float(used) / float(total)
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def _why_not(free: float | None) -> str:
+    if free is None:
+        return "it does not answer nvidia-smi"
+    return "" if free >= LEAST_FREE else f"{free:.0%} of its memory is free, expected at least {LEAST_FREE:.0%}"

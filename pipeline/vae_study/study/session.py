@@ -53,6 +53,15 @@ def connected(address: str | None, *, all_to_work: bool = False) -> Iterator[Loc
         (local.close if local else ray.shutdown)()
 
 
+def require_local(address: str | None, resources: ResourcesConfig) -> None:
+    """Refuse a choice of GPUs for a study whose Ray this process does not start, or that uses no GPU."""
+    where = address or os.environ.get("RAY_ADDRESS") or ("one that runs already" if ray.is_initialized() else None)
+    if where:
+        raise UserError(f"--gpus: is for the Ray that a study starts on its own machine; it was to run on {where}")
+    if not resources.gpu:
+        raise UserError("--gpus: resources.gpu is 0, so no worker uses a GPU; expected --set resources.gpu=1, too")
+
+
 def all_work(resources: ResourcesConfig, concurrency: Concurrency, trials: int) -> bool:
     """Whether a local Ray will have a worker on every core."""
     at_once = min(trials, concurrency) if isinstance(concurrency, int) else trials

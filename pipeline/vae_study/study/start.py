@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
@@ -15,6 +15,7 @@ from vae_study.errors import StudyError, UserError
 from vae_study.storage import STUDY_DATABASE, owner_of
 from vae_study.study import session
 from vae_study.study.budget import Budget, Limits
+from vae_study.study.local_ray import only_gpus
 from vae_study.study.plan import Locations, Plan, require_apart, require_database
 from vae_study.study.session import Shutdown
 from vae_study.tracking.journal import JOURNAL_FILE, Journal
@@ -37,9 +38,20 @@ SECONDS_BETWEEN_WORDS = 5.0
 
 
 def start(
-    plan: Plan, places: Locations, concurrency: session.Concurrency, console: Console, limits: Limits = NO_LIMITS
+    plan: Plan,
+    places: Locations,
+    concurrency: session.Concurrency,
+    console: Console,
+    limits: Limits = NO_LIMITS,
+    gpus: Sequence[int] | None = None,
 ) -> None:
     """Run or continue a study until its budget of trials is met, or what it has is enough.
+
+    Args:
+        plan, places, concurrency: What, where, and how many trials at once.
+        console: Where progress is shown.
+        limits: What may be spent.
+        gpus: The only ones of this machine that a local Ray may use; by default all.
 
     Raises:
         UserError: A location cannot be used, the study exists with another config, or another driver runs it. Nothing
@@ -51,6 +63,9 @@ def start(
     shutdown = Shutdown(Budget(limits))
     try:
         with ThreadPoolExecutor(1) as beside, ExitStack() as for_the_study:
+            if gpus:
+                session.require_local(places.ray_address, plan.config.resources)
+                for_the_study.enter_context(only_gpus(gpus, lambda text: console.print(text, highlight=False)))
             with waiting(console, "starting Ray"):
                 opening = beside.submit(_open_tracking, plan, places)
                 all_to_work = session.all_work(plan.config.resources, concurrency, plan.config.trials)
