@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,13 +104,26 @@ def schema() -> None:
 @options.home
 @click.option("--columns", is_flag=True, help="Print a table of the data's columns instead of the plan.")
 @options.price
+@click.option("--cluster", type=click.Path(path_type=Path), metavar="FILE", help="Cost and time on a cluster.yaml.")
+@click.option("--prices", type=click.Path(path_type=Path), metavar="FILE", help="Prices of machines.  [default: ours]")
 def check(
-    config: Path, overrides: list[str], name: str | None, home: str, columns: bool, price_per_hour: float | None
+    config: Path,
+    overrides: list[str],
+    name: str | None,
+    home: str,
+    columns: bool,
+    price_per_hour: float | None,
+    cluster: Path | None,
+    prices: Path | None,
 ) -> None:
     """Validate a study file and its data; print features, warnings, plan and estimated cost. Starts nothing."""
     from vae_study import api
+    from vae_study.cluster.prices import machines_of, offers, offers_text
     from vae_study.terminal import columns_text, cost_text, plan_text
 
+    machines = machines_of(cluster, prices) if cluster else None
+    if prices and not cluster:
+        raise UserError("--prices: is for --cluster; expected that, too")
     plan = api.check_study(config, overrides, name, home)
     if columns:
         click.echo(columns_text(plan))
@@ -117,6 +131,9 @@ def check(
     click.echo(plan_text(plan))
     if cost := api.study_cost(plan, home):
         click.echo(cost_text(plan, cost, price_per_hour))
+        if machines:
+            found = offers(machines, plan.config.resources, cost.worker_hours, cost.trials)
+            click.echo(offers_text(machines, found, datetime.now()))
 
 
 @main.command()
