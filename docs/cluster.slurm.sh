@@ -33,8 +33,8 @@ fi
 until (: < "/dev/tcp/$RAY_HEAD/$RAY_PORT") 2> /dev/null; do sleep 1; done
 exec ray start --block --address="$RAY_HEAD:$RAY_PORT" --num-cpus="$SLURM_CPUS_ON_NODE" --disable-usage-stats
 '
-# A node that is lost does not end the others: its trials continue on them.
-srun --kill-on-bad-exit=0 bash -c "$NODE" &
+# A node that is lost does not end the others: its trials continue on them. Steps do not inherit the job's CPUs a task.
+srun --kill-on-bad-exit=0 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" bash -c "$NODE" &
 ray=$! driver='' requeue=''
 trap 'kill "$ray" 2> /dev/null || true; wait' EXIT
 
