@@ -1,5 +1,6 @@
 """The commands that manage a study that has run: its models, its records, and the whole of it."""
 
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,13 @@ import click
 from vae_study import options
 from vae_study.errors import UserError
 
+ASK_EXAMPLES = """
+\b
+Examples:
+  vae-study ask transactions --rows 20
+  vae-study learn transactions transactions-labels.csv
+  vae-study learn transactions --forget
+"""
 EXPORT_EXAMPLES = """
 \b
 Examples:
@@ -28,6 +36,49 @@ def promote(name: str, model: str, home: str, tracking_uri: str | None) -> None:
 
     version = api.promote_model(name, model, home=home, tracking_uri=tracking_uri)
     click.echo(f"{model} is the champion of {name} now, as version {version}")
+
+
+@click.command(epilog=ASK_EXAMPLES)
+@click.argument("name")
+@click.option("--rows", type=int, default=20, show_default=True, help="How many rows to ask for.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), metavar="FILE", help="[default: NAME-labels.csv]")
+@options.places
+def ask(name: str, rows: int, output: Path | None, home: str, tracking_uri: str | None) -> None:
+    """Write the rows whose labels would help most in choosing among the models of a study without labels.
+
+    The file has an empty column `label`: fill in 1 for an anomaly and 0 for a normal row, from the top as far as you
+    get, and give it to `learn`. Nothing is trained.
+    """
+    from vae_study.labels import ask_labels
+    from vae_study.storage import words_of
+
+    path, count = ask_labels(name, rows, output, home=home, tracking_uri=tracking_uri)
+    click.echo(f"written    {path}: {count:,} rows, the most helpful first; fill in the column label, 1 or 0")
+    click.echo(f"then       vae-study learn {words_of(name, home)} {shlex.quote(str(path))}")
+
+
+@click.command(epilog=ASK_EXAMPLES)
+@click.argument("name")
+@click.argument("labels", metavar="FILE", type=click.Path(path_type=Path), required=False)
+@click.option("--forget", is_flag=True, help="Go back to the champion before the labels.")
+@options.places
+def learn(name: str, labels: Path | None, forget: bool, home: str, tracking_uri: str | None) -> None:
+    """Choose the model of a study anew by labels of its rows, and make it the champion. Nothing is trained.
+
+    FILE is a CSV file with the columns `row` and `label`, as `ask` writes it; rows without a label do not count.
+    """
+    from vae_study.labels import forget_labels, learn_labels
+    from vae_study.storage import words_of
+    from vae_study.terminal import learned_text
+
+    if forget == (labels is not None):
+        raise UserError("learn: expected either a FILE of labels, or --forget")
+    if labels is None:
+        before = forget_labels(name, home=home, tracking_uri=tracking_uri)
+        click.echo(f"{before} is the champion of {name}, as if there had been no labels")
+        return
+    found = learn_labels(name, labels, home=home, tracking_uri=tracking_uri)
+    click.echo(learned_text(found, words_of(name, home)))
 
 
 @click.command()
@@ -111,4 +162,4 @@ def delete(name: str, yes: bool, dry_run: bool, **places: Any) -> None:
         click.echo(f"deleted {name}")
 
 
-ALL = (promote, serve, sync, export, import_, delete)
+ALL = (promote, ask, learn, serve, sync, export, import_, delete)

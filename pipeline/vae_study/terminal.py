@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from vae_study.anomaly.paired import verdict
 from vae_study.config.model import NetworkConfig
 from vae_study.config.search_space import Choices, Range
 from vae_study.config.study import StudyConfig
@@ -25,10 +26,15 @@ from vae_study.tracking.schema import trial_name
 
 if TYPE_CHECKING:
     from vae_study.detector.score_file import ScoredSummary
+    from vae_study.labels import Learned, Measured
     from vae_study.report import StudySummary
     from vae_study.study.cost import Cost
     from vae_study.study.plan import Plan
 
+
+LABELS_NOTE = f"""\
+{"":10} These rows are no random sample, and the choice was made on them: the AUROCs compare detectors on them,
+{"":10} and do not say how well any of them detects among all rows."""
 
 # Characters in a line of a table that is not printed to a terminal.
 WIDEST = 240
@@ -220,6 +226,33 @@ def scored_text(found: ScoredSummary, output: Path) -> str:
         known = ", ".join(f"{name} {value}" for name, value in row.items() if name not in ("score", "p_value"))
         lines.append(f"{'' if index else 'highest':10} {known}: score {row['score']:.4g}, p-value {row['p_value']:.2g}")
     return "\n".join([*lines, f"written    {output}"])
+
+
+def learned_text(found: Learned, words: str) -> str:
+    """What labels changed: the labels, the models before and after on the labelled rows, and the way back.
+
+    Args:
+        found: As `labels.learn_labels` gives it.
+        words: The study's name with its home, as a command takes them.
+    """
+    more, rows = found.more, found.anomalies + found.normals
+    empty = f"; {found.unlabelled:,} rows without a label do not count" if found.unlabelled else ""
+    lines = [
+        f"labels     {rows:,} rows: {found.anomalies:,} anomalies, {found.normals:,} normal{empty}",
+        f"before     {_measured_text(found.before)}",
+        f"after      {_measured_text(found.after)}",
+        *(f"{'made of' if not n else '':10} {part}" for n, part in enumerate(found.after.parts)),
+    ]
+    if word := verdict(more.low, more.high):
+        shown = "no difference is shown" if word == "tie" else word
+        lines.append(f"difference {more.value:+.3f} [{more.low:+.3f}, {more.high:+.3f}], paired: {shown}")
+    champion = f"champion   {found.after.name}, version {found.version} in MLflow's registry"
+    return "\n".join([*lines, LABELS_NOTE, champion, f"undo       vae-study learn {words} --forget"])
+
+
+def _measured_text(model: Measured) -> str:
+    area = f"AUROC {model.auroc:.3f} [{model.low:.3f}, {model.high:.3f}]" if math.isfinite(model.auroc) else "not known"
+    return f"{model.name}: {area} on these rows"
 
 
 def _flagged_text(found: ScoredSummary) -> str:

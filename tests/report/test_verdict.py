@@ -1,17 +1,20 @@
 """The first screen: its numbers against scikit-learn and the slow way, and what it advises in which case."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
-from vae_study.metrics import BASELINE
+from vae_study.metrics import BASELINE, PUBLIC_TABLES
 from vae_study.report.tables import StudyTables
 from vae_study.report.verdict import verdict
 from vae_study.terminal import status_text
 from vae_study.tracking.record import StudyRecord
 
+from .detectors import compared
 from .families import confirmed
 from .odd import odd
 from .studies import study
@@ -130,3 +133,34 @@ def test_every_answer_is_whole_for_odd_studies(table: StudyRecord) -> None:
         for text in answers(record).values():
             assert text.endswith(".")
             assert not pd.Series(text.split()).isin(["nan", "None", "–"]).any()
+
+
+def test_without_labels_it_says_what_to_expect_and_whether_the_models_change_the_ranking() -> None:
+    record = compared(study(trials=10, epochs=6, labels=False))
+    test = record.detectors["split"].eq("test")
+    ensemble, baseline = (record.detectors.loc[test, name] for name in ("ensemble_best", BASELINE))
+    told = answers(record)
+    highest = [set(one.nlargest(20).index) for one in (ensemble, baseline)]
+    correlation = spearmanr(ensemble, baseline).statistic
+    assert f": {len(highest[0] & highest[1])} of the 20 highest rows are the same" in told["What to expect"]
+    assert f"(Spearman’s correlation of all {correlation:.2f})".replace("-", "−") in told["What to expect"]
+    assert "vae-study ask digits writes those that help most" in told["What next"]
+    same = record.detectors.assign(ensemble_best=record.detectors[BASELINE] * 2)
+    assert "Here the models hardly change the ranking" in answers(replace(record, detectors=same))["What to expect"]
+
+
+def test_with_labels_there_is_nothing_to_expect_but_what_was_measured(digits: StudyRecord) -> None:
+    assert "What to expect" not in answers(digits)
+
+
+def test_what_to_expect_is_what_the_benchmarks_say() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    odd, others = PUBLIC_TABLES["OddBench"], PUBLIC_TABLES["ADBench"]
+    (row,) = (line for line in text.splitlines() if line.startswith("| **without a model** (four members)"))
+    cells = [cell.strip() for cell in row.split("|")]
+    for found, cell in ((odd, cells[4]), (others, cells[8])):
+        more, error = cell.split()
+        assert (round(float(more), 1), round(float(error.strip("()")), 1)) == (found.more, found.error)
+    assert f"win on {odd.better} of the {odd.tables} tables and lose on {odd.worse}" in " ".join(text.split())
+    added = f"adds {odd.model} ({odd.model_error}) on OddBench and {others.model} ({others.model_error}) on ADBench"
+    assert added in " ".join(text.split())

@@ -45,7 +45,6 @@ logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_SWEEPS = 5.0
 EXAMPLE_ROWS = 5
-SELECTIONS = "vae_study.selections"
 
 Parameters = Callable[[int], Mapping[str, Any]]
 
@@ -215,7 +214,7 @@ def _log_models(
             logger.warning("there is no model of %s: %s", choice.name, error)
             continue
         pairs = [[one.trial, one.score] for one in choice.selections]
-        tags = {SELECTIONS: json.dumps(pairs)}
+        tags = {schema.SELECTIONS: json.dumps(pairs)}
         if len(pairs) == 1:
             tags |= {schema.TRIAL: str(pairs[0][0]), schema.CHAMPION_SCORE: str(pairs[0][1])}
         key = PARENT if choice.name in OF_STUDY else choice.name

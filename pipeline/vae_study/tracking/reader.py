@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +133,14 @@ def _champion(parent: RunRecord, trials: pd.DataFrame, files: _Artifacts) -> Cha
             score=parent.tags.get(schema.CHAMPION_SCORE),
             scores=pd.read_parquet(files.path(run, schema.SCORES_FILE)),
         )
+
+
+def trial_scores(source: RunSource, record: StudyRecord, numbers: Sequence[int]) -> dict[int, pd.DataFrame]:
+    """The scores of some finished trials, by number: one row per validation or test row, as in `detectors`."""
+    runs = record.trials.set_index("trial")["run_id"]
+    with tempfile.TemporaryDirectory() as scratch:
+        files = _Artifacts(source, Path(scratch))
+        return {n: pd.read_parquet(files.path(RunRecord(run_id=str(runs[n])), schema.SCORES_FILE)) for n in numbers}
 
 
 def has_ended(run: "Run") -> bool:

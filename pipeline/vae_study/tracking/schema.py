@@ -57,6 +57,12 @@ MODEL_ID = "vae_study.model_id"
 CHOSEN = "vae_study.chosen"
 # Where MLflow's UI looks for the versions of a logged model.
 VERSIONS = "mlflow.modelVersions"
+# Tag of a logged model: its trials with their scores, as JSON.
+SELECTIONS = "vae_study.selections"
+# Of a model that labels chose: whether the detector without a model is part of it.
+WITH_BASELINE = "vae_study.with_baseline"
+# Of the parent run: the champion before labels chose another one, see `tracking.learned`.
+BEFORE_LABELS = "vae_study.before_labels"
 # The alias of the champion's version, and the name of a study's best ensemble.
 CHAMPION_ALIAS, ENSEMBLE = "champion", "ensemble"
 
@@ -66,6 +72,8 @@ REFERENCE_FILE, PREPROCESSING_FILE = "reference.json", "preprocessing.json"
 TRIALS_FILE, HISTORY_FILE = "trials.parquet", "history.parquet"
 # What each rule, ensemble and baseline detects, and their scores of each example.
 CHOICES_FILE, DETECTORS_FILE = "choices.parquet", "detectors.parquet"
+# The labels by which the champion was chosen after the end of the study.
+LABELS_FILE = "labels.csv"
 # The frontier's picture in the description.
 PICTURE_FILE = "frontier.png"
 # Files of a trial's run, beside HISTORY_FILE.
