@@ -50,8 +50,8 @@ test-local: .venv/installed-dev ## All tests but those of clusters: also studies
 
 test-all: test-local test-cluster ## All tests: test-local and test-cluster
 
-test-cluster: .venv/installed-dev ## A cluster of three machines on this one, over ssh; root, some minutes
-	$(BIN)/pytest -s -rs tests/cluster/on_hosts.py tests/cluster/on_autoscaler.py tests/cluster/on_slurm.py
+test-cluster: .venv/installed-dev ## Clusters of three machines on this one: over ssh, KubeRay's pods, Slurm; root, some minutes
+	$(BIN)/pytest -s -rs tests/cluster/on_hosts.py tests/cluster/on_autoscaler.py tests/cluster/on_slurm.py tests/cluster/on_kuberay.py
 
 test-aws: .venv/installed-dev ## cluster.yaml with Ray's AWS provider and a stand-in for AWS; root, some minutes
 	$(BIN)/pytest -s -rs tests/cluster/on_aws.py

@@ -143,8 +143,8 @@ def test_submit_writes_the_study_and_its_code_into_the_file_and_changes_nothing_
     name = job["metadata"]["name"]
     assert re.fullmatch(r"digits-\d{8}-\d{6}", name)
     words = shlex.split(job["spec"]["entrypoint"])
-    assert words[:5] == ["python", "-m", "vae_study", "run", f"/etc/vae-study/{CONFIG_FILE}"]
-    assert words[5:] == ["--name", "digits", "--concurrency", "max", "--hours", "2.0", "--no-report"]
+    assert words[:6] == ["exec", "python", "-m", "vae_study", "run", f"/etc/vae-study/{CONFIG_FILE}"]
+    assert words[6:] == ["--name", "digits", "--concurrency", "max", "--hours", "2.0", "--no-report"]
     assert job["spec"]["metadata"] == {"vae_study.study": "digits"}
     # As a pod sees the volume.
     study = next(one for one in after if one["kind"] == "ConfigMap" and one["metadata"]["name"] == name)

@@ -79,7 +79,8 @@ def kubernetes_manifest(
     words = run_words(None, home, concurrency or "max", limits)
     # The shell of KubeRay's submitter fills the date in.
     dated = f"{name}-$(date -u +%Y%m%d)" if schedule else name
-    command = f"python -m vae_study run {FOLDER}/{CONFIG_FILE} --name {dated} {shlex.join(words)}"
+    # As in `jobs`, `exec` makes a signal to the job reach the driver.
+    command = f"exec python -m vae_study run {FOLDER}/{CONFIG_FILE} --name {dated} {shlex.join(words)}"
     job["metadata"]["name"] = called
     job["spec"]["entrypoint"] = command
     job["spec"]["metadata"] = {STUDY: name}
