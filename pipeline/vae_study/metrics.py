@@ -39,7 +39,7 @@ class Metric:
 
     Attributes:
         label: What people read, without the split.
-        unit: Per example; empty for a number without a unit.
+        unit: Nats per example, or seconds; empty for a number without a unit.
         digits: Decimals that are shown.
         direction: Which way is better; None where neither is.
         steers: Whether its validation value can be an objective, a constraint, or the metric of early stopping.
@@ -49,7 +49,7 @@ class Metric:
     """
 
     label: str
-    unit: Literal["nats", ""] = ""
+    unit: Literal["nats", "s", ""] = ""
     digits: int = 2
     direction: Direction | None = None
     steers: bool = False
@@ -93,6 +93,11 @@ METRICS: Mapping[str, Metric] = {
         label="average precision of points", digits=3, direction="maximize", needs=("labels",), shown=_MODEL
     ),
     "vus_pr": Metric(label="VUS-PR of points", digits=3, direction="maximize", needs=("labels",), shown=_MODEL),
+    "ranges_found": Metric(label="anomalous ranges found", digits=3, direction="maximize", needs=("labels",)),
+    "detection_delay": Metric(
+        label="mean delay of detection", unit="s", digits=0, direction="minimize", needs=("labels",)
+    ),
+    "false_alarms_a_day": Metric(label="false alarms a day", digits=2, direction="minimize"),
     "auprc": Metric(
         label="average precision", digits=3, direction="maximize", needs=("labels",), shown={"model": _BOTH}
     ),

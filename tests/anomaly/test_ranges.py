@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vae_study.anomaly.ranges import THRESHOLDS, alarms, covered, of_points, ranges, vus_pr
+from vae_study.anomaly.ranges import THRESHOLDS, alarms, covered, delays, holds, of_points, ranges, vus_pr
 
 
 def slow_vus_pr(label, score, largest):
@@ -105,3 +105,39 @@ def test_alarms_are_counted_by_range_delay_and_day():
     assert ranges(is_anomaly).tolist() == [[10, 19], [50, 54]]
     assert (found.found, found.delay) == (0.5, 4 * second)
     assert found.false_a_day == pytest.approx(3 / (85 / 86_400))
+
+
+def slow_ranges(is_set, series, within):
+    """Point by point: each joins the last run, or begins one."""
+    found = []
+    for n, one in enumerate(is_set):
+        if one and found and n - found[-1][1] <= within and series[n] == series[found[-1][1]]:
+            found[-1][1] = n
+        elif one:
+            found.append([n, n])
+    return found
+
+
+@settings(max_examples=40)
+@given(st.data(), st.integers(1, 30), st.integers(1, 5))
+def test_alarms_of_several_series_are_those_counted_point_by_point(data, count, within):
+    flags = st.lists(st.booleans(), min_size=count, max_size=count)
+    is_anomaly, is_flagged = (np.array(data.draw(flags)) for _ in range(2))
+    series = np.cumsum(data.draw(flags))
+    time = np.arange(count, dtype=np.int64) * 60 * 10**9
+    runs, true = slow_ranges(is_flagged, series, within), slow_ranges(is_anomaly, series, 1)
+    assert ranges(is_flagged, series, within).tolist() == runs
+    late = [next((n - first for n in range(first, last + 1) if is_flagged[n]), None) for first, last in true]
+    found = delays(is_anomaly, is_flagged, time, series)
+    assert [None if np.isnan(one) else one / 60e9 for one in found] == late
+    is_true = [any(is_anomaly[first : last + 1]) for first, last in runs]
+    assert holds(ranges(is_flagged, series, within), is_anomaly).tolist() == is_true
+    told, known = alarms(is_anomaly, is_flagged, time, series, within), [one for one in late if one is not None]
+    normal = count - is_anomaly.sum()
+    steps = np.diff(series)[np.diff(series) == 0]
+    if true:
+        assert told.found == pytest.approx(len(known) / len(true))
+    if known:
+        assert told.delay == pytest.approx(60e9 * np.mean(known))
+    if normal and len(steps):
+        assert told.false_a_day == pytest.approx((len(runs) - sum(is_true)) / (normal / 1440))

@@ -90,6 +90,11 @@ def test_a_study_of_windows_trains_scores_each_row_once_and_loads_as_a_pyfunc(ki
     assert record.data["sequence_shape"] == [6, 2]
     metrics = record.trials.iloc[0]
     assert all(0 <= metrics[f"test/{name}"] <= 1 for name in ("point_auroc", "point_auprc", "vus_pr"))
+    series = record.champion.series
+    assert series["series"].nunique() == 2
+    assert {"time", "score", "anomaly", "value/heat", "expected/heat", "cost/heat"} <= {*series}
+    client = mlflow.MlflowClient(record.tracking_uri)
+    assert 0 <= client.get_run(record.run_id).data.metrics["test/ranges_found"] <= 1
     new = plant(200).drop(columns="fault")
     new.to_parquet(tmp_path / "new.parquet", index=False)
     new.to_csv(tmp_path / "new.csv", index=False)

@@ -3,21 +3,35 @@
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from vae_study.anomaly.detection import area, auroc
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Ids = NDArray[np.int64]
 # Of the published definition: so many thresholds, at even steps of the ranks of the scores.
 THRESHOLDS = 250
 NANOSECONDS_A_DAY = 86_400 * 10**9
+#: The prefixes of the columns of each sensor in a frame of scored series.
+VALUE, EXPECTED, COST = "value/", "expected/", "cost/"
 
 
-def ranges(is_anomaly_N: Flags) -> NDArray[np.int64]:
-    """The first and the last place of each run of anomalous points, (R, 2)."""
-    change_N = np.diff(np.concatenate([[False], is_anomaly_N, [False]]).astype(np.int8))
-    return np.stack([np.flatnonzero(change_N == 1), np.flatnonzero(change_N == -1) - 1], axis=1)
+def ranges(is_anomaly_N: Flags, series_N: Ids | None = None, within: int = 1) -> NDArray[np.int64]:
+    """The first and the last place of each run of anomalous points, (R, 2).
+
+    Args:
+        is_anomaly_N: Of N points in time, series behind series.
+        series_N: A number for the series of each point, at which every run ends; None of a single series.
+        within: Two points at most this far apart are in one run.
+    """
+    place_A = np.flatnonzero(is_anomaly_N)
+    is_new_A = np.diff(place_A, prepend=-within - 1) > within
+    if series_N is not None:
+        is_new_A[1:] |= np.diff(series_N[place_A]) != 0
+    first_R = np.flatnonzero(is_new_A)
+    return np.stack([place_A[first_R], place_A[np.append(first_R[1:], len(place_A))[: len(first_R)] - 1]], axis=1)
 
 
 def vus_pr(is_anomaly_N: Flags, score_N: Floats, largest_buffer: int) -> float:
@@ -75,13 +89,13 @@ def _merged(range_R2: NDArray[np.int64], buffer: int, count: int) -> NDArray[np.
 
 
 class Alarms(NamedTuple):
-    """How flags find the ranges of a series.
+    """How flags find the ranges of some series.
 
     Attributes:
         found: The share of ranges with a flagged point.
         delay: The mean time from the beginning of a range that was found to its first flagged point, in the unit of the
             times; NaN if none was.
-        false_a_day: Runs of flagged points outside of all ranges, per day of normal points.
+        false_a_day: Runs of flagged points without an anomalous one, per day of normal points.
     """
 
     found: float
@@ -89,27 +103,51 @@ class Alarms(NamedTuple):
     false_a_day: float
 
 
-def alarms(is_anomaly_N: Flags, is_flagged_N: Flags, time_N: NDArray[np.int64]) -> Alarms:
-    """What the flags of one series find, range by range.
+def alarms(
+    is_anomaly_N: Flags, is_flagged_N: Flags, time_N: Ids, series_N: Ids | None = None, within: int = 1
+) -> Alarms:
+    """What flags find, range by range.
 
     Args:
-        is_anomaly_N, is_flagged_N: Of N points in time.
+        is_anomaly_N, is_flagged_N: Of N points in time, series behind series.
         time_N: When they are, in nanoseconds.
+        series_N: A number for the series of each point; None of a single one.
+        within: Flagged points at most this far apart are one alarm.
     """
-    delays = []
-    for first, last in ranges(is_anomaly_N):
-        inside = np.flatnonzero(is_flagged_N[first : last + 1])
-        if len(inside):
-            delays.append(float(time_N[first + inside[0]] - time_N[first]))
-    false_runs = len(ranges(is_flagged_N & ~is_anomaly_N))
-    usual = float(np.median(np.diff(time_N))) if len(time_N) > 1 else 0.0
-    days = float((~is_anomaly_N).sum()) * usual / NANOSECONDS_A_DAY
-    count = len(ranges(is_anomaly_N))
+    delay_R = delays(is_anomaly_N, is_flagged_N, time_N, series_N)
+    is_found_R, is_false_A = ~np.isnan(delay_R), ~holds(ranges(is_flagged_N, series_N, within), is_anomaly_N)
+    step_N = np.diff(time_N) if series_N is None else np.diff(time_N)[np.diff(series_N) == 0]
+    days = float((~is_anomaly_N).sum()) * (float(np.median(step_N)) if len(step_N) else 0.0) / NANOSECONDS_A_DAY
     return Alarms(
-        found=len(delays) / count if count else float("nan"),
-        delay=float(np.mean(delays)) if delays else float("nan"),
-        false_a_day=false_runs / days if days else float("nan"),
+        found=float(is_found_R.mean()) if len(delay_R) else float("nan"),
+        delay=float(delay_R[is_found_R].mean()) if is_found_R.any() else float("nan"),
+        false_a_day=float(is_false_A.sum()) / days if days else float("nan"),
     )
+
+
+def alarms_of(frame: pd.DataFrame, threshold: float, steps: int) -> Alarms:
+    """What the rows of `vae_study.detector.series.series_frame` above a threshold find.
+
+    Alarms less than a window, so many steps, apart are one.
+    """
+    is_anomaly_N, time_N, segment_N = (frame[name].to_numpy() for name in ("anomaly", "time", "segment"))
+    return alarms(is_anomaly_N, frame["score"].to_numpy() > threshold, time_N, segment_N, within=steps)
+
+
+def delays(is_anomaly_N: Flags, is_flagged_N: Flags, time_N: NDArray[np.number], series_N: Ids | None = None) -> Floats:
+    """The time from the beginning of each range to its first flagged point, NaN of one without; see `alarms`."""
+    flagged_A, range_R2 = np.flatnonzero(is_flagged_N), ranges(is_anomaly_N, series_N)
+    if not len(flagged_A):
+        return np.full(len(range_R2), np.nan)
+    next_R = flagged_A[np.minimum(np.searchsorted(flagged_A, range_R2[:, 0]), len(flagged_A) - 1)]
+    is_inside_R = (next_R >= range_R2[:, 0]) & (next_R <= range_R2[:, 1])
+    return np.where(is_inside_R, (time_N[next_R] - time_N[range_R2[:, 0]]).astype(np.float64), np.nan)
+
+
+def holds(range_R2: NDArray[np.int64], is_set_N: Flags) -> Flags:
+    """Whether any point of each range is set, (R,)."""
+    before_N = np.append(0, np.cumsum(is_set_N))
+    return np.asarray(before_N[range_R2[:, 1] + 1] > before_N[range_R2[:, 0]])
 
 
 def covered(score_N: Floats, start_N: NDArray[np.int64], steps: int, points: int) -> Floats:

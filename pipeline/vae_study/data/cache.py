@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -26,13 +26,15 @@ from vae_study.storage import make_private, private_folder
 
 CACHE_VARIABLE = "VAE_STUDY_CACHE"
 # Increase it whenever the files, or the way they are computed, change.
-VERSION = 4
+VERSION = 5
 SECONDS_UNUSED = 7 * 24 * 3600
 INFO = "info.json"
 # What the names of a split's two files end with.
 FEATURES, ROWS = ".npy", ".arrow"
 # Of windows, which of their rows are anomalous.
 POINTS = ".points.npy"
+# Of the windows of test, when their rows are.
+TIMES = ".times.arrow"
 # What reading a truncated or foreign entry may raise.
 BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, pa.ArrowException)
 # More than 2**31 values may be in one batch.
@@ -112,7 +114,7 @@ def _open_entry(entry: Path) -> Dataset:
 
 def _sizes(entry: Path) -> dict[str, int]:
     names = [f"{name}{suffix}" for name in SPLIT_NAMES for suffix in (FEATURES, ROWS)]
-    names += [path.name for path in sorted(entry.glob(f"*{POINTS}"))]
+    names += [path.name for suffix in (POINTS, TIMES) for path in sorted(entry.glob(f"*{suffix}"))]
     return {name: (entry / name).stat().st_size for name in names}
 
 
@@ -149,7 +151,7 @@ def write_split(path: Path, builder: DatasetBuilder, name: str) -> None:
 
     `path`.npy has its features, of windows those of the rows that they cover. `path`.arrow has one record batch with
     the columns anomaly and row, and label, file and start if there are labels, files and windows. Of windows,
-    `path`.points.npy says which of the rows are anomalous.
+    `path`.points.npy says which of the rows are anomalous, and of test `path`.times.arrow when they are.
     """
     split = builder.bare_split(name)
     examples, rows, features = len(split.row_N), len(builder.rows[name]), len(builder.info.preprocessing.row_features)
@@ -170,9 +172,14 @@ def write_split(path: Path, builder: DatasetBuilder, name: str) -> None:
     if split.start_N is not None and split.is_anomaly_R is not None:
         columns["start"] = _column(split.start_N, pa.int64(), examples)
         np.save(f"{path}{POINTS}", split.is_anomaly_R)
-    batch = pa.record_batch(columns)
-    with pa.OSFile(f"{path}{ROWS}", "wb") as file, pa.ipc.new_file(file, batch.schema, options=OPTIONS) as writer:
-        writer.write_batch(batch)
+    if split.rows_R is not None:
+        _write_arrow(Path(f"{path}{TIMES}"), split.rows_R)
+    _write_arrow(Path(f"{path}{ROWS}"), pa.record_batch(columns))
+
+
+def _write_arrow(path: Path, content: Any) -> None:
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, content.schema, options=OPTIONS) as writer:
+        writer.write(content)
 
 
 def _column(values: NDArray[np.generic], dtype: pa.DataType, length: int) -> pa.Array:
@@ -191,7 +198,7 @@ def map_split(path: Path, sequence_shape: tuple[int, int] | None = None) -> Spli
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     batch = pa.ipc.open_file(pa.py_buffer(pages)).get_batch(0)
     labels = batch.column("label") if "label" in batch.schema.names else None
-    names = batch.schema.names
+    names, times = batch.schema.names, Path(f"{path}{TIMES}")
     x_ND = np.asarray(np.lib.format.open_memmap(f"{path}{FEATURES}", "c"))
     split = Split(
         x_ND=x_ND,
@@ -202,6 +209,7 @@ def map_split(path: Path, sequence_shape: tuple[int, int] | None = None) -> Spli
         file_N=batch.column("file") if "file" in names else None,
         start_N=_mapped(pages, batch.column("start"), np.int64) if "start" in names else None,
         is_anomaly_R=np.load(f"{path}{POINTS}") if "start" in names else None,
+        rows_R=pa.ipc.open_file(pa.memory_map(str(times))).read_all() if times.exists() else None,
     )
     return split.with_features(x_ND, sequence_shape)
 

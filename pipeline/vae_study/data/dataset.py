@@ -48,6 +48,8 @@ class Split:
         file_N: Each example's path within the source's folder, a pyarrow array; None if examples are no files.
         start_N: Of windows, the place of each one's first row among the R rows of the split; else None.
         is_anomaly_R: Of windows, which of these rows are anomalous; else None.
+        rows_R: Of the windows of test, a pyarrow table of these rows: `row` (in the source), `time` (nanoseconds, or
+            the column's own numbers) and, where a column names it, `series`; else None.
     """
 
     x_ND: Any
@@ -58,6 +60,7 @@ class Split:
     file_N: Any = None
     start_N: NDArray[np.int64] | None = None
     is_anomaly_R: NDArray[np.bool_] | None = None
+    rows_R: Any = None
 
     def with_features(self, x_ND: NDArray[np.float32], sequence_shape: tuple[int, int] | None) -> "Split":
         """The split with its features: of windows, from those of their rows, (R, F)."""
@@ -310,6 +313,8 @@ class DatasetBuilder:
             row_N=row_N,
             start_N=None if window is None else window.start_N,
             is_anomaly_R=None if window is None else self.is_anomaly_N[window.rows_R],
+            # Of the others, nobody asks when they were.
+            rows_R=None if window is None or name != "test" else self.table.times_of(window.rows_R),
             label_code_N=None if self.table.label_N is None else self.table.label_N[row_N],
             labels=tuple(map(str, self.table.labels)),
             file_N=pa.array(self.table.files).take(pa.array(row_N)) if self.table.files else None,

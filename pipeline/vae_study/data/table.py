@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from vae_study.errors import UserError
@@ -43,6 +44,7 @@ class Table:
             config names no column.
         time_N, series_N: Of rows that are points in time: when (nanoseconds, or the column's own numbers), and a number
             for the series; None if the config names no such columns.
+        series: The name of each series, of which series_N are the indices; () where series_N are the names.
         is_moment: Whether time_N are nanoseconds.
         image_shape: Height and width, preceded by the number of channels if there are several, if the features are
             pixels, channel by channel and row by row; else None.
@@ -68,6 +70,7 @@ class Table:
     split_N: NDArray[np.int64] | NDArray[np.float64] | None = None
     time_N: NDArray[np.int64] | NDArray[np.float64] | None = None
     series_N: NDArray[np.int64] | None = None
+    series: tuple[str, ...] = ()
     is_moment: bool = False
     image_shape: tuple[int, ...] | None = None
     sensors: int | None = None
@@ -82,6 +85,16 @@ class Table:
     def origin(self, index: int) -> int:
         """The whole number that the values of a numeric feature are given less of."""
         return self.origins[index] if self.origins else 0
+
+    def times_of(self, row_R: NDArray[np.int64]) -> Any:
+        """When some rows of time series are: a pyarrow table of `row`, `time` and, if there are several, `series`."""
+        assert self.time_N is not None
+        columns: dict[str, Any] = {"row": row_R, "time": self.time_N[row_R]}
+        if self.series_N is not None:
+            number_U, code_R = np.unique(self.series_N[row_R], return_inverse=True)
+            names = [self.series[number] if self.series else str(number) for number in number_U]
+            columns["series"] = pa.DictionaryArray.from_arrays(pa.array(code_R, pa.int32()), pa.array(names))
+        return pa.table(columns)
 
     def category_kind(self, index: int) -> CategoryKind:
         """What the values of a categorical feature were."""

@@ -32,6 +32,8 @@ from vae_study.report.sections.importances import CONTOUR, IMPORTANCES, importan
 from vae_study.report.sections.outcomes import failure_grid
 from vae_study.report.sections.progress import HYPERVOLUME, TRAINING
 from vae_study.report.sections.search_space import PARALLEL, SLICES
+from vae_study.report.sections.series import alarm_note, stretch_grid
+from vae_study.report.sections.series_figure import SERIES
 from vae_study.report.sections.thresholds import SCORES, promise_grid, threshold_grid
 from vae_study.report.sections.trade_off import TRADE_OFF
 from vae_study.report.sections.trials import CONFIRMATION, confirmation_grids, frontier_grid, trial_grid
@@ -44,6 +46,15 @@ MARKDOWN = re.compile(r"([\\`*\[\]|~#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 #: Beside the summary.
 FIRST = TRADE_OFF
 SECTIONS = (
+    Section(
+        "The series of test",
+        (
+            Part("", (SERIES,)),
+            Part("The most anomalous stretches", (Sentences(alarm_note), Table(stretch_grid)), anchor="stretches"),
+        ),
+        anchor="series",
+        link="Series",
+    ),
     Section(
         "The most anomalous test rows",
         (
@@ -185,11 +196,12 @@ def pages(tables: StudyTables, panels: Mapping[str, Panel]) -> tuple[str, str]:
 
 
 def _sections(tables: StudyTables, panels: Mapping[str, Panel]) -> list[dict[str, Any]]:
-    """The sections with everything computed, see `section_content`."""
-    return [
+    """The sections with everything computed, see `section_content`; one of other data than the study's is left out."""
+    found = [
         section_content(section, [[_block(block, tables, panels) for block in part.blocks] for part in section.parts])
         for section in SECTIONS
     ]
+    return [section for section in found if section["parts"] or section["missing"]]
 
 
 def section_content(section: Section, blocks: Sequence[Sequence[Json]]) -> Json:

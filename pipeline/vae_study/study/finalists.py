@@ -15,6 +15,7 @@ import pandas as pd
 from vae_study.anomaly.detection import alarm_budget
 from vae_study.detector.detector import Detector
 from vae_study.detector.export import pack
+from vae_study.detector.series import alarm_metrics, series_frame
 from vae_study.errors import UserError
 from vae_study.metrics import AREAS, OF_STUDY, metric_of, shown_in
 from vae_study.report.sections.trade_off import frontier_png
@@ -157,6 +158,7 @@ def finish_study(
     trials = writer.trials()
     table = pd.DataFrame(columns=["rule"])
     champion = choose(trials, plan.rule, plan.config.anomaly.score, plan.classes)
+    of_alarms: Mapping[str, float] = {}
     frontier = frontier_numbers(plan, trials)
     finalists = sorted({*frontier, *([champion.trial] if champion else [])})
     for number in trials.loc[trials["state"] == "finished", "trial"]:
@@ -174,6 +176,7 @@ def finish_study(
             name = trial_name(champion.trial)
             note = f"{name} of {plan.name}, chosen by {plan.rule}, scored by {champion.score}."
             writer.log(ChampionChosen(name=name, rule=plan.rule, note=note))
+            of_alarms = _log_series(plan, writer, name)
     picture = frontier_png(plan.name, plan.config.plain(), trials, plan.reference, champion)
     if picture is not None:
         writer.log_bytes(picture, schema.PICTURE_FILE)
@@ -185,6 +188,7 @@ def finish_study(
         own = dict.fromkeys(plan.config.search, "–") | dict(parameters(champion.trial))
         (row,) = trials[trials["trial"] == champion.trial].to_dict("records")
         measured = {name: row.get(name, math.nan) for name in _metrics_of((champion,), plan.config.anomaly.followed)}
+        measured |= {f"test/{metric}": value for metric, value in of_alarms.items()}
         writer.log_curves(writer.curve_step(), {name: x for name, x in measured.items() if math.isfinite(x)})
     state = "finished" if is_complete else "interrupted"
     close_study(writer, state, note, view, plan.rule, champion, own, stopped)
@@ -220,6 +224,22 @@ def _log_models(
         key = PARENT if choice.name in OF_STUDY else choice.name
         about = {"tags": tags, "metrics": _metrics_of(choice.selections, plan.config.anomaly.followed)}
         writer.log(ModelLogged(run=key, name=choice.name, folder=str(folder), about=about))
+
+
+def _log_series(plan: Plan, writer: TrackingWriter, name: str) -> Mapping[str, float]:
+    """Attach what a model that is packed makes of the series of test, and give the metrics of its alarms."""
+    if plan.data.preprocessing.sequence is None:
+        return {}
+    try:
+        detector = Detector.load(writer.outbox / "models" / name / "packed")
+        frame = series_frame(detector, plan.data.splits["test"])
+    except (UserError, OSError) as error:
+        logger.warning("the report has no series of test: %s", error)
+        return {}
+    if frame is None:
+        return {}
+    writer.log_frame(frame, schema.SERIES_FILE, key=name)
+    return alarm_metrics(frame, detector)
 
 
 def _metrics_of(selections: Sequence[Selection], followed: str) -> Sequence[str]:

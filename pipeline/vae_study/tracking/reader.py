@@ -43,15 +43,16 @@ def read_study(source: RunSource, name: str) -> StudyRecord:
     with tempfile.TemporaryDirectory() as scratch:
         files = _Artifacts(source, Path(scratch))
         trials, history = _frames(source, parent, files)
+        config = files.json(parent, schema.CONFIG_FILE)
         return StudyRecord(
             name=name,
-            config=files.json(parent, schema.CONFIG_FILE),
+            config=config,
             data=_data(parent, files),
             environment=files.json(parent, schema.ENVIRONMENT_FILE),
             trials=trials,
             history=history,
             reference=files.json(parent, schema.REFERENCE_FILE),
-            champion=_champion(parent, trials, files),
+            champion=_champion(parent, trials, files, has_series=bool(config["data"].get("sequence"))),
             tracking_uri=redacted(source.uri),
             experiment_id=str(parent.experiment_id),
             run_id=str(parent.run_id),
@@ -120,7 +121,7 @@ def _comparison(parent: RunRecord, files: _Artifacts) -> dict[str, pd.DataFrame]
     return {field: pd.read_parquet(files.path(parent, name)) for field, name in names.items()}
 
 
-def _champion(parent: RunRecord, trials: pd.DataFrame, files: _Artifacts) -> ChampionRecord | None:
+def _champion(parent: RunRecord, trials: pd.DataFrame, files: _Artifacts, has_series: bool) -> ChampionRecord | None:
     number = parent.tags.get(schema.CHAMPION)
     if number is None:
         return None
@@ -132,6 +133,7 @@ def _champion(parent: RunRecord, trials: pd.DataFrame, files: _Artifacts) -> Cha
             rule=parent.tags[schema.CHAMPION_RULE],
             score=parent.tags.get(schema.CHAMPION_SCORE),
             scores=pd.read_parquet(files.path(run, schema.SCORES_FILE)),
+            series=_series(run, files) if has_series else pd.DataFrame(),
         )
 
 
@@ -141,6 +143,14 @@ def trial_scores(source: RunSource, record: StudyRecord, numbers: Sequence[int])
     with tempfile.TemporaryDirectory() as scratch:
         files = _Artifacts(source, Path(scratch))
         return {n: pd.read_parquet(files.path(RunRecord(run_id=str(runs[n])), schema.SCORES_FILE)) for n in numbers}
+
+
+def _series(run: RunRecord, files: _Artifacts) -> pd.DataFrame:
+    """What a champion makes of test's series; no rows before it was packed."""
+    try:
+        return pd.read_parquet(files.path(run, schema.SERIES_FILE))
+    except OSError:
+        return pd.DataFrame()
 
 
 def has_ended(run: "Run") -> bool:

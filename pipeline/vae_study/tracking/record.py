@@ -46,6 +46,8 @@ class ChampionRecord:
         top_place_T: Indices of test rows, in the order of `scores`: the ten highest rows of each score.
         top_inputs_TD, top_reconstructions_TD: Those rows as the network sees them, and their reconstructions.
         top_contributions_TD: Each feature's reconstruction term, nats above its mean in train.
+        series: What it makes of test's series, as `vae_study.detector.series.series_frame` gives it; no rows where rows
+            are examples, or while the study runs.
     """
 
     trial: int
@@ -66,6 +68,7 @@ class ChampionRecord:
     top_inputs_TD: NDArray[np.float32] | None = None
     top_reconstructions_TD: NDArray[np.float32] | None = None
     top_contributions_TD: NDArray[np.float32] | None = None
+    series: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], **about: Any) -> Self:

@@ -78,6 +78,8 @@ LABELS_FILE = "labels.csv"
 PICTURE_FILE = "frontier.png"
 # Files of a trial's run, beside HISTORY_FILE.
 SCORES_FILE, EXAMPLES_FILE = "scores.parquet", "examples.npz"
+# Of time series, a file of the champion's run: what it makes of each row of test.
+SERIES_FILE = "series.parquet"
 # In a model's folder: the packed detector, and rows to try a served model with.
 DETECTOR_FOLDER, EXAMPLE_ROWS_FILE = "data/detector", "serving_input_example.json"
 

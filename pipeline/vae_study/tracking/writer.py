@@ -150,9 +150,9 @@ class TrackingWriter:
         self.log_frame(joined([histories[key] for key in trials if key in histories]), schema.HISTORY_FILE)
         self.log(ev.TrialsLogged(file=str(self._parquet(self.trials(), schema.TRIALS_FILE))))
 
-    def log_frame(self, frame: pd.DataFrame, name: str) -> None:
-        """Attach a frame to the parent run as Parquet."""
-        self.log_files(PARENT, [self._parquet(frame, name)])
+    def log_frame(self, frame: pd.DataFrame, name: str, key: str = PARENT) -> None:
+        """Attach a frame to a run, by default the parent's, as Parquet."""
+        self.log_files(key, [self._parquet(frame, name)])
 
     def log_bytes(self, content: bytes, name: str) -> None:
         """Attach a file with this content to the parent run."""

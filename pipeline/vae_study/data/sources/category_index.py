@@ -181,6 +181,11 @@ class Groups:
         _require_none_missing(self._where, self._name, self._missing, len(self._group_N), "a group")
         return self._group_N
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each group is called; none where the groups are whole numbers, which are kept as they are."""
+        return tuple(map(str, self._index.index_of))
+
 
 class Times:
     """Collects the time of each of `count` rows, in nanoseconds or in the column's own numbers."""

@@ -209,8 +209,10 @@ class Order:
 
     def finish(self) -> dict[str, Any]:
         """The fields of a Table; raise UserError if a time or a series is missing."""
-        series_N = None if self._series is None else self._series.finish()
-        return {"time_N": self._time.finish(), "series_N": series_N, "is_moment": self._is_moment}
+        found = {"time_N": self._time.finish(), "is_moment": self._is_moment}
+        if self._series is None:
+            return found
+        return {**found, "series_N": self._series.finish(), "series": self._series.names}
 
 
 class _TableCollector:
