@@ -65,3 +65,11 @@ def ray_session():
 
     with connected(None):
         yield
+
+
+@pytest.fixture(scope="session")
+def plant(tmp_path_factory):
+    """A model of windows of two machines, trained once."""
+    from tests.sequences import made
+
+    return made(tmp_path_factory.mktemp("plant"))

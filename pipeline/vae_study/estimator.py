@@ -66,6 +66,9 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         settings: Settings of a study file by their keys, such as {"training.epochs": 40, "data.scale": "robust"}.
         random_state: The seed; None for another one in each fit.
         home: The folder of all studies. Only several trials use it.
+        sequence: Of time series, the section `data.sequence` of a study file, such as {"time": "ts", "window": 64}: the
+            model learns from windows of the rows. The first 80 % of the time are train, the last 10 % test. Each row
+            has the score of the window that ends with it; see docs/sequences.md.
 
     Attributes:
         config_: The study's config, with all defaults that were chosen for these data.
@@ -85,6 +88,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         settings: Mapping[str, Any] | None = None,
         random_state: Any = None,
         home: str | Path = DEFAULT_HOME,
+        sequence: Mapping[str, Any] | None = None,
     ):
         self.contamination = contamination
         self.anomaly_score = anomaly_score
@@ -94,6 +98,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         self.settings = settings
         self.random_state = random_state
         self.home = home
+        self.sequence = sequence
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Train on a table.
@@ -237,6 +242,8 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         if isinstance(X, pd.DataFrame):
             validate_data(self, X, reset=reset, skip_check_array=True)
             return X
+        if self.sequence is not None:
+            raise ValueError("X: got no data frame, expected one with the columns that sequence names")
         array_ND = validate_data(self, X, reset=reset, ensure_all_finite="allow-nan", dtype="numeric")
         return pd.DataFrame(array_ND, columns=[f"x{place}" for place in range(array_ND.shape[1])])
 
@@ -248,7 +255,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
             return
         study = {"study": "detector", "data": {"source": "parquet", "path": "X"}}
         single = {"objective.beta": SINGLE_BETA, "anomaly.score": SINGLE_SCORE}
-        settings = {**_settings(seed), **single, **self._asked()}
+        settings = {**self._settings(seed), **single, **self._asked()}
         config = _config(study, settings).data
         data = build_dataset(build_table(frame_rows(frame, "X"), config), config)
         self.config_ = _config(study, {**_budget(len(data.splits["train"].x_ND)), **settings})
@@ -259,6 +266,13 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         score = {} if self.anomaly_score is None else {"anomaly.score": self.anomaly_score}
         return {**(self.settings or {}), **score}
 
+    def _settings(self, seed: int) -> dict[str, Any]:
+        """What a detector's study has that a study file's defaults have not."""
+        split = {f"data.split.{part}": share for part, share in SPLIT.items()}
+        if self.sequence is None:
+            return {"seed": seed, "data.missing": "median", **split}
+        return {"seed": seed, "data.sequence": dict(self.sequence), "data.split.by": "time", **split}
+
     def _run_study(self, frame: pd.DataFrame, seed: int) -> None:
         from vae_study import api
         from vae_study.paths import client_of, stored_frame
@@ -266,7 +280,7 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
 
         name = f"detector-{secrets.token_hex(4)}"
         rows = round(SPLIT["train"] * len(frame))
-        settings = {**_settings(seed), **_budget(rows), **self._asked(), "trials": self.trials}
+        settings = {**self._settings(seed), **_budget(rows), **self._asked(), "trials": self.trials}
         plain = {"study": name, "data": {"source": "parquet", "path": "X"}, "search": dict(self.search or SEARCH)}
         self.config_ = _config(plain, {**settings, "data.path": stored_frame(frame, self.home)})
         api.run_study(self.config_, home=self.home, hours=self.hours)
@@ -295,11 +309,6 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         if self.contamination == "auto":
             return -self.detector_.description.thresholds[AUTO]
         return -float(np.quantile(self._scored(frame)["score"], 1 - float(self.contamination)))
-
-
-def _settings(seed: int) -> dict[str, Any]:
-    """What a detector's study has that a study file's defaults have not."""
-    return {"seed": seed, "data.missing": "median", **{f"data.split.{part}": share for part, share in SPLIT.items()}}
 
 
 def _budget(rows: int) -> dict[str, Any]:

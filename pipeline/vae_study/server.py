@@ -79,10 +79,8 @@ def serve(
         say: Told where it is, and what to try.
 
     Raises:
-        UserError: The port is taken, or the detector scores windows.
+        UserError: The port is taken.
     """
-    if detector.preprocessing.sequence is not None:
-        raise UserError(f"{name} scores windows of time series; expected a model of rows, or vae-study score")
     with listening(port) as listener:
         config = uvicorn.Config(
             App(Scorer(detector)),
@@ -103,8 +101,9 @@ def serve(
 
 
 def _commands(example: Mapping[str, Any], detector: Detector, port: int) -> Iterator[str]:
-    """What to try: shell commands that ask for the scores of an example's first row, in JSON and in CSV."""
-    row = {"columns": example["columns"], "data": example["data"][:1]}
+    """What to try: shell commands that ask for the scores of an example's first row or window, in JSON and in CSV."""
+    sequence = detector.preprocessing.sequence
+    row = {"columns": example["columns"], "data": example["data"][: sequence.steps if sequence else 1]}
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([row["columns"], *row["data"]])
     bodies = {JSON: json.dumps({"dataframe_split": row}, ensure_ascii=False)}
@@ -146,10 +145,12 @@ class Scorer:
         """The answers to requests, each a content type and a body: the same as if each came alone."""
         found: dict[int, Answer] = {}
         alike: dict[object, dict[int, RequestRows]] = {}
-        for index, (kind, body) in enumerate(requests):
+        for index, (form, body) in enumerate(requests):
             try:
-                rows = PARSERS[kind](body, self._detector.preprocessing)
-                alike.setdefault(rows.kind, {})[index] = rows
+                rows = PARSERS[form](body, self._detector.preprocessing)
+                # Windows do not reach from one request into another.
+                alone = self._detector.preprocessing.sequence is not None
+                alike.setdefault(index if alone else rows.kind, {})[index] = rows
             except Exception as error:
                 found[index] = _error(error)
         for group in alike.values():

@@ -8,10 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vae_study.config.loading import load_config
-from vae_study.data import prepare
-from vae_study.detector.detector import Detector
-from vae_study.detector.series import alarm_metrics, series_frame
+from vae_study.detector.series import alarm_metrics
 from vae_study.report.figure import Panel, panel
 from vae_study.report.formatting import Words
 from vae_study.report.page import figures, pages
@@ -19,62 +16,12 @@ from vae_study.report.sections import series as section
 from vae_study.report.sections.series import BUCKETS, alarm_note, series, stretch_grid
 from vae_study.report.sections.series_figure import SERIES, interactive_series
 from vae_study.report.tables import StudyTables
-from vae_study.study.single import SingleModel
 
-STEPS = 6
-
-
-def plant(rows: int = 2400) -> pd.DataFrame:
-    """Two machines whose heat follows their speed, except during faults; one has a gap."""
-    random, minute = np.random.default_rng(0), np.repeat(np.arange(rows // 2), 2)
-    speed = np.sin(minute / 5) + 0.1 * random.normal(size=rows)
-    is_fault = (minute % 100 > 90) & (minute > rows * 0.3)
-    heat = np.where(is_fault, random.normal(0, 2, rows), speed) + 0.1 * random.normal(size=rows)
-    later = np.where((minute > rows * 0.45) & (np.arange(rows) % 2 == 1), 30, 0)
-    return pd.DataFrame(
-        {
-            "ts": pd.Timestamp("2024-01-01") + pd.to_timedelta(minute + later, "min"),
-            "machine": np.tile(["north", "south"], rows // 2),
-            "speed": speed,
-            "heat": heat,
-            "mode": np.where(speed > 0, "fast", "slow"),
-            "fault": is_fault.astype(int),
-        }
-    )
+from tests.sequences import STEPS
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """The table, the data set, a packed model of it, and its record."""
-    sequence = {"time": "ts", "series": "machine", "window": STEPS, "stride": 2, "max_gap": "5min"}
-    split = {"by": "time", "train": 0.5, "validation": 0.2, "test": 0.3}
-    network = {"kind": "recurrent", "hidden": [8]}
-    plain = {
-        "study": "plant",
-        "data": {"source": "parquet", "label": "fault", "scale": "standard", "split": split},
-        "model": {"likelihood": "gaussian_learned", "latent_dim": 2, "latent": "step", "network": network},
-        "training": {"epochs": 4, "batch_size": 64},
-        "diagnostics": {"iwae_draws": 0},
-        "trials": 1,
-    }
-    frame, folder = plant(), tmp_path_factory.mktemp("plant")
-    frame.to_parquet(folder / "plant.parquet")
-    plain["data"] |= {"path": str(folder / "plant.parquet"), "sequence": sequence}
-    config = load_config(plain)
-    # By way of the cache, which keeps the times.
-    data = prepare(config.data)
-    model = SingleModel.train(config, data)
-    for name, content in model.packed(is_alone=True).items():
-        (folder / "packed" / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "packed" / name).write_bytes(content)
-    detector, record = Detector.load(folder / "packed"), model.record()
-    rows = series_frame(detector, data.splits["test"])
-    assert rows is not None
-    return frame, data, detector, rows, replace(record, champion=replace(record.champion, series=rows))
-
-
-def test_each_row_has_its_own_values_and_the_score_of_the_window_that_ends_with_it(made):
-    frame, data, detector, rows, _ = made
+def test_each_row_has_its_own_values_and_the_score_of_the_window_that_ends_with_it(plant):
+    frame, data, detector, rows = plant.frame, plant.data, plant.detector, plant.rows
     source = frame.loc[rows["row"]]
     assert (pd.to_datetime(rows["time"]).to_numpy() == source["ts"].to_numpy()).all()
     assert rows["series"].tolist() == source["machine"].tolist()
@@ -99,8 +46,8 @@ def test_each_row_has_its_own_values_and_the_score_of_the_window_that_ends_with_
     np.testing.assert_allclose([rows["kl"].iloc[tile].sum() for tile in tiles], scored["kl"].iloc[ends], rtol=1e-4)
 
 
-def test_the_page_tells_of_a_stretch_what_the_stored_rows_say(made):
-    *_, detector, rows, record = made
+def test_the_page_tells_of_a_stretch_what_the_stored_rows_say(plant):
+    detector, rows, record = plant.detector, plant.rows, plant.record
     tables = StudyTables(record)
     grid = stretch_grid(tables)
     threshold = detector.description.thresholds["99"]
@@ -137,8 +84,8 @@ def test_the_page_tells_of_a_stretch_what_the_stored_rows_say(made):
         assert np.mean(told) == pytest.approx(found["detection_delay"], rel=1e-6)
 
 
-def test_the_page_has_the_section_and_its_live_figure_is_small(made):
-    *_, record = made
+def test_the_page_has_the_section_and_its_live_figure_is_small(plant):
+    record = plant.record
     tables = StudyTables(record)
     # The other figures are other tests' business, and take seconds.
     others = {figure.name: Panel(name=figure.name, png=None, words=Words()) for figure in figures()}

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from vae_study.api import resume_study, run_study, score_rows, serve_model
+from vae_study.api import resume_study, run_study, score_rows
 from vae_study.data import prepare
 from vae_study.errors import UserError
 from vae_study.paths import config_of, stored_frame
@@ -111,8 +111,6 @@ def test_a_study_of_windows_trains_scores_each_row_once_and_loads_as_a_pyfunc(ki
     assert {"part/speed", "part/heat"} <= {*frame}
     model = mlflow.pyfunc.load_model(str(next(tmp_path.rglob("MLmodel")).parent))
     np.testing.assert_array_equal(model.predict(new)["score"], frame["score"])
-    with pytest.raises(UserError, match="scores windows of time series; expected a model of rows"):
-        serve_model("machines", "champion", 0, print, home=tmp_path)
 
 
 @pytest.mark.studies

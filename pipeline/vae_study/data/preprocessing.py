@@ -105,7 +105,8 @@ class Preprocessing:
     @property
     def read_names(self) -> tuple[str, ...]:
         """The names of the columns that scoring reads: those that are features, and those that order the rows."""
-        return self.column_names if self.sequence is None else (*self.column_names, *self.sequence.columns)
+        ordering = () if self.sequence is None else self.sequence.columns
+        return tuple(dict.fromkeys((*self.column_names, *ordering)))
 
     @property
     def column_names(self) -> tuple[str, ...]:

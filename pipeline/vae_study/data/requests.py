@@ -65,7 +65,7 @@ def csv_request(content: bytes, preprocessing: Preprocessing) -> RequestRows:
     """
     config = reading_config(preprocessing, (*TABLE_SETTINGS, *CSV_SETTINGS), "csv", WHERE)
     rows = csv_rows(WHERE, _Body(content), "", config)
-    found = [name for name in preprocessing.column_names if name in rows.schema.names]
+    found = [name for name in preprocessing.read_names if name in rows.schema.names]
     require_once(WHERE, TABLE, [name for name in rows.schema.names if name in {*found}])
     schema = pa.schema([(name, pa.string()) for name in found])
     return _in_memory(rows, pa.Table.from_batches(rows.batches(found), schema) if found else schema.empty_table())
@@ -85,7 +85,7 @@ def json_request(content: bytes, preprocessing: Preprocessing) -> RequestRows:
     forms = [form for form in (SPLIT, *RECORDS) if isinstance(plain, dict) and form in plain]
     if len(forms) != 1:
         raise UserError(f"{WHERE}: got {' and '.join(forms) or 'none'} of the forms of rows; {EXPECTED}")
-    rows, names = plain[forms[0]], preprocessing.column_names
+    rows, names = plain[forms[0]], preprocessing.read_names
     if forms[0] == SPLIT:
         if not isinstance(rows, dict) or not isinstance(rows.get("columns"), list):
             raise UserError(f"{WHERE}: {SPLIT}: expected columns, a list of names, and data, a list of rows")
@@ -106,7 +106,7 @@ def request_features(requests: Sequence[RequestRows], preprocessing: Preprocessi
     """The features x_ND of the rows of requests of one kind, one after the other.
 
     Raise UserError if a column is missing, or if a column or a value is not what the model takes it for; the number of
-    a row is right if there is one request.
+    a row is right if there is one request. Of a model of windows, there has to be one, with its rows in time.
     """
     table = pa.concat_tables([one.table for one in requests])
     return rows_features(_in_memory(requests[0].rows, table).rows, preprocessing)

@@ -1,0 +1,69 @@
+"""What scores windows outside of a study: the server, and the detector of scikit-learn."""
+
+import json
+
+import numpy as np
+import pytest
+from vae_study import VAEDetector
+from vae_study.data import frame_features
+from vae_study.server import Scorer
+
+from tests.sequences import SEQUENCE, STEPS
+
+JSON, CSV = "application/json", "text/csv"
+
+
+def bodies(frame):
+    """The rows as a client may send them."""
+    text = frame.assign(ts=frame["ts"].dt.strftime("%Y-%m-%d %H:%M:%S"))
+    split = {"columns": [*text], "data": text.to_numpy().tolist()}
+    return [
+        (JSON, json.dumps({"dataframe_records": text.to_dict("records")}).encode()),
+        (JSON, json.dumps({"dataframe_split": split}).encode()),
+        (CSV, text.to_csv(index=False).encode()),
+    ]
+
+
+def test_a_request_of_rows_in_time_has_a_score_for_each_and_knows_of_no_other_request(plant):
+    new = plant.frame.drop(columns="fault").iloc[:100]
+    other = new[new["machine"] == "south"].iloc[20:40]
+    expected, of_other = (
+        plant.detector.score(frame_features(one, plant.detector.preprocessing))["score"] for one in (new, other)
+    )
+    scorer = Scorer(plant.detector)
+    answers = scorer.answers([*bodies(new), *bodies(other)])
+    assert [answer.status for answer in answers] == [200] * 6
+    found = [[row["score"] for row in json.loads(answer.content)["predictions"]] for answer in answers]
+    for scores in found[:3]:
+        np.testing.assert_allclose(scores, expected, rtol=1e-6)
+    for scores in found[3:]:
+        np.testing.assert_allclose(scores, of_other, rtol=1e-6)
+    for rows, said in (
+        (new.iloc[: 2 * STEPS - 2], f"expected at least {STEPS} rows in each"),
+        (new.iloc[::-1], "expected the rows of a series in the order of their times"),
+        (new.drop(columns="ts"), "no column (of data.sequence.time) 'ts'"),
+    ):
+        [answer] = scorer.answers([(CSV, rows.to_csv(index=False).encode())])
+        assert answer.status == 400
+        assert said in json.loads(answer.content)["message"]
+
+
+def test_a_detector_of_windows_scores_each_row_of_a_frame(plant, tmp_path):
+    frame = plant.frame[plant.frame["fault"] == 0].drop(columns="fault")[lambda rows: rows.index < 600]
+    few = {"training.epochs": 2, "model.network.hidden": [8], "model.latent_dim": 2}
+    detector = VAEDetector(sequence=SEQUENCE, settings=few, random_state=0).fit(frame)
+    new = plant.frame.drop(columns="fault").iloc[600:700]
+    scores = detector.score_samples(new)
+    assert scores.shape == (100,)
+    # By hand: the windows of one machine, the first rows with the first of them.
+    rows = np.flatnonzero(new["machine"] == "north")
+    windows = [new.iloc[rows[max(place - STEPS + 1, 0) :][:STEPS]] for place in range(len(rows))]
+    alone = [detector.score_samples(one)[-1] for one in (windows[0], windows[20], windows[-1])]
+    np.testing.assert_allclose(scores[rows[[0, 20, -1]]], alone, rtol=1e-6)
+    assert {*detector.predict(new)} <= {-1, 1}
+    detector.save(tmp_path / "detector")
+    np.testing.assert_array_equal(VAEDetector.load(tmp_path / "detector").score_samples(new), scores)
+    with pytest.raises(ValueError, match="got no data frame, expected one with the columns that sequence names"):
+        VAEDetector(sequence=SEQUENCE).fit(np.zeros((50, 2)))
+    with pytest.raises(ValueError, match="expected the rows of a series in the order of their times"):
+        detector.score_samples(new.iloc[::-1])
