@@ -276,7 +276,7 @@ def serve_model(
 ) -> None:
     """Serve a model of a study over HTTP on this machine until it is interrupted; `model` as in `score_rows`.
 
-    Raise UserError if there is no such model, its files were changed, it scores windows, or the port is taken.
+    Raise UserError if there is no such model, its files were changed, or the port is taken.
     """
     from vae_study.server import serve
     from vae_study.tracking.models import default_model, fetch_example
