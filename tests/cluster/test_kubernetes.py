@@ -281,7 +281,7 @@ def test_the_steps_of_the_image_install_what_the_makefile_installs_and_it_does_n
             subprocess.run(["bash", "-ec", words], cwd=folder, env=environment, check=True)
     installs = [line.split()[1:] for line in (tmp_path / "log").read_text().splitlines() if line.startswith("pip ")]
     options = ["install", "--no-cache-dir", "--constraint", "constraints.txt"]
-    index = ["--index-url", "https://pypi.org/simple"]
+    index = ["--extra-index-url", "https://pypi.org/simple"]
     assert installs == [[*options, *index, "torch"], [*options, ".", "boto3", "psycopg[binary]"]]
     made = (ROOT / "Makefile").read_text()
     assert "--constraint constraints.txt" in made
