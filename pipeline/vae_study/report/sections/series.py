@@ -24,6 +24,7 @@ MOST_SENSORS, MOST_SERIES, MOST_STRETCHES = 6, 3, 10
 DRAWN_STRETCHES, WINDOWS_AROUND = 5, 3
 # A sensor with a smaller share of a stretch's cost is not named.
 LEAST_SHARE, MOST_REASONS = 0.1, 3
+NANOSECONDS = 1e9
 # The axis of scores is logarithmic where the highest one is this many times the threshold.
 LOG_FROM = 5
 
@@ -325,4 +326,6 @@ def alarm_note(tables: StudyTables) -> str:
     if isinstance(table, Missing):
         return ""
     delay = table.alarms.delay
+    if table.sequence.is_moment and delay > 10 * NANOSECONDS:
+        delay = round(delay / NANOSECONDS) * NANOSECONDS
     return sentences("notes.txt", "alarms", table, "" if np.isnan(delay) else table.sequence.duration(delay))
