@@ -241,7 +241,7 @@ def test_a_message_is_not_longer_than_a_page(tmp_path):
             ["data.split.by=time", "data.split.column=t"],
             "data.split.column: got 't', expected none: data.sequence names",
         ),
-        (["data.split.by=time", "data.missing=median"], "data.missing: got 'median', expected 'refuse' with data.seq"),
+        (["data.split.by=time", "data.missing=median"], "data.missing: got 'median', expected 'refuse' or 'mask' with"),
     ],
 )
 def test_windows_are_split_by_series_or_time_and_lack_no_value(settings, says):

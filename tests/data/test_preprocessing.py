@@ -137,6 +137,32 @@ def test_the_median_stands_in_for_missing_values_and_a_feature_says_where():
     np.testing.assert_array_equal(fitted.inverse(fitted.transform(source, ALL[1:2]))["feature 0"], [np.nan])
 
 
+def test_what_is_masked_stays_missing_in_all_features_of_its_column_and_comes_back_so():
+    heat_N, valve_N = np.array([1, np.nan, 3, 5, 7]), ["shut", "open", None, "open", "open"]
+    source = with_categories(heat_N[:, None], valve_N)
+    for encode, features in (("one_hot", ["category 0=open", "category 0=shut"]), ("ordinal", ["category 0"])):
+        fitted = fit(source, encode=encode, scale="standard", missing="mask")
+        assert fitted.feature_names == ("feature 0", *features)
+        x_ND = fitted.transform(source)
+        np.testing.assert_array_equal(np.isnan(x_ND[:, 0]), np.isnan(heat_N))
+        assert np.isnan(x_ND[2, 1:]).all()
+        assert not np.isnan(x_ND[[0, 1, 3, 4], 1:]).any()
+        # The scales are those of the values that are there.
+        assert np.nanmean(x_ND[:, 0]) == pytest.approx(0, abs=1e-6)
+        whole = fit(with_categories(np.ones((4, 1)), [one for one in valve_N if one]), encode=encode, scale="standard")
+        assert fitted.categories[0].scale == whole.categories[0].scale
+        back = Preprocessing.from_plain(json.loads(json.dumps(fitted.plain()))).inverse(x_ND)
+        np.testing.assert_allclose(back["feature 0"], heat_N, rtol=1e-6)
+        assert back["category 0"].tolist() == valve_N
+    assert fitted.notes == tuple(
+        f"training rows without {name!r}: 1; they are masked, and cost the model nothing"
+        for name in ("feature 0", "category 0")
+    )
+    assert fit(table([[1, 0], [2, 1]], label_N=None), missing="mask").notes_on_new_gaps(
+        table([[np.nan, 0]], label_N=None), ALL[:1]
+    ) == ("rows without 'feature 0', which every training row has: 1; they are masked, and cost the model nothing",)
+
+
 def test_a_column_without_any_value_in_train_is_left_out():
     x_ND = np.stack([np.full(100, np.nan), np.arange(100)], axis=1)
     fitted = fit(table(x_ND), missing="median")
@@ -153,11 +179,11 @@ def test_a_constant_column_with_gaps_is_only_the_feature_that_says_where():
 def test_missing_values_are_refused_with_column_and_count():
     x_ND = np.arange(200.0).reshape(100, 2)
     x_ND[[3, 50, 99], 1] = np.nan
-    said = r"a table: missing values in column 'feature 1' 3; expected none, or data.missing: median"
-    with pytest.raises(UserError, match=said):
+    said = r"a table: missing values in column 'feature 1' 3; expected none,"
+    with pytest.raises(UserError, match=f"{said} or data.missing: median or mask"):
         prepared(table(x_ND))
     fitted = fit(table(np.arange(200.0).reshape(100, 2)))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=rf"{said} as in the training data \(data.missing: refuse\)"):
         fitted.transform(table(x_ND))
     with pytest.raises(UserError, match="column 'category 0' 1; expected none"):
         prepared(with_categories(np.arange(100.0)[:, None], ["a", None] + ["b"] * 98, label_N=ALL % 5))

@@ -78,7 +78,7 @@ def labelled(*picks: tuple[int, str]) -> Candidate:
     return Candidate(name="ensemble_labels", needs_labels=True, selections=chosen)
 
 
-def table(rows: int = 400, seed: int = 0) -> Dataset:
+def table(rows: int = 400, seed: int = 0, missing: str = "median") -> Dataset:
     """Numbers of which some are missing, one that never varies, and categories of which some are rare."""
     random = np.random.default_rng(seed)
     x_ND = random.normal(size=(rows, 5)).astype(np.float32)
@@ -97,5 +97,5 @@ def table(rows: int = 400, seed: int = 0) -> Dataset:
             has_binary_labels=True,
             where="the table",
         ),
-        DataConfig(source="parquet", path="table.parquet", missing="median", scale="standard"),
+        DataConfig(source="parquet", path="table.parquet", missing=missing, scale="standard"),
     )

@@ -4,8 +4,10 @@ import pytest
 from vae_study.anomaly.scores import ADDITIVE, Gaussian
 from vae_study.detector.pyfunc import _load_pyfunc
 from vae_study.errors import UserError
+from vae_study.metrics import SCORES
 
-from tests.detector.builders import ensemble, single, study
+from tests.detector.builders import ensemble, single, study, table
+from tests.detector.conftest import GAUSSIAN
 from tests.vae.builders import model_setup
 
 COLUMNS = ["a", "b", "c", "e", "kind"]
@@ -30,6 +32,33 @@ def test_a_usual_row_has_no_cost_above_the_usual(small, tmp_path):
     train = detector.score(small.data.splits["train"].x_ND, explain=True)
     assert train.filter(like="part/").mean().to_numpy() == pytest.approx(np.zeros(len(COLUMNS)), abs=1e-4)
     assert train["usual"].unique() == pytest.approx([train["reconstruction"].mean()], rel=1e-4)
+
+
+def test_a_masked_value_has_no_part_in_a_score_and_the_score_is_that_of_the_others(tmp_path):
+    made = study(table(missing="mask"), [model_setup(1, **GAUSSIAN, latent_dim=3)], tmp_path)
+    x_ND, names = made.held_out_ND.copy(), list(made.data.feature_names)
+    is_missing_N = np.isnan(x_ND[:, names.index("c")])
+    assert 0 < is_missing_N.sum() < len(x_ND)
+    kinds = {one: made.packed(single(0, one), tmp_path / one) for one in SCORES}
+    for one, detector in {**kinds, "ensemble": made.packed(ensemble(0), tmp_path / "ensemble")}.items():
+        scored = detector.score(x_ND, explain=True)
+        assert np.isfinite(scored.to_numpy(np.float64)).all(), one
+        if one in SCORES:
+            np.testing.assert_allclose(scored["score"], made.scores(0)[one], rtol=1e-9)
+        if one == "residual_mahalanobis":
+            # A residual of 0 is not the mean of all residuals.
+            continue
+        assert not scored["part/c"][is_missing_N].any(), one
+        assert scored["part/c"][~is_missing_N].all(), one
+        if detector.summands is not None:
+            total_N = scored.filter(like="part/").sum(axis=1) + scored[[*detector.summands]].sum(axis=1)
+            np.testing.assert_allclose(total_N, scored["score"], rtol=1e-5, atol=1e-4)
+    usual_N = kinds["elbo"].score(x_ND, explain=True)["usual"]
+    assert usual_N.nunique() == 2
+    train = kinds["elbo"].score(made.data.splits["train"].x_ND, explain=True)
+    assert train.filter(like="part/").mean().to_numpy() == pytest.approx(np.zeros(len(COLUMNS)), abs=1e-4)
+    x_ND[:] = np.nan
+    assert np.isfinite(kinds["elbo"].score(x_ND)["score"]).all()
 
 
 def test_the_parts_of_a_mahalanobis_distance_are_those_of_plain_loops():

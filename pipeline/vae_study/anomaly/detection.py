@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtri, stdtrit
 
+from vae_study.anomaly.scores import with_usual
 from vae_study.metrics import ALARMS_PER_1000, PERCENTILES
 
 Floats = NDArray[np.float64]
@@ -346,10 +347,14 @@ KINDS: Mapping[str, Callable[[Rows, np.random.Generator], Rows]] = {
 
 
 def pseudo_anomalies(normal_ND: Rows, seed: int = SEED) -> dict[str, Rows]:
-    """By kind, one pseudo-anomaly per row, in the same shape.
+    """By kind, one pseudo-anomaly per row, in the same shape; what is missing (NaN) in a row is missing in it.
 
     Args:
         normal_ND: Scaled normal validation rows.
         seed: Of what is random in them.
     """
+    is_missing_ND = np.isnan(normal_ND)
+    if is_missing_ND.any():
+        whole = pseudo_anomalies(with_usual(normal_ND), seed)
+        return {kind: np.where(is_missing_ND, np.float32(np.nan), x_ND) for kind, x_ND in whole.items()}
     return {kind: make(normal_ND, np.random.default_rng([seed, n])) for n, (kind, make) in enumerate(KINDS.items())}

@@ -72,6 +72,22 @@ def finite(values: Floats, largest: float = LARGEST) -> Floats:
     return np.fmax(np.fmin(values, largest), -largest)
 
 
+def with_usual(x_ND: NDArray[Any], usual_D: NDArray[Any] | None = None) -> NDArray[Any]:
+    """The rows with a usual value in place of each missing one (NaN), for whoever cannot do without a value.
+
+    Args:
+        x_ND: N rows.
+        usual_D: A value of each feature; by default the mean of those that are there, and 0 of a feature without any.
+    """
+    is_missing_ND = np.isnan(x_ND)
+    if not is_missing_ND.any():
+        return x_ND
+    if usual_D is None:
+        total_D = np.where(is_missing_ND, 0, x_ND).sum(axis=0, dtype=np.float64)
+        usual_D = total_D / np.maximum((~is_missing_ND).sum(axis=0), 1)
+    return np.where(is_missing_ND, usual_D, x_ND).astype(x_ND.dtype)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Gaussian:
     """A normal distribution for Mahalanobis distances, with a shrunk covariance (Ledoit and Wolf 2004).

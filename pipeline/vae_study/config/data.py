@@ -16,6 +16,8 @@ FILE_SOURCES = ("parquet", "csv", "npz", "idx", "images")
 NEGATIVE_BRACKETS, NEGATIVE_END = "()", "-"
 SEPARATORS = (",", ";", "\t", "|")
 PYTHON_SOURCE = r"python:\s*[\w.]+:\w+"
+# What becomes of missing values.
+Missing = Literal["refuse", "median", "mask"]
 # Sources whose labels are classes: none is an anomaly unless anomaly_labels says so.
 CLASS_SOURCES = (*BUNDLED_SOURCES, "idx", "images")
 
@@ -174,7 +176,8 @@ class DataConfig(ConfigPart):
         layout: What arrays of three dimensions are: `images` (N, H, W), whose pixels share one scale, or `series`
             (N, T, F), F sensors with one scale each for all steps; by default found from the values.
         sequence: Of a table of time series: the columns of times and series, and how windows are cut from them.
-        missing: `refuse`; or `median`, which adds an indicator feature. A missing category is a category of its own.
+        missing: `refuse`; `median`, which adds an indicator feature, and a missing category is a category of its own;
+            or `mask`: a missing value stays missing, and costs the model nothing.
     """
 
     source: Annotated[str, AfterValidator(_source)]
@@ -185,7 +188,7 @@ class DataConfig(ConfigPart):
     anomaly_labels: Annotated[tuple[Label, ...] | None, FromList] = None
     scale: Literal["unit", "standard", "robust", "quantile", "none"] = "unit"
     clip: Positive | None = None
-    missing: Literal["refuse", "median"] = "refuse"
+    missing: Missing = "refuse"
     missing_values: Annotated[tuple[Label, ...], FromList] = ()
     decimal: Literal[".", ","] | None = None
     thousands: Literal[",", ".", " ", "'"] | None = None

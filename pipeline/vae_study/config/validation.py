@@ -154,7 +154,7 @@ def _sequence(sequence: SequenceConfig, split: SplitConfig, missing: str) -> Ite
         expected = "expected none: data.sequence names the columns of times and series"
         yield Problem(("data", "split", "column"), f"got {split.column!r}, {expected}")
     if missing == "median":
-        yield Problem(("data", "missing"), "got 'median', expected 'refuse' with data.sequence")
+        yield Problem(("data", "missing"), "got 'median', expected 'refuse' or 'mask' with data.sequence")
 
 
 def _labels(config: StudyConfig) -> Iterator[Problem]:

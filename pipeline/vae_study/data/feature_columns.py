@@ -13,6 +13,8 @@ from vae_study.data.table import CategoryKind, Table, chunk_slices
 
 # How the bucket of rare categories reads in the user's columns.
 RARE = "(rare)"
+# What becomes of a missing value that stays missing.
+MASKED = "they are masked, and cost the model nothing"
 # 64 MB of float32: a sample of pixels or steps that determines moments and quantiles to more digits than matter.
 LARGEST_SAMPLE = 2**24
 # Two such whole numbers have a sum in 64 bits.
@@ -39,6 +41,7 @@ class NumberColumn:
         fill: The median of the training values, less the origin; it replaces missing ones. None if all are missing.
         missing: The number of training rows without a value.
         scale: None if the training values are all the same; then the column is no feature.
+        is_masked: Whether missing values stay missing (NaN), without a second feature.
     """
 
     name: str
@@ -46,22 +49,23 @@ class NumberColumn:
     missing: int
     scale: Scale | None
     origin: int = 0
+    is_masked: bool = False
 
     @classmethod
     def fit(cls, name: str, x_N: NDArray[np.floating], config: DataConfig, origin: int = 0) -> Self:
         """Fit to N training values less their origin, NaN where one is missing."""
         present_N = x_N[~np.isnan(x_N)]
-        missing = len(x_N) - len(present_N)
-        if len(present_N) == 0:
-            return cls(name=name, fill=None, missing=missing, scale=None, origin=origin)
-        fill = float(np.median(present_N))
-        scale = fit_scale(config.scale, present_N, config.clip) if _varies(present_N) else None
-        return cls(name=name, fill=fill, missing=missing, scale=scale, origin=origin)
+        missing, is_masked = len(x_N) - len(present_N), config.missing == "mask"
+        fill, scale = None, None
+        if len(present_N):
+            fill = float(np.median(present_N))
+            scale = fit_scale(config.scale, present_N, config.clip) if _varies(present_N) else None
+        return cls(name=name, fill=fill, missing=missing, scale=scale, origin=origin, is_masked=is_masked)
 
     @property
     def has_indicator(self) -> bool:
         """Whether a second feature indicates where the value is missing."""
-        return self.missing > 0 and self.fill is not None
+        return self.missing > 0 and self.fill is not None and not self.is_masked
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -70,11 +74,11 @@ class NumberColumn:
         return (*own, f"{self.name} missing") if self.has_indicator else own
 
     def encode(self, x_N: NDArray[np.floating], origin: int = 0) -> Floats:
-        """The features of N values less an origin, (N, F)."""
+        """The features of N values less an origin, (N, F); NaN where one is missing and stays so."""
         if origin != self.origin:
             x_N = x_N + np.float64(origin - self.origin)
         is_missing_N = np.isnan(x_N)
-        filled_N = x_N if self.fill is None else np.where(is_missing_N, np.float64(self.fill), x_N)
+        filled_N = x_N if self.fill is None or self.is_masked else np.where(is_missing_N, np.float64(self.fill), x_N)
         parts = [] if self.scale is None else [self.scale(filled_N)]
         if self.has_indicator:
             parts.append(is_missing_N.astype(np.float32))
@@ -97,14 +101,15 @@ class NumberColumn:
         return str(int(self.fill) + self.origin) if is_whole else f"{self.fill + self.origin:g}"
 
     def replacement(self) -> str:
-        """What replaces a missing value if train has none, as part of a note."""
-        return f"the median {self._shown()} is used instead"
+        """What becomes of a missing value if train has none, as part of a note."""
+        return MASKED if self.is_masked else f"the median {self._shown()} is used instead"
 
     def note(self) -> str | None:
         """What a user should know about the column."""
         if self.fill is None:
-            return f"column {self.name!r} is left out: it has no value in any training row"
-        beside = f"training rows without {self.name!r}, where feature '{self.name} missing' is 1: {self.missing:,}"
+            return None if self.scale else f"column {self.name!r} is left out: it has no value in any training row"
+        where = "" if self.is_masked else f", where feature '{self.name} missing' is 1"
+        beside = f"training rows without {self.name!r}{where}: {self.missing:,}"
         if self.scale is None:
             constant = f"column {self.name!r} is left out: all training rows have {self._shown()}"
             return f"{constant}; {beside}" if self.missing else constant
@@ -130,6 +135,7 @@ class CategoryColumn:
         encode_as: `one_hot` or `ordinal`.
         kind: What the values were, as in Table: how a scored text is compared with them depends on it.
         scale: Of the indices; None if encoded one_hot, or if there is only one.
+        is_masked: Whether missing values stay missing (NaN in all features).
     """
 
     name: str
@@ -139,6 +145,7 @@ class CategoryColumn:
     encode_as: Literal["one_hot", "ordinal"]
     kind: CategoryKind = "text"
     scale: Scale | None = None
+    is_masked: bool = False
 
     @classmethod
     def fit(
@@ -154,21 +161,25 @@ class CategoryColumn:
         count_V = np.bincount(code_N.astype(np.int64) % (len(categories) + 1), minlength=len(categories) + 1)
         order_V = np.argsort(-count_V, kind="stable")
         is_common_V = (count_V > 0) & (count_V >= config.categories.rare * len(code_N))
+        is_masked, missing = config.missing == "mask", int(count_V[-1])
         # A missing value is never a rare category: that it is missing may be informative.
+        count_V[-1] *= not is_masked
         is_common_V[-1] = count_V[-1] > 0
         values: tuple[str | None, ...] = (*categories, None)
         column = cls(
             name=name,
             kept=tuple(values[code] for code in order_V if is_common_V[code]),
             has_rare=bool((count_V[~is_common_V] > 0).any()),
-            missing=int(count_V[-1]),
+            missing=missing,
             encode_as=config.categories.encode,
             kind=kind,
+            is_masked=is_masked,
         )
         if column.encode_as == "one_hot" or not column._varies:
             return column
         # The bucket counts once at least, so that every scale has room for unseen categories.
-        index_N = np.append(column.indices(categories)[code_N], len(column.kept)).astype(np.float32)
+        present_N = code_N[code_N >= 0] if is_masked else code_N
+        index_N = np.append(column.indices(categories)[present_N], len(column.kept)).astype(np.float32)
         return replace(column, scale=fit_scale(config.scale, index_N, config.clip))
 
     @property
@@ -186,35 +197,48 @@ class CategoryColumn:
         return (*own, f"{self.name} rare") if self.has_rare else tuple(own)
 
     def indices(self, categories: Sequence[str]) -> NDArray[np.int64]:
-        """The index in `kept` of each of V categories of a table, and at the end of the missing value, (V + 1,)."""
+        """The index in `kept` of each of V categories of a table, and at the end of the missing value, (V + 1,).
+
+        It is that of no category where missing values stay missing.
+        """
         index_of = {value: index for index, value in enumerate(self.kept)}
+        if self.is_masked:
+            index_of[None] = -1
         return np.array([index_of.get(value, len(self.kept)) for value in (*categories, None)])
 
     def encode(self, index_N: NDArray[np.int64]) -> Floats:
         """The features of N values, (N, F), from their indices."""
         if self.scale is not None:
-            return self.scale(index_N.astype(np.float32))[:, None]
-        indicator_NF: Floats = (index_N[:, None] == np.arange(len(self.features))).astype(np.float32)
-        return indicator_NF
+            x_NF = self.scale(index_N.astype(np.float32))[:, None]
+        else:
+            x_NF = (index_N[:, None] == np.arange(len(self.features))).astype(np.float32)
+        if self.is_masked:
+            x_NF[index_N < 0] = np.nan
+        return x_NF
 
     def decode(self, x_NF: Floats) -> NDArray[np.object_]:
         """The N categories of some features: text, None for a missing value, RARE for the bucket."""
+        is_missing_N = np.isnan(x_NF).any(axis=1)
         if self.scale is not None:
-            index_N = np.clip(np.rint(self.scale.inverse(x_NF[:, 0])), 0, len(self.kept)).astype(np.int64)
+            place_N = np.rint(self.scale.inverse(x_NF[:, 0]))
+            index_N = np.clip(np.where(is_missing_N, 0, place_N), 0, len(self.kept)).astype(np.int64)
         elif not self._varies:
             index_N = np.zeros(len(x_NF), np.int64)
         else:
             index_N = np.where(x_NF.max(axis=1) > 0, x_NF.argmax(axis=1), len(self.kept))
-        return np.array([*self.kept, RARE], object)[index_N]
+        value_N: NDArray[np.object_] = np.array([*self.kept, RARE], object)[index_N]
+        value_N[is_missing_N] = None
+        return value_N
 
     def replacement(self) -> str:
-        """What replaces a missing value if train has none, as part of a note."""
-        return "it counts as a rare category"
+        """What becomes of a missing value if train has none, as part of a note."""
+        return MASKED if self.is_masked else "it counts as a rare category"
 
     def note(self) -> str | None:
         """What a user should know about the column."""
         if self._varies:
-            return None
+            is_told = self.is_masked and self.missing
+            return f"training rows without {self.name!r}: {self.missing:,}; {MASKED}" if is_told else None
         if self.kept:
             return f"column {self.name!r} is left out: all training rows have {self.kept[0] or 'no value'}"
         return f"column {self.name!r} is left out: each of its categories is rarer than data.categories.rare"

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import chain, count
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vae_study.config.data import DataConfig
+from vae_study.config.data import DataConfig, Missing
 from vae_study.data.feature_columns import CategoryColumn, NumberColumn, Pixels, sensor_scale
 from vae_study.data.scales import Floats
 from vae_study.data.table import Table, chunk_slices
@@ -30,14 +30,14 @@ class Preprocessing:
     """How a table becomes features, and the way back; it is saved with a model.
 
     Attributes:
-        missing: `refuse`, or `median`.
+        missing: `refuse`, `median` or `mask`.
         numbers, categories: The columns of a table; none for images.
         pixels: Of images; None for a table.
         reading: The settings of `data` that scoring must read with, as JSON.
         sequence: How the rows become windows; None if each row is an example.
     """
 
-    missing: Literal["refuse", "median"]
+    missing: Missing
     numbers: tuple[NumberColumn, ...] = ()
     categories: tuple[CategoryColumn, ...] = ()
     pixels: Pixels | None = None
@@ -62,7 +62,10 @@ class Preprocessing:
         if table.sensors:
             scales = [sensor_scale(table.x_ND[:, one :: table.sensors], rows_N, config) for one in range(table.sensors)]
             numbers = [
-                column if column.fill is None else replace(column, scale=scales[index % table.sensors])
+                # Masked, each step has the same features, also one at which train has no value.
+                column
+                if column.fill is None and config.missing != "mask"
+                else replace(column, scale=scales[index % table.sensors])
                 for index, column in enumerate(numbers)
             ]
         categories = [
@@ -142,7 +145,8 @@ class Preprocessing:
             if self.pixels is not None:
                 _refuse_missing(table.where, counts, "none in an image")
             used = {*self.column_names}
-            _refuse_missing(table.where, {name: n for name, n in counts.items() if name in used})
+            refused = {name: n for name, n in counts.items() if name in used}
+            _refuse_missing(table.where, refused, "none, as in the training data (data.missing: refuse)")
         rows_N = np.arange(len(table.x_ND)) if rows_N is None else rows_N
         x_ND = np.empty((len(rows_N), len(self.row_features)), np.float32)
         for chunk in chunk_slices(len(rows_N)):
@@ -165,7 +169,8 @@ class Preprocessing:
         """The rows of some features, in the user's columns and units.
 
         Columns that are no feature are there too. Numbers are float64, NaN where an indicator says that the value is
-        missing; categories are text, `(rare)` for the bucket; images are raw pixels. A window has T rows.
+        missing or where it is masked; categories are text, None for a missing one, `(rare)` for the bucket; images are
+        raw pixels. A window has T rows.
         """
         x_ND = x_ND.reshape(-1, len(self.row_features))
         if self.pixels is not None:
@@ -208,7 +213,8 @@ def require_complete(table: Table, config: DataConfig, rows_N: Rows | None = Non
     if table.image_shape is not None:
         _refuse_missing(table.where, missing_counts(table, rows_N), "none in an image")
     elif config.missing == "refuse":
-        _refuse_missing(table.where, missing_counts(table, rows_N))
+        ways = "mask" if config.sequence else "median or mask"
+        _refuse_missing(table.where, missing_counts(table, rows_N), f"none, or data.missing: {ways}")
 
 
 def missing_counts(table: Table, rows_N: Rows | None = None) -> dict[str, int]:
@@ -225,7 +231,7 @@ def missing_counts(table: Table, rows_N: Rows | None = None) -> dict[str, int]:
     return {name: count for name, count in counts if count}
 
 
-def _refuse_missing(where: str, counts: Mapping[str, int], expected: str = "none, or data.missing: median") -> None:
+def _refuse_missing(where: str, counts: Mapping[str, int], expected: str) -> None:
     if counts:
         named = [f"column {name!r} {count:,}" for name, count in list(counts.items())[:COLUMNS_SHOWN]]
         more = f" and {len(counts) - COLUMNS_SHOWN} columns more" if len(counts) > COLUMNS_SHOWN else ""

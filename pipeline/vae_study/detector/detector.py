@@ -221,7 +221,8 @@ class Detector:
             `without_model`: The score of the detector without a model, if it takes part.
             `part/COLUMN`: To explain, for each of the user's columns that is a feature, or for each pixel: what it adds
             to the score, of a score in nats what it adds above its mean in training rows, of which `usual` is the sum;
-            or, if `summands` is None, how much lower the score is with the training mean in this column.
+            or, if `summands` is None, how much lower the score is with the training mean in this column. Of a missing
+            value that is masked, 0.
         """
         features = len(self.data.feature_names)
         if len(x_ND.shape) != 2 or x_ND.shape[1] != features:
@@ -253,8 +254,9 @@ class Detector:
         trial = self.trials[vote.trial]
         part_BD, rest = trial.rows.contributions(rows_BD.to(self.device), vote.score), {}
         if USUAL in self.summands:
-            part_BD = part_BD - trial.usual_D
-            rest = {USUAL: np.full(len(score_B), trial.usual_D.sum())}
+            # What is missing costs nothing, as usual.
+            usual_BD = np.where(rows_BD.isnan().numpy(), 0, trial.usual_D)
+            part_BD, rest = part_BD - usual_BD, {USUAL: usual_BD.sum(axis=1)}
         return {**{f"{PART}{name}": finite(part_BD[:, places].sum(axis=1)) for name, places in features}, **rest}
 
     def _scores(self, rows_BD: Tensor) -> tuple[Floats, Columns]:
@@ -308,8 +310,10 @@ def _features(preprocessing: Preprocessing) -> list[tuple[str, Places]]:
 
 
 def _with_mean(rows_BD: Tensor, mean_D: Floats, places: Places) -> Tensor:
+    """The rows with the mean in some features; what is missing stays so."""
     other_BD = rows_BD.clone()
-    other_BD[:, places] = torch.as_tensor(mean_D[places], dtype=rows_BD.dtype)
+    mean_P, values_BP = torch.as_tensor(mean_D[places], dtype=rows_BD.dtype), rows_BD[:, places]
+    other_BD[:, places] = torch.where(values_BP.isnan(), values_BP, mean_P)
     return other_BD
 
 

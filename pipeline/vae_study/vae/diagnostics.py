@@ -12,7 +12,7 @@ from torch import Tensor
 from vae_study.anomaly.scores import reference_rows
 from vae_study.data import Split
 from vae_study.vae.evaluation import Measurement
-from vae_study.vae.inference import feature_costs
+from vae_study.vae.inference import feature_costs, rows_per_minibatch
 from vae_study.vae.model_batch import ModelBatch
 
 Floats = NDArray[np.float64]
@@ -146,13 +146,15 @@ def example_rows(split: Split) -> NDArray[np.intp]:
 
 
 def usual_cost(model_batch: ModelBatch) -> NDArray[np.float64]:
-    """The mean of each feature's reconstruction term over training rows, nats, (K, D)."""
+    """The mean of each feature's reconstruction term over the training rows that have it, nats, (K, D)."""
     train, models = model_batch.examples["train"], len(model_batch.setups)
     examples = train.rows(model_batch.index(reference_rows(len(train.x_ND))))
     total_KD = torch.zeros(models, examples.x_ND.shape[1], dtype=torch.float64, device=examples.x_ND.device)
     for cost_KND, _ in feature_costs(model_batch.model, examples, models):
         total_KD += cost_KND.double().sum(dim=1)
-    return np.asarray((total_KD / len(examples.x_ND)).cpu().numpy())
+    rows = rows_per_minibatch(model_batch.model)
+    count_D = sum((~x_1BD[0].isnan()).sum(dim=0) for x_1BD, _ in examples.minibatches(1, rows))
+    return np.asarray((total_KD / torch.as_tensor(count_D).clamp(min=1)).cpu().numpy())
 
 
 def explained_arrays(
@@ -169,7 +171,7 @@ def explained_arrays(
     Returns:
         `top_place` (T,), indices in the test split of the ten highest rows of each score; `top_inputs` and
         `top_reconstructions`, (T, D), scaled; `top_contributions`, (T, D): each feature's
-        reconstruction term, nats, minus its mean over training rows.
+        reconstruction term, nats, minus its mean over training rows; 0 where a value is missing.
     """
     highest = [np.argsort(-score_N, kind="stable")[:TOP_ROWS] for score_N in test_scores.values()]
     place_T = np.unique(np.concatenate(highest))
@@ -179,11 +181,13 @@ def explained_arrays(
     ]
     cost_TD, residual_TD = (torch.cat(part).double().cpu().numpy() for part in zip(*minibatches, strict=True))
     input_TD = model_batch.data.splits["test"].x_ND[place_T]
+    # What is missing costs nothing, as usual.
+    nats_TD = np.where(np.isnan(input_TD), 0, cost_TD - usual_D)
     return {
         "top_place": place_T,
         "top_inputs": input_TD,
         "top_reconstructions": (input_TD - residual_TD).astype(np.float32),
-        "top_contributions": (cost_TD - usual_D).astype(np.float32),
+        "top_contributions": nats_TD.astype(np.float32),
     }
 
 

@@ -139,18 +139,18 @@ class DataShape:
 
 
 def shape_of(data: DatasetInfo) -> DataShape:
-    """The shape of a data set. Without its rows, values of sequences may be missing."""
+    """The shape of a data set. Without its rows, values that are masked may be missing."""
     image = None
     if data.image_shape is not None:
         *channels, height, width = data.image_shape
         image = (channels[0] if channels else 1, height, width)
-    may_miss = data.sequence_shape is not None and (not isinstance(data, Dataset) or _misses(data))
+    is_masked = data.preprocessing.missing == "mask"
     return DataShape(
         features=len(data.feature_names),
         image=image,
         classes=len(data.classes),
         sequence=data.sequence_shape,
-        may_miss=may_miss,
+        may_miss=is_masked and (not isinstance(data, Dataset) or _misses(data)),
     )
 
 

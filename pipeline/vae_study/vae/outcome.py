@@ -92,8 +92,7 @@ def _reference_inputs(model_batch: ModelBatch) -> Tensor:
 
 def _usual_input(x_RD: Tensor) -> Tensor:
     """The mean of each feature where it is there, (D,); 0 of one that never is."""
-    is_missing_RD = x_RD.isnan()
-    return torch.nanmean(x_RD, dim=0).nan_to_num() if is_missing_RD.any() else x_RD.mean(dim=0)
+    return torch.nanmean(x_RD, dim=0).nan_to_num() if x_RD.isnan().any() else x_RD.mean(dim=0)
 
 
 def draw_noise(model_batch: ModelBatch, draws: int) -> Tensor:
