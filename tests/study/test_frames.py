@@ -84,8 +84,12 @@ def test_a_study_of_windows_trains_scores_each_row_once_and_loads_as_a_pyfunc(ki
     data = {"label": "fault", "scale": "standard", "split": split}
     data["sequence"] = {"time": "ts", "series": "machine", "window": 6}
     network = {"hidden": [8]} if kind == "mlp" else {"kind": kind}
-    model = {"latent_dim": 2, "network": network}
-    record = run_study({**CONFIG, "data": data, "model": model}, data=plant(), home=tmp_path)
+    model, frame, new = {"latent_dim": 2, "network": network}, plant(), plant(200).drop(columns="fault")
+    if kind == "recurrent":
+        data["missing"] = "mask"
+        for one in (frame, new):
+            one.loc[np.random.default_rng(0).random(len(one)) < 0.1, "heat"] = np.nan
+    record = run_study({**CONFIG, "data": data, "model": model}, data=frame, home=tmp_path)
     assert record.trials["state"].tolist() == ["finished"]
     assert record.data["sequence_shape"] == [6, 2]
     metrics = record.trials.iloc[0]
@@ -95,7 +99,6 @@ def test_a_study_of_windows_trains_scores_each_row_once_and_loads_as_a_pyfunc(ki
     assert {"time", "score", "anomaly", "value/heat", "expected/heat", "cost/heat"} <= {*series}
     client = mlflow.MlflowClient(record.tracking_uri)
     assert 0 <= client.get_run(record.run_id).data.metrics["test/ranges_found"] <= 1
-    new = plant(200).drop(columns="fault")
     new.to_parquet(tmp_path / "new.parquet", index=False)
     new.to_csv(tmp_path / "new.csv", index=False)
     scored = {}
@@ -109,6 +112,7 @@ def test_a_study_of_windows_trains_scores_each_row_once_and_loads_as_a_pyfunc(ki
     assert frame["row"].tolist() == list(range(200))
     assert frame["ts"].tolist() == new["ts"].tolist()
     assert {"part/speed", "part/heat"} <= {*frame}
+    assert np.isfinite(frame.select_dtypes("number").to_numpy()).all()
     model = mlflow.pyfunc.load_model(str(next(tmp_path.rglob("MLmodel")).parent))
     np.testing.assert_array_equal(model.predict(new)["score"], frame["score"])
 
