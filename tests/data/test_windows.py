@@ -59,8 +59,8 @@ def config_of(frame, split=BY_TIME, **sequence):
     )
 
 
-def data_of(frame, split=BY_TIME, **sequence):
-    config = config_of(frame, split, **sequence)
+def data_of(frame, split=BY_TIME, config=None, **sequence):
+    config = config or config_of(frame, split, **sequence)
     return build_dataset(read_table(config), config)
 
 

@@ -123,6 +123,8 @@ class SequenceConfig(ConfigPart):
         stride: A window starts every so many rows.
         max_gap: A series is cut where two times are further apart, such as 5s; without it, 1.5 times the usual step
             apart is an error.
+        resample: Rows are brought to steps of this length, such as 1s: the mean of each step's numbers, the last of its
+            categories. Steps without a row cut a series as max_gap says, or with data.missing `mask` are filled in.
     """
 
     time: str
@@ -130,6 +132,7 @@ class SequenceConfig(ConfigPart):
     window: Annotated[int, Field(ge=2)]
     stride: Annotated[int, Field(ge=1)] = 1
     max_gap: Duration | None = None
+    resample: Duration | None = None
 
 
 class CategoriesConfig(ConfigPart):

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from vae_study.config.data import DataConfig
 from vae_study.data.inspection import column_lines, warnings_on
 from vae_study.data.preprocessing import Preprocessing, require_complete
+from vae_study.data.resampling import resample
 from vae_study.data.splits import SPLIT_NAMES, assign_splits
 from vae_study.data.table import Label, Table, chunk_slices
-from vae_study.data.windows import SequenceInput, Windows, WindowSplit, assign_windows
+from vae_study.data.window_splits import WindowSplit, assign_windows
+from vae_study.data.windows import SequenceInput, Windows
 from vae_study.errors import UserError
 
 # A message lists no more labels than these.
@@ -260,12 +262,16 @@ class DatasetBuilder:
         """
         is_anomaly_N = find_anomalies(table, config.anomaly_labels)
         require_complete(table, config)
+        as_read, warnings = table, warnings_on(table, config, is_anomaly_N)
         windows: Mapping[str, WindowSplit] = {}
         sequence = None
         if config.sequence is None:
             assignment = assign_splits(table, is_anomaly_N, config.split)
         else:
-            sequence = SequenceInput.of(table, config.sequence)
+            sequence = SequenceInput.of(table, config.sequence, fills=config.missing == "mask")
+            if sequence.resample is not None:
+                made = resample(table, sequence, is_anomaly_N)
+                table, is_anomaly_N = made.table, made.is_anomaly_R
             assignment, windows = assign_windows(table, is_anomaly_N, sequence, config.sequence.stride, config.split)
         train_N = assignment.rows["train"]
         preprocessing = Preprocessing.fit(table, train_N, config, sequence)
@@ -279,13 +285,13 @@ class DatasetBuilder:
             classes=tuple(sorted({str(table.labels[code]) for code in codes})),
             sha256=sha256,
             preprocessing=preprocessing,
-            columns=column_lines(table, config, preprocessing),
+            columns=column_lines(as_read, config, preprocessing),
             notes=(
                 *table.notes,
                 *assignment.notes,
                 *preprocessing.notes,
                 *preprocessing.notes_on_new_gaps(table, rest_N),
-                *warnings_on(table, config, is_anomaly_N),
+                *warnings,
             ),
         )
         return cls(table=table, rows=assignment.rows, is_anomaly_N=is_anomaly_N, info=info, windows=windows)
@@ -310,7 +316,7 @@ class DatasetBuilder:
         return Split(
             x_ND=np.empty((len(row_N), 0), np.float32),
             is_anomaly_N=self.is_anomaly_N[row_N],
-            row_N=row_N,
+            row_N=row_N if self.table.row_N is None else self.table.row_N[row_N],
             start_N=None if window is None else window.start_N,
             is_anomaly_R=None if window is None else self.is_anomaly_N[window.rows_R],
             # Of the others, nobody asks when they were.

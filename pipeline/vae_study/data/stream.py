@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from pyarrow import types
 from vae_study.config.data import DataConfig
 from vae_study.data.differences import Differences
 from vae_study.data.preprocessing import Preprocessing
+from vae_study.data.resampling import resample
 from vae_study.data.scales import Floats
 from vae_study.data.sources import PYTHON, find_source
 from vae_study.data.sources.files import no_such, rows_error
@@ -189,6 +190,12 @@ def rows_features(rows: Rows, preprocessing: Preprocessing) -> Floats:
 
 def _features(preprocessing: Preprocessing, table: Table, first: int) -> Floats:
     """The features of some rows; raise UserError, with the row, if a value is missing and that is refused."""
+    _require_values(preprocessing, table, first)
+    return preprocessing.transform(table)
+
+
+def _require_values(preprocessing: Preprocessing, table: Table, first: int) -> None:
+    """Raise UserError, with the row, if a value is missing and that is refused."""
     if preprocessing.missing == "refuse":
         used = {*preprocessing.column_names}
         columns = {name: np.isnan(table.x_ND[:, index]) for index, name in enumerate(table.feature_names)}
@@ -197,7 +204,6 @@ def _features(preprocessing: Preprocessing, table: Table, first: int) -> Floats:
             if name in used and is_missing_N.any():
                 expected = "expected none, as in the training data (data.missing: refuse)"
                 raise rows_error(table.where, name, first, is_missing_N, "no value", expected)
-    return preprocessing.transform(table)
 
 
 def reading_config(preprocessing: Preprocessing, settings: Sequence[str], source: str, path: str | None) -> DataConfig:
@@ -236,19 +242,48 @@ def _windows(
     """A window for each row of a table: views of its rows, all of which are in memory."""
     sequence, count = preprocessing.sequence, rows.count or 0
     assert sequence is not None
-    x_RF, order, read = np.empty((count, len(preprocessing.row_features)), np.float32), Order(rows, *sequence.order), 0
+    is_resampled, tables = sequence.resample is not None, list[Table]()
+    features = 0 if is_resampled else len(preprocessing.row_features)
+    x_RF, order, read = np.empty((count, features), np.float32), Order(rows, *sequence.order), 0
     for part in read_parts(rows, columns):
         read = part.first + part.batch.num_rows
         if read <= count:
-            x_RF[part.first : read] = _features(preprocessing, part.table, part.first)
+            if is_resampled:
+                _require_values(preprocessing, part.table, part.first)
+                tables.append(part.table)
+            else:
+                x_RF[part.first : read] = _features(preprocessing, part.table, part.first)
             order.add(part.first, part.batch)
             take(part)
     if read != count:
         raise UserError(f"{rows.where}: holds {read:,} rows, expected {count:,}; is it still being written?")
     if not count:
         raise UserError(f"{rows.where}: holds no rows; expected at least one")
-    fields = {"feature_names": preprocessing.row_features, "where": rows.where, **order.finish()}
-    return sequence.windows_for(Table(x_ND=x_RF, **fields))
+    fields: dict[str, Any] = {"feature_names": preprocessing.row_features, "where": rows.where}
+    if not is_resampled:
+        return sequence.windows_for(Table(x_ND=x_RF, **fields, **order.finish()))
+    made = resample(replace(_joined(tables), **order.finish()), sequence)
+    times = {name: getattr(made.table, name) for name in ("time_N", "series_N", "is_moment", "row_N")}
+    x_RF = preprocessing.transform(made.table)
+    return sequence.windows_for(Table(x_ND=x_RF, **fields, **times)).only(made.step_N)
+
+
+def _joined(tables: Sequence[Table]) -> Table:
+    """The rows of tables of the same columns, one after the other."""
+    codes, found = [], [dict[str, int]() for _ in tables[0].category_names]
+    for table in tables:
+        # The categories of each part are those that occur in it.
+        places = [
+            np.array([known.setdefault(value, len(known)) for value in values] + [-1], np.int32)
+            for known, values in zip(found, table.categories, strict=True)
+        ]
+        codes.append([place_V[table.code_NC[:, index]] for index, place_V in enumerate(places)])
+    return replace(
+        tables[0],
+        x_ND=np.concatenate([table.x_ND for table in tables]),
+        code_NC=np.concatenate([np.stack(code_CN, axis=1) for code_CN in codes]) if found else tables[0].code_NC,
+        categories=tuple(map(tuple, found)),
+    )
 
 
 def _ordered(rows: Rows, sequence: SequenceInput, names: Sequence[str]) -> Rows:

@@ -46,6 +46,7 @@ class Table:
             for the series; None if the config names no such columns.
         series: The name of each series, of which series_N are the indices; () where series_N are the names.
         is_moment: Whether time_N are nanoseconds.
+        row_N: Of rows that were resampled, the row of the source that stands for each; else None.
         image_shape: Height and width, preceded by the number of channels if there are several, if the features are
             pixels, channel by channel and row by row; else None.
         sensors: Of series of T steps of F sensors, step by step: F. The features of one sensor share a scale.
@@ -72,6 +73,7 @@ class Table:
     series_N: NDArray[np.int64] | None = None
     series: tuple[str, ...] = ()
     is_moment: bool = False
+    row_N: NDArray[np.int64] | None = None
     image_shape: tuple[int, ...] | None = None
     sensors: int | None = None
     depth: str = ""
