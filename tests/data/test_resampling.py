@@ -114,5 +114,5 @@ def test_wrong_steps_are_refused_with_counts():
     late = frame.iloc[[1, 0, *range(2, 500)]].assign(machine="m")
     assert "1 of 500 times earlier than the row before, the first in row 2" in refusal(late, resample="1s")
     config = config_of(frame.assign(ts=np.arange(500.0) * 1e300), resample=0.5, max_gap=1)
-    with pytest.raises(UserError, match="data.sequence.resample: got 0.5, too small for times of up to 4.99e"):
+    with pytest.raises(UserError, match=r"data.sequence.resample: got 0.5, too small for times of up to 4.99e"):
         data_of(None, config=config)
