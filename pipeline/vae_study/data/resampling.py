@@ -108,11 +108,12 @@ def _step_numbers(table: Table, sequence: SequenceInput) -> Ids:
     if not (np.abs(number_N) < LARGEST_STEP).all():
         got = f"data.sequence.resample: got {length:g}"
         raise UserError(f"{got}, too small for times of up to {np.abs(time_N).max():g} in {table.where}")
-    return number_N.astype(np.int64)
+    return np.asarray(number_N, np.int64)
 
 
 def _sizes(first_M: Ids, count: int) -> Ids:
-    return np.diff(np.append(first_M, count))
+    size_M: Ids = np.diff(np.append(first_M, count))
+    return size_M
 
 
 def _means(x_N: NDArray[np.floating], first_M: Ids) -> NDArray[np.float64]:
