@@ -161,7 +161,8 @@ def draw_strips(table: Strips) -> Picture:
 
 def _rows(table: Reconstructions) -> Picture:
     """A panel an example: the input as a dot, the reconstruction as a ring, the features that differ most on top."""
-    error = np.abs(table.inputs - table.reconstructions).mean(axis=0)
+    # A missing value differs from nothing.
+    error = np.nan_to_num(np.abs(table.inputs - table.reconstructions)).mean(axis=0)
     shown = np.argsort(error, kind="stable")[-MOST_FEATURES:]
     classes, rows = _classes(table), np.arange(len(shown))
     columns = max(len(inputs) for _, _, inputs, _ in classes)
