@@ -135,6 +135,15 @@ def test_the_steps_and_features_of_series_are_known_if_each_step_has_the_same_fe
     np.savez(tmp_path / "t.npz", X=once)
     config = DataConfig(source="npz", path=str(tmp_path / "t.npz"), layout="series", missing="median")
     assert prepare(config).sequence_shape is None
+    # Masked, they have, also sequences of different length that are filled up behind their ends.
+    once[np.arange(6) >= RANDOM.integers(2, 7, len(once))[:, None]] = np.nan
+    np.savez(tmp_path / "t.npz", X=once)
+    data = prepare(config.model_copy(update={"missing": "mask"}))
+    assert data.sequence_shape == (6, 3)
+    train = data.splits["train"]
+    np.testing.assert_array_equal(np.isnan(train.x_ND.reshape(-1, 6, 3)), np.isnan(once[train.row_N]))
+    (batch,) = open_stream(str(tmp_path / "t.npz"), data.preprocessing)
+    np.testing.assert_array_equal(batch.x_ND[train.row_N], train.x_ND)
 
 
 @pytest.mark.parametrize("x", [np.round(SENSORS * 10), (SENSORS * 10).astype(np.int32)])
