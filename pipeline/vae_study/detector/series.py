@@ -59,7 +59,8 @@ def _segments(rows: pd.DataFrame, sequence: SequenceInput) -> Segments:
     if "series" in rows:
         is_new_R[1:] |= np.diff(rows["series"].cat.codes.to_numpy()) != 0
     first_S = np.flatnonzero(is_new_R)
-    return Segments(order_N=np.arange(len(rows)), first_S=first_S, length_S=np.diff(np.append(first_S, len(rows))))
+    length_S = np.diff(np.append(first_S, len(rows)))
+    return Segments(order_N=np.arange(len(rows)), shown_N=rows["row"].to_numpy(), first_S=first_S, length_S=length_S)
 
 
 def _reconstructed(detector: Detector, trial: TrialScorer, windows: Windows) -> dict[str, NDArray[Any]]:
@@ -76,7 +77,9 @@ def _minibatch(detector: Detector, trial: TrialScorer, x_BD: NDArray[np.float32]
     x_KBD = whole_blocks(torch.as_tensor(x_BD)).to(detector.device)[None]
     mode = posterior_mode(model, x_KBD, x_KBD[..., :1] if model.is_conditional else None)
     expected_BD = (x_KBD - mode.residual_KBD)[0, :count].float().cpu().numpy()
-    cost_BD = mode.negative_log_KBD[0, :count].double().cpu().numpy() - trial.usual_D
+    cost_BD = mode.negative_log_KBD[0, :count].double().cpu().numpy()
+    # What is missing costs nothing, as usual.
+    cost_BD = np.where(np.isnan(x_BD), 0, cost_BD - trial.usual_D)
     cost_XF, columns = cost_BD.reshape(-1, len(known.row_features)), {}
     values, expected, first = known.inverse(x_BD), known.inverse(expected_BD), 0
     for column in known.columns:
