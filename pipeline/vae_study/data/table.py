@@ -91,7 +91,8 @@ class Table:
     def times_of(self, row_R: NDArray[np.int64]) -> Any:
         """When some rows of time series are: a pyarrow table of `row`, `time` and, if there are several, `series`."""
         assert self.time_N is not None
-        columns: dict[str, Any] = {"row": row_R if self.row_N is None else self.row_N[row_R], "time": self.time_N[row_R]}
+        in_source_R = row_R if self.row_N is None else self.row_N[row_R]
+        columns: dict[str, Any] = {"row": in_source_R, "time": self.time_N[row_R]}
         if self.series_N is not None:
             number_U, code_R = np.unique(self.series_N[row_R], return_inverse=True)
             names = [self.series[number] if self.series else str(number) for number in number_U]
