@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 REPOSITORY = Path(__file__).parents[2]
-PACKAGES = ("lightning", "pythae", "pyod")
+PACKAGES = ("lightning", "pythae", "pyod", "tqdm")
 
 
 def interpreter(place: Path) -> str:
