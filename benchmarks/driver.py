@@ -22,11 +22,11 @@ from vae_study.api import check_study
 from vae_study.config.loading import load_config
 from vae_study.search.study_store import StudyStore
 from vae_study.study import driver, session
-from vae_study.study.dispatcher import SearchDispatcher
 from vae_study.study.finalists import Retention
 from vae_study.study.messages import TrialReport, WorkerReport, collect
 from vae_study.study.plan import Plan
 from vae_study.study.progress import Progress, StudyCurves
+from vae_study.study.search_dispatcher import SearchDispatcher
 from vae_study.study.session import Shutdown
 from vae_study.study.worker import SECONDS_BETWEEN_ASKS
 from vae_study.tracking.record import EpochRecord

@@ -36,11 +36,11 @@ from rich.console import Console
 from vae_study.api import check_study
 from vae_study.metrics import SCORES
 from vae_study.search.study_store import StudyStore
-from vae_study.study.dispatcher import SearchDispatcher
 from vae_study.study.finalists import Retention
 from vae_study.study.messages import Assignment, Commands, Task, TrialReport, WorkerReport
 from vae_study.study.plan import Plan
 from vae_study.study.progress import Progress, StudyCurves
+from vae_study.study.search_dispatcher import SearchDispatcher
 from vae_study.study.session import Shutdown
 from vae_study.study.workers import WorkerScheduler, WorkerSearcher
 from vae_study.tracking.record import EpochRecord

@@ -46,7 +46,7 @@ _MODULES = {
     "VAEDetector": "estimator",
     "ask_labels": "labels",
     "delete_study": "archive",
-    "draft_study": "study.draft",
+    "draft_study": "draft",
     "export_study": "archive",
     "import_study": "archive",
     "forget_labels": "labels",

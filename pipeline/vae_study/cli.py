@@ -75,7 +75,7 @@ def init(data: str, label: str | None, name: str | None, output: Path | None) ->
 
     DATA is a file, a folder, a URI such as s3://bucket/key, a bundled data set, or python:module:function.
     """
-    from vae_study.study.draft import draft_study
+    from vae_study.draft import draft_study
 
     name, text = draft_study(data, name, label)
     path = output or Path(f"{name}.yaml")

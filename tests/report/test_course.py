@@ -349,7 +349,11 @@ def test_models_that_sweeps_kept_are_told_from_trainings_of_their_own(record: St
     of = {row[0]: row[grid.head.index("sweep")] for row in grid.rows}
     assert (of["1"], of["2"]) == ("0", "0")
     assert {of[trial] for trial in of if trial not in ("1", "2")} == {"–"}
-    assert "sweep" not in trial_grid(StudyTables(tidy(record))).head
+    assert not {"sweep", "retrains"} & {*trial_grid(StudyTables(tidy(record))).head}
+    more = replace(made, trials=made.trials.assign(retrains=made.trials["trial"].map({3: 1.0})))
+    assert "1 trial trained one of these again" in overview(StudyTables(tidy(more)))[0]
+    grid = trial_grid(StudyTables(tidy(more)))
+    assert {row[0]: row[grid.head.index("retrains")] for row in grid.rows}["3"] == "1"
     table = plane(tidy(made))
     assert isinstance(table, Plane)
     places = table.points.set_index("trial")[["x", "y"]]

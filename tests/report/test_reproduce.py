@@ -106,6 +106,20 @@ def test_a_model_that_a_sweep_kept_is_reproduced_by_the_sweep() -> None:
     assert shlex.split(line)[shlex.split(line).index("--seed") + 1] == str(seed_alone(5, 2))
 
 
+def test_a_model_that_was_trained_again_is_reproduced_at_its_own_beta() -> None:
+    record = golden()
+    assert record.champion is not None
+    chosen = record.champion.trial
+    again = [2.0 if trial == chosen else None for trial in record.trials["trial"]]
+    trials = record.trials.assign(retrains=again, beta=0.1 + record.trials["trial"] / 7)
+    (line, effect) = commands(replace(record, trials=trials))[1]
+    assert effect.startswith(f"trains trial {chosen} alone again")
+    words = shlex.split(line)
+    assert words[words.index("objective.kind=beta") - 1] == "--set"
+    assert words[words.index(f"objective.beta={0.1 + chosen / 7!r}") - 1] == "--set"
+    assert "objective.kind=beta" not in shlex.split(commands(record)[1][0])
+
+
 def test_of_a_sweep_the_beta_that_it_came_to_is_not_set() -> None:
     record = study(trials=6, epochs=2)
     made = replace(record, trials=record.trials.assign(**{"objective.kind": ["sweep"] + ["beta"] * 5}))

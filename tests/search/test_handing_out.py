@@ -137,12 +137,20 @@ def test_the_models_of_a_sweep_have_numbers_of_their_own_and_are_no_trials_of_th
     assert again.reserve(first.number, {18: 0.05, 60: 5.0}) == points
     assert again.counts() == {"running": 1}
     assert [again.is_open(number) for number in (0, *points)] == [True, False, True]
-    assert [again.sweep_of(number) for number in (0, *points)] == [None, 0, 0]
+    assert [again.origin(number) for number in (0, *points)] == [{}, {"sweep": 0}, {"sweep": 0}]
     assert again.parameters(1) == {**again.parameters(0), "objective.kind": "beta", "beta": 0.05}
     assert again.finish(2, GOOD)
     assert again.finish(0, GOOD)
     assert [again.ask().number for _ in range(2)] == [3, 4]
     assert again.remaining() == 0
+    # The sweep's last model, and one that it kept, each once more.
+    assert again.retrain([0, 1]) == [5, 6]
+    assert open_store("trials=3", "sampler.kind=tpe").retrain([1, 0, 2]) == [6, 5, 7]
+    assert [again.origin(number) for number in (5, 6)] == [{"retrains": 0}, {"retrains": 1}]
+    assert [again.parameters(number)["beta"] for number in (5, 6)] == [again.parameters(0)["beta"], 0.05]
+    assert again.parameters(5)["objective.kind"] == "beta"
+    assert again.reserve(first.number, {18: 0.05, 60: 5.0}) == points
+    assert again.counts() == {"finished": 1, "running": 2}
 
 
 @pytest.mark.parametrize("whole", [20, 800])

@@ -96,9 +96,9 @@ def test_the_line_says_the_best_of_what_the_champion_is_chosen_by():
 
 def test_without_confirmations_nothing_is_said_of_them():
     line = Line(trials=2)
-    line.progress.confirm(0, 0)
+    line.progress.after_search(0, 0, "confirmations", "")
     assert line.progress.bar.tasks[0].total == 2
-    line.progress.confirm(3, 3)
+    line.progress.after_search(3, 3, "confirmations", "")
     assert line.printed.getvalue() == "3/3 confirmations\n"
 
 

@@ -9,12 +9,12 @@ from vae_study.config.loading import load_config
 from vae_study.data import prepare
 from vae_study.search.study_store import StudyStore
 from vae_study.storage import Folder
-from vae_study.study.dispatcher import SearchDispatcher
 from vae_study.study.driver import recover, recovered_curves
 from vae_study.study.finalists import Retention
 from vae_study.study.messages import TrialReport
 from vae_study.study.plan import Plan
 from vae_study.study.progress import Progress
+from vae_study.study.search_dispatcher import RetrainingDispatcher, SearchDispatcher
 from vae_study.study.session import Shutdown
 from vae_study.tracking import schema
 from vae_study.tracking.events import StudyBegun
@@ -334,6 +334,45 @@ def test_a_driver_that_dies_while_a_sweep_ends_leaves_each_of_its_models_once(cl
         assert steps(client, found[key], "test/auroc") == {0: 1}
     parent = find_parent(client, name)
     assert steps(client, parent, "study/finished") == {1: 1, 2: 1}
+
+
+def retraining(driver):
+    """What trains the best of the sweep's models again, after the search."""
+    numbers = driver.store.retrain([2])
+    own, common = driver.dispatcher, ("store", "tracking", "recalled")
+    return RetrainingDispatcher(numbers, *(getattr(own, one) for one in common), own.display, own.retention, own.curves)
+
+
+@pytest.mark.parametrize("place", ["journal", "store"])
+def test_a_driver_that_dies_while_a_model_is_trained_again_leaves_one_such_trial(client, tmp_path, request, place):
+    name, settings = request.node.name, [*SWEEP, "trials=1"]
+    first = opened(client, tmp_path, name, settings=settings)
+    task = trained_sweep(first)
+    first.dispatcher.end(task.key, end_of_sweep(task))
+    again = retraining(first)
+    assert (again.has_waiting(), again.store.remaining()) == (True, 0)
+    task = again.propose()
+    assert (task.key, task.retrains, task.parameters) == ("trial-0003", 2, first.store.parameters(2))
+    again.progress(task.key, [epoch(9, number) for number in range(1, EPOCHS + 1)])
+    dies_at(first, place, 0)
+    with pytest.raises(Died):
+        again.end(task.key, finished())
+    first.close()
+    second = opened(client, tmp_path, name, settings=settings)
+    later = retraining(second)
+    if place == "journal":
+        assert later.propose() == task
+        later.progress(task.key, [epoch(9, number) for number in range(1, EPOCHS + 1)])
+        later.end(task.key, finished())
+    assert later.propose() is None
+    assert not second.store.is_open(3)
+    assert second.writer.trials()["retrains"].dropna().to_dict() == {3: 2.0}
+    second.writer.drain()
+    second.close()
+    assert states(client, name)["trial-0003"] == "finished"
+    # The curves of the search have no step for it.
+    assert steps(client, find_parent(client, name), "study/finished") == {1: 1}
+    assert opened(client, tmp_path, name, settings=settings).dispatcher.curves.step == 1
 
 
 def test_the_models_of_a_sweep_come_back_when_the_journal_is_lost(client, tmp_path, request):

@@ -181,17 +181,24 @@ def test_a_study_without_a_finished_trial_fails_and_still_has_a_report(ray_sessi
 
 def test_a_sweep_is_a_frontier_whose_models_are_trials_like_others(ray_session, tmp_path):
     unused = [f"search.{name}=null" for name in ("beta", "kl_annealing.schedule", "kl_annealing.warmup")]
-    sweep = ["objective.kind=sweep", "objective.sweep.points=3", "search.kl_annealing.cycles=null"]
+    sweep = ["objective.kind=sweep", "objective.sweep={points: 3, retrain: 1}", "search.kl_annealing.cycles=null"]
     confirm = "confirm={top: 1, seeds: 1}"
     settings = [*SHORT[:2], *unused, *sweep, confirm, "trials=1", "ensemble.members=3"]
     record = run_study(CONFIG, [*settings, "champion.by=val/elbo"], home=tmp_path)
     trials = record.trials.set_index("trial")
-    assert trials["state"].tolist() == ["finished"] * 3
+    assert trials["state"].tolist() == ["finished"] * 4
     assert trials["sweep"].dropna().to_dict() == {1: 0, 2: 0}
     assert trials.loc[1, "beta"] < trials.loc[2, "beta"]
+    # The best of the three has been trained again at its own beta.
+    best = trials.loc[:2, "val/elbo"].idxmax()
+    assert trials["retrains"].dropna().to_dict() == {3: best}
+    assert trials.loc[3, "beta"] == trials.loc[best, "beta"]
+    history = record.history[record.history["trial"] == 3]
+    assert history["val/elbo"].iloc[-1] == pytest.approx(trials.loc[3, "val/elbo"])
+    assert history["train/kl_weight"].tolist() == [1.0] * 4
     # After the epochs 1 and 3 of the sweep, whose last model is the sweep's own.
-    history = record.history.set_index("epoch")
-    assert set(record.history["trial"]) == {0}
+    history = record.history[record.history["trial"] == 0].set_index("epoch")
+    assert set(record.history["trial"]) == {0, 3}
     for epoch, trial in ((1, 1), (3, 2), (4, 0)):
         for metric in ("val/reconstruction", "val/kl", "val/elbo"):
             assert trials.loc[trial, metric] == pytest.approx(history.loc[epoch, metric])
@@ -204,4 +211,6 @@ def test_a_sweep_is_a_frontier_whose_models_are_trials_like_others(ray_session, 
     found = detector.score(prepare(load_config(CONFIG).data).splits["test"].x_ND)
     assert found["score"].to_numpy() == pytest.approx(test[record.champion.score].to_numpy(), rel=1e-4)
     page = build_report("digits", home=tmp_path, output=tmp_path / "report")
-    assert "2 of them are models that sweeps of beta kept" in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    assert "2 of them are models that sweeps of beta kept" in text
+    assert "1 trial trained one of these again, at its beta from beginning to end" in text

@@ -61,12 +61,15 @@ class SweepConfig(ConfigPart):
         high: The last beta, at the end of the budget.
         hold: Fraction of the budget that is trained at `low`.
         points: How many models of a trial are kept along the path, at equal ratios of beta; fewer with few epochs.
+        retrain: How many of the kept models are trained again after all sweeps, each as a trial of its own at its beta
+            from beginning to end: the best by the champion's rule.
     """
 
     low: Positive = 0.05
     high: Positive = 5.0
     hold: Annotated[float, Field(ge=0, lt=1)] = 0.3
     points: Annotated[int, Field(ge=2, le=200)] = 24
+    retrain: Annotated[int, Field(ge=0, le=200)] = 3
 
     @model_validator(mode="after")
     def _rises(self) -> Self:

@@ -331,6 +331,7 @@ class StudyConfig(ConfigPart):
         # These change no number of a trial.
         del plain["diagnostics"]["system_metrics"], plain["resources"]["trials_per_device"]
         del plain["data"]["path"], plain["anomaly"]["fdr"], plain["anomaly"]["alarms"], plain["anomaly"]["prevalence"]
+        plain["objective"].get("sweep", {}).pop("retrain", None)
         # It came later: at its default it changes nothing, and studies from before go on.
         if plain["training"].get("precision") == "float32":
             del plain["training"]["precision"]

@@ -38,10 +38,13 @@ def _one_trial(record: StudyRecord) -> Iterator[tuple[str, str]]:
     chosen = record.champion.trial if record.champion else int(members["trial"].iloc[0]) if len(members) else None
     if chosen is None or row_of(record, chosen).empty:
         return
-    sweep = scalar(row_of(record, chosen), "sweep")
+    row = row_of(record, chosen)
+    sweep = scalar(row, "sweep")
     trial, what = (int(sweep), f", the sweep that kept trial {chosen},") if sweep >= 0 else (chosen, "")
     values = json.dumps([configuration(record, trial)], ensure_ascii=False)
-    settings = (f"enqueue={values}", "confirm.top=0", "warm_start=null")
+    settings = [f"enqueue={values}", "confirm.top=0", "warm_start=null"]
+    if scalar(row, "retrains") >= 0 and "objective.kind" not in record.config.get("search", {}):
+        settings += ["objective.kind=beta", f"objective.beta={scalar(row, 'beta')!r}"]
     words = (
         *("vae-study", "run", "config.yaml", "--name", f"{record.name}-trial-{trial}", "--trials", "1"),
         *("--seed", str(seed_alone(int(record.config.get("seed") or 0), trial))),

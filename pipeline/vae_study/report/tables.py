@@ -63,6 +63,7 @@ class StudySummary:
         name: The study's name.
         states: Number of trials by state; the states of STATES are always there.
         kept: How many of them are models that sweeps kept along their paths.
+        retrained: How many of them train such a model again, at its beta from beginning to end.
         epochs: Epochs trained by all trials together.
         training_hours: Sum of the epochs' seconds in hours (trials run side by side); NaN where unknown.
         frontier_size: Finished, feasible trials that no other such trial dominates.
@@ -89,6 +90,7 @@ class StudySummary:
     name: str
     states: Mapping[str, int]
     kept: int
+    retrained: int
     epochs: int
     training_hours: float
     frontier_size: int
@@ -122,6 +124,7 @@ def summary(record: StudyRecord) -> StudySummary:
         name=record.name,
         states={state: int(counts.get(state, 0)) for state in STATES},
         kept=len(kept_by_sweeps(record)),
+        retrained=int(np.sum(numbers(record.trials, "retrains") >= 0)),
         epochs=len(record.history),
         training_hours=float(np.nansum(seconds)) / 3600 if np.isfinite(seconds).any() else float("nan"),
         frontier_size=len(frontier(record)),

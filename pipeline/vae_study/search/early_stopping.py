@@ -7,13 +7,14 @@ tie-break (Salinas et al. 2021).
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
+from typing import Any
 
 import moocore
 import numpy as np
 from numpy.typing import NDArray
 
-from vae_study.config.study import EarlyStoppingConfig
-from vae_study.metrics import FULL_KL_WEIGHT
+from vae_study.config.study import EarlyStoppingConfig, StudyConfig
+from vae_study.metrics import FULL_KL_WEIGHT, SIGNS, sign_of
 
 Floats = NDArray[np.float64]
 Rule = Callable[[Floats, Floats, int], bool]
@@ -150,3 +151,30 @@ def place_by_spread(front_FM: Floats) -> int:
 
 def _distance(points_FM: Floats, place: int) -> Floats:
     return np.asarray(np.linalg.norm(points_FM - points_FM[place], axis=1))
+
+
+def pruning_decision(
+    config: StudyConfig, record_NM: Floats, metrics: Mapping[str, float], is_late: bool
+) -> dict[str, Any]:
+    """What is stored of a trial at a rung: whether it continues, and the values that later ones are compared with.
+
+    Args:
+        config: Which metrics are compared, and how.
+        record_NM: What `compared_metrics` names, of the trials that were compared at the same rung.
+        metrics: The trial's own, after its last epoch.
+        is_late: Whether that is a later epoch than the rung.
+    """
+    compared = compared_metrics(config)
+    values = [metrics.get(metric, math.nan) for metric in compared]
+    signs_M = np.array(list(compared.values()))
+    stopping = config.early_stopping
+    verdict = goes_on(stopping.kind, signs_M * record_NM, signs_M * values, stopping.reduction_factor)
+    is_kept = not is_late and all(map(math.isfinite, values))
+    return {"values": values, "goes_on": verdict} if is_kept else {"goes_on": verdict}
+
+
+def compared_metrics(config: StudyConfig) -> dict[str, float]:
+    """The metrics that early stopping compares: 1 where less is better, -1 where more is."""
+    if config.early_stopping.compares_one_metric:
+        return {config.early_stopping.metric: sign_of(config.early_stopping.metric)}
+    return {objective.metric: SIGNS[objective.direction] for objective in config.objectives}

@@ -104,9 +104,12 @@ BLOCK = 200
 # User attributes of a trial: the values that the sampler drew jointly, and the sampler that they came from ("random" if
 # the configured one was too slow).
 DRAWN_TOGETHER, SAMPLER = "drawn_together", "sampler"
-# Of a trial that is a model kept by a sweep: the sweep's number, and the epoch and beta at which it was kept. Samplers
-# do not see such trials: the sweep stands for them.
-POINT = "point"
+# Of a trial that is a model kept by a sweep: the sweep's number, and the epoch and beta at which it was kept; of one
+# that trains such a model again, the model's number in place of the epoch. Samplers do not see such trials: the sweep
+# stands for them.
+POINT, RETRAINS = "point", "retrains"
+# What stands as the sampler of trials that train a model again.
+RETRAINED = "retrained"
 
 Memory = Callable[[optuna.Study, Sequence[FrozenTrial]], Sequence[FrozenTrial]]
 

@@ -2,10 +2,11 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,23 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from vae_study.config.study import StudyConfig
 from vae_study.errors import UserError, opening
-from vae_study.metrics import SIGNS, STEERING, sign_of
-from vae_study.search.early_stopping import Floats, goes_on
+from vae_study.metrics import STEERING
+from vae_study.search.early_stopping import Floats, compared_metrics, pruning_decision
 from vae_study.search.lock import DriverLock
 from vae_study.search.optuna_compat import open_storage
-from vae_study.search.sampler import POINT, Proposal, Proposals, decoded, distribution, first_generation, fits, stored
+from vae_study.search.sampler import (
+    POINT,
+    RETRAINED,
+    RETRAINS,
+    SAMPLER,
+    Proposal,
+    Proposals,
+    decoded,
+    distribution,
+    first_generation,
+    fits,
+    stored,
+)
 from vae_study.storage import Owner
 
 STATE_NAMES = {
@@ -149,7 +162,7 @@ class StudyStore:
         return [trial for trial in trials if not {WARM_START, POINT} & {*trial.user_attrs}]
 
     def points(self) -> list[FrozenTrial]:
-        """The trials that are models kept by sweeps, or that are going to be, by number."""
+        """The trials that are models kept by sweeps, or that train one again, by number; some are still to come."""
         trials = self.study.get_trials(deepcopy=False)
         return [trial for trial in trials if POINT in trial.user_attrs]
 
@@ -160,26 +173,49 @@ class StudyStore:
             number: The sweep.
             kept: The epoch after which each model is kept, and its beta.
         """
-        there = self._reserved(number)
+        there = self._reserved("epoch", number)
         for epoch, beta in kept.items():
             if epoch not in there:
-                about = {"trial": number, "epoch": epoch, "beta": beta}
-                self.study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={POINT: about}))
-        there = self._reserved(number)
+                self._reserve({"trial": number, "epoch": epoch, "beta": beta})
+        there = self._reserved("epoch", number)
         return [there[epoch] for epoch in kept]
 
-    def _reserved(self, number: int) -> dict[int, int]:
+    def retrain(self, numbers: Sequence[int]) -> list[int]:
+        """The numbers of the trials that train models of sweeps again, at their betas; asked again, they are the same.
+
+        Args:
+            numbers: Of models that sweeps have kept, and of sweeps, which stand for their last models.
+        """
+        there = self._reserved(RETRAINS)
+        for number in numbers:
+            if number not in there:
+                own = {"trial": number, "beta": self.parameters(number)["beta"]}
+                about = self._at(number).user_attrs.get(POINT, own)
+                self._reserve({"trial": about["trial"], "beta": about["beta"], RETRAINS: number}, {SAMPLER: RETRAINED})
+        there = self._reserved(RETRAINS)
+        return [there[number] for number in numbers]
+
+    def _reserve(self, about: Mapping[str, Any], more: Mapping[str, Any] = MappingProxyType({})) -> None:
+        attrs = {POINT: about, **more}
+        self.study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=attrs))
+
+    def _reserved(self, key: str, sweep: int | None = None) -> dict[int, int]:
+        """The numbers of the trials that are reserved for models of a sweep, or of any, by what `key` says of them."""
         abouts = {one.number: one.user_attrs[POINT] for one in self.points()}
-        return {about["epoch"]: point for point, about in abouts.items() if about["trial"] == number}
+        return {
+            about[key]: number for number, about in abouts.items() if key in about and sweep in (None, about["trial"])
+        }
 
     def is_open(self, number: int) -> bool:
         """Whether a trial has not ended."""
         return not self._at(number).state.is_finished()
 
-    def sweep_of(self, number: int) -> int | None:
-        """The number of the sweep that a trial was kept of; None for all others."""
-        about = self._at(number).user_attrs.get(POINT)
-        return None if about is None else int(about["trial"])
+    def origin(self, number: int) -> dict[str, int]:
+        """Of a kept model, the number of its `sweep`; of one that is trained again, which one it `retrains`."""
+        about = self._at(number).user_attrs.get(POINT, {})
+        if RETRAINS in about:
+            return {RETRAINS: about[RETRAINS]}
+        return {"sweep": about["trial"]} if about else {}
 
     def _at(self, number: int) -> FrozenTrial:
         # Reading all trials to find one would make the driver's loop slower with each trial.
@@ -225,7 +261,7 @@ class StudyStore:
         known = self._at(number).user_attrs.get(f"rung:{rung}")
         if known is None:
             record_NM = self._record(rung)
-            known = _pruning_decision(self.config, record_NM, metrics, is_late)
+            known = pruning_decision(self.config, record_NM, metrics, is_late)
             self._note(number, f"rung:{rung}", known)
             if "values" in known:
                 self._records[rung] = np.vstack([record_NM, known["values"]])
@@ -236,7 +272,7 @@ class StudyStore:
         if rung not in self._records:
             decisions = [trial.user_attrs.get(f"rung:{rung}", {}) for trial in self.own_trials()]
             kept = [one["values"] for one in decisions if "values" in one]
-            self._records[rung] = np.array(kept, dtype=np.float64).reshape(-1, len(_compared_metrics(self.config)))
+            self._records[rung] = np.array(kept, dtype=np.float64).reshape(-1, len(compared_metrics(self.config)))
         return self._records[rung]
 
     def finish(self, number: int, metrics: Mapping[str, float]) -> bool:
@@ -296,33 +332,6 @@ def with_last_beta(config: StudyConfig, parameters: Mapping[str, Any]) -> dict[s
     """A sweep's parameters with the beta that its own model has, that of its end; others' as they are."""
     kept = [*config.trial(parameters).kept_betas().values()]
     return {**parameters, "beta": kept[-1]} if kept else dict(parameters)
-
-
-def _pruning_decision(
-    config: StudyConfig, record_NM: Floats, metrics: Mapping[str, float], is_late: bool
-) -> dict[str, Any]:
-    """What is stored of a trial at a rung: whether it continues, and the values that later ones are compared with.
-
-    Args:
-        config: Which metrics are compared, and how.
-        record_NM: What `_compared_metrics` names, of the trials that were compared at the same rung.
-        metrics: The trial's own, after its last epoch.
-        is_late: Whether that is a later epoch than the rung.
-    """
-    compared = _compared_metrics(config)
-    values = [metrics.get(metric, math.nan) for metric in compared]
-    signs_M = np.array(list(compared.values()))
-    stopping = config.early_stopping
-    verdict = goes_on(stopping.kind, signs_M * record_NM, signs_M * values, stopping.reduction_factor)
-    is_kept = not is_late and all(map(math.isfinite, values))
-    return {"values": values, "goes_on": verdict} if is_kept else {"goes_on": verdict}
-
-
-def _compared_metrics(config: StudyConfig) -> dict[str, float]:
-    """The metrics that early stopping compares: 1 where less is better, -1 where more is."""
-    if config.early_stopping.compares_one_metric:
-        return {config.early_stopping.metric: sign_of(config.early_stopping.metric)}
-    return {objective.metric: SIGNS[objective.direction] for objective in config.objectives}
 
 
 def _opened(url: str, name: str) -> optuna.Study:

@@ -16,15 +16,12 @@ from vae_study.search.sampler import SAMPLER
 from vae_study.search.study_store import FAILURE, METRICS, PREEMPTIONS, REASON, STATE_NAMES, StudyStore
 from vae_study.storage import OWNER_FILE, Owner, claim, owner_of
 from vae_study.study import ray_compat, session
-from vae_study.study.dispatcher import (
-    ConfirmationDispatcher,
-    Dispatcher,
-    SearchDispatcher,
-)
-from vae_study.study.finalists import Retention, finish_study, repeats_of
+from vae_study.study.dispatcher import ConfirmationDispatcher, Dispatcher
+from vae_study.study.finalists import Retention, finish_study, repeats_of, to_retrain
 from vae_study.study.messages import Assignment, Failure, Task, TrialReport, last_tags, new_channels, post, start_run
 from vae_study.study.plan import Locations, Plan, require_memory
 from vae_study.study.progress import Progress, StudyCurves
+from vae_study.study.search_dispatcher import RetrainingDispatcher, SearchDispatcher
 from vae_study.study.session import Shutdown
 from vae_study.study.trial_files import subfolders
 from vae_study.study.worker import VaeWorker
@@ -157,7 +154,7 @@ def _prepare(plan: Plan, store: StudyStore, places: Locations) -> None:
 def _run(
     plan: Plan, store: StudyStore, writer: TrackingWriter, most: int, likely: int, console: Console, shutdown: Shutdown
 ) -> str:
-    """Run the search, and once it is complete the confirmation of the best trials.
+    """Run the search; once it is complete, train the best models of sweeps again, and confirm the best trials.
 
     Returns:
         Why less was trained than the config asks for, if what there is is enough; else empty.
@@ -179,6 +176,12 @@ def _run(
             if stopped and not shutdown.budget.why_over:
                 store.remember_flat(dispatcher.curves.judged)
             if shutdown.reason or shutdown.budget.why_over or (store.remaining() > 0 and not stopped):
+                return stopped
+            numbers = to_retrain(plan, store, writer)
+            own = RetrainingDispatcher(numbers, store, writer, recalled, progress, retention, dispatcher.curves)
+            run_stage(plan, own, most, len(numbers), shutdown)
+            stopped = shutdown.take_enough() or stopped
+            if shutdown.reason or shutdown.budget.why_over:
                 return stopped
             repeats = repeats_of(plan, store, writer)
             again = ConfirmationDispatcher(repeats, writer, recalled, progress, retention)
@@ -313,7 +316,7 @@ def recovered_curves(plan: Plan, writer: TrackingWriter) -> StudyCurves:
     for row in sorted(writer.trials().to_dict("records"), key=lambda row: trial_name(row["trial"]) in writer.restored):
         if row["state"] in ENDED:
             metrics = {str(name): value for name, value in row.items() if "/" in str(name)}
-            if row.get("sweep", math.nan) >= 0:
+            if any(row.get(name, math.nan) >= 0 for name in schema.OF_SWEEPS):
                 curves.place(metrics, row["feasible"] and row["state"] == "finished")
                 continue
             values = curves.add(row["state"], metrics, row["feasible"])
@@ -331,7 +334,7 @@ def _recover(store: StudyStore, writer: TrackingWriter, trial: Any) -> None:
     """Log a trial again. If only the study store has its end, the run has the epochs that MLflow has."""
     number, attrs, state = trial.number, trial.user_attrs, STATE_NAMES[trial.state]
     sampler, preemptions = attrs.get(SAMPLER, store.config.sampler.kind), attrs.get(PREEMPTIONS)
-    about = {"parameters": store.parameters(number), "sampler": sampler, "sweep": store.sweep_of(number)}
+    about = {"parameters": store.parameters(number), "sampler": sampler, **store.origin(number)}
     task = Task(key=trial_name(number), number=number, **about)
     if writer.restore(task.key, task.parameters):
         return

@@ -273,6 +273,16 @@ def _build(plan: Plan, outbox: Path, parameters: Parameters, baseline: Baseline,
     return folder / "model"
 
 
+def to_retrain(plan: Plan, store: StudyStore, writer: TrackingWriter) -> list[int]:
+    """The trials that train the best models of sweeps again, by the study's rule, and that have not ended yet."""
+    trials = writer.trials()
+    kept = [one.number for one in store.points() if "sweep" in store.origin(one.number)]
+    sweeps = {store.origin(number)["sweep"] for number in kept}
+    found = ranked(trials[trials["trial"].isin({*kept, *sweeps})], plan.rule, plan.config.anomaly.score, plan.classes)
+    numbers = store.retrain([one.trial for one in found[: plan.config.objective.sweep.retrain]])
+    return [number for number in numbers if store.is_open(number)]
+
+
 def repeats_of(plan: Plan, store: StudyStore, writer: TrackingWriter) -> list[Task]:
     """The repeats that the config asks for and that are not done yet, the best trial first."""
     confirm = plan.config.confirm

@@ -34,6 +34,7 @@ class Task:
         sampler: Where its parameters came from.
         points: Of a sweep: the numbers of the trials that its kept models become, in the order of their betas.
         sweep: The number of the sweep that this trial was kept of; None for all others.
+        retrains: The number of the trial whose model this one trains again; None for all others.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Task:
     sampler: str = ""
     points: list[int] = field(default_factory=list)
     sweep: int | None = None
+    retrains: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +171,8 @@ def start_run(tracking: TrackingWriter, task: Task, device: str = "") -> None:
         tags |= {schema.KIND: "confirmation", schema.SEED: str(task.repeat)}
     else:
         tags |= {schema.KIND: "trial", schema.SAMPLER: task.sampler}
-        tags |= {schema.SWEEP: str(task.sweep)} if task.sweep is not None else {}
+        origin = {tag: getattr(task, field) for field, tag in schema.OF_SWEEPS.items()}
+        tags |= {tag: str(number) for tag, number in origin.items() if number is not None}
     tracking.start(task.key, name, task.parameters, tags | ({schema.DEVICE: device} if device else {}))
 
 

@@ -198,14 +198,12 @@ class Progress:
             self._last_line = self._clock()
             self.console.print(f"{count}  {text}", highlight=False)
 
-    def confirm(self, done: int, total: int) -> None:
-        """Show how far the confirmation after the search is, if there is one."""
+    def after_search(self, done: int, total: int, what: str, facts: str) -> None:
+        """Show how far that is which is trained after the search, if there is any: how many of what, and facts."""
         if not total:
             return
-        count = f"{done}/{total} confirmations"
-        self.bar.update(
-            self.task, completed=done, total=total, description=count, facts="the best again with further seeds"
-        )
+        count = f"{done}/{total} {what}"
+        self.bar.update(self.task, completed=done, total=total, description=count, facts=facts)
         if not self.console.is_terminal and 0 < done == total:
             self.console.print(count, highlight=False)
 

@@ -92,7 +92,8 @@ class StudyRecord:
         trials: One row per trial: `trial`, `state` (finished, pruned, failed, running, waiting), `failure` and its last
             line `reason`, `feasible` (whether it keeps the config's constraints), `preemptions` (how often it lost its
             worker and continued), `device` (what it was last trained on, such as "cuda, NVIDIA L4"), `run_id`, where
-            there are sweeps `sweep` (the number of the one that kept this trial's model; else missing), the
+            there are sweeps `sweep` (the number of the one that kept this trial's model; else missing) and `retrains`
+            (the number of the kept model that this trial has trained again; else missing), the
             dotted parameters (missing if a branch does not have one), the slashed metrics at their last value.
         history: One row per trial and epoch: `trial`, `epoch`, the slashed metrics.
         reference: The hypervolume's fixed reference point: objective metric to value.
@@ -161,8 +162,7 @@ class RunRecord:
             "run_id": self.run_id,
         }
         metrics = {name: value for name, value in self.metrics.items() if not name.startswith(schema.LOG10)}
-        if schema.SWEEP in tags:
-            about["sweep"] = int(tags[schema.SWEEP])
+        about |= {key: int(tags[tag]) for key, tag in schema.OF_SWEEPS.items() if tag in tags}
         return {**about, **{name: _number(text) for name, text in self.params.items()}, **metrics}
 
 

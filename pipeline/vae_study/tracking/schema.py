@@ -22,8 +22,9 @@ FAILURE, REASON, PREEMPTIONS, FEASIBLE, DEVICE = (
     "vae_study.feasible",
     "vae_study.device",
 )
-# Of a trial that is a model kept by a sweep: the sweep's number.
-SWEEP = "vae_study.sweep"
+# Of a trial that is a model kept by a sweep: the sweep's number. Of one that trains such a model again, at its beta
+# from beginning to end: the model's number. By their columns in `StudyRecord.trials`, and their fields in `Task`.
+OF_SWEEPS = {"sweep": "vae_study.sweep", "retrains": "vae_study.retrains"}
 CHAMPION, CHAMPION_RULE, CHAMPION_SCORE = "vae_study.champion", "vae_study.rule", "vae_study.score"
 # Of the parent run: why the study ended with fewer trials than its config asks for; empty if it did not.
 STOPPED = "vae_study.stopped"

@@ -74,9 +74,10 @@ def trial_grid(tables: StudyTables) -> Grid:
         about.append("preemptions")
     if len(devices(tables.record)) > 1:
         about.append("device")
-    if tables.summary.kept:
-        trials = trials.assign(sweep=pd.Series(numbers(trials, "sweep"), trials.index).astype("Int64"))
-        about.append("sweep")
+    shown = {"sweep": tables.summary.kept, "retrains": tables.summary.retrained}
+    for name in [name for name, count in shown.items() if count]:
+        trials = trials.assign(**{name: pd.Series(numbers(trials, name), trials.index).astype("Int64")})
+        about.append(name)
     more = len(tables.trials) - len(trials)
     return replace(
         _trial_grid(tables, trials, OF_TRIALS, tuple(about)),
