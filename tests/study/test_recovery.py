@@ -390,5 +390,5 @@ def test_the_models_of_a_sweep_come_back_when_the_journal_is_lost(client, tmp_pa
     second.writer.drain()
     second.close()
     found = runs(client, name)
-    assert {key: found[key].data.tags[schema.SWEEP] for key in KEPT} == dict.fromkeys(KEPT, "0")
+    assert {key: found[key].data.tags[schema.OF_SWEEPS["sweep"]] for key in KEPT} == dict.fromkeys(KEPT, "0")
     assert [found[key].data.metrics["test/auroc"] for key in KEPT] == [1 / 8, 2 / 8]
