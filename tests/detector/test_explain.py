@@ -53,6 +53,10 @@ def test_a_masked_value_has_no_part_in_a_score_and_the_score_is_that_of_the_othe
         if detector.summands is not None:
             total_N = scored.filter(like="part/").sum(axis=1) + scored[[*detector.summands]].sum(axis=1)
             np.testing.assert_allclose(total_N, scored["score"], rtol=1e-5, atol=1e-4)
+    # Without a model, a missing value counts as the mean of the reference rows.
+    mean_D = detector.baseline.reference_RD.mean(axis=0)
+    filled_ND = np.where(np.isnan(x_ND), mean_D, x_ND)
+    np.testing.assert_allclose(detector.baseline.score(x_ND.astype(np.float64)), detector.baseline.score(filled_ND))
     usual_N = kinds["elbo"].score(x_ND, explain=True)["usual"]
     assert usual_N.nunique() == 2
     train = kinds["elbo"].score(made.data.splits["train"].x_ND, explain=True)
