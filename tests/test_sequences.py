@@ -3,9 +3,12 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from vae_study import VAEDetector
-from vae_study.data import frame_features
+from vae_study.data import frame_features, open_stream
+from vae_study.detector.score_file import score_file
+from vae_study.errors import UserError
 from vae_study.server import Scorer
 
 from tests.sequences import SEQUENCE, STEPS
@@ -46,6 +49,38 @@ def test_a_request_of_rows_in_time_has_a_score_for_each_and_knows_of_no_other_re
         [answer] = scorer.answers([(CSV, rows.to_csv(index=False).encode())])
         assert answer.status == 400
         assert said in json.loads(answer.content)["message"]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_rows_of_a_source_that_grows_are_scored_once_as_if_they_had_come_together(plant, tmp_path, suffix):
+    """Three times: with a few rows, in the middle of a window, and with the second half."""
+    frame, source = plant.frame.drop(columns="fault"), tmp_path / f"plant{suffix}"
+    read = pd.read_parquet if suffix == ".parquet" else pd.read_csv
+
+    def scored(rows, name, after=None):
+        part = frame.iloc[:rows]
+        part.to_parquet(source) if suffix == ".parquet" else part.to_csv(source, index=False)
+        earlier = None if after is None else tmp_path / f"{after}{suffix}"
+        output = tmp_path / f"{name}{suffix}"
+        stream = open_stream(str(source), plant.detector.preprocessing)
+        told = score_file(plant.detector, stream, output, after=earlier)
+        return told, read(output).drop(columns="flag")
+
+    _, first = scored(31, "a")
+    told, second = scored(34, "b", after="a")
+    assert told.rows == 3
+    _, third = scored(300, "c", after="b")
+    _, whole = scored(300, "whole")
+    pd.testing.assert_frame_equal(pd.concat([first, second, third], ignore_index=True), whole, rtol=1e-5)
+    with pytest.raises(UserError, match=r"holds no row behind the 300 that --after .*c\.(parquet|csv) has"):
+        scored(300, "d", after="c")
+    frame = frame.iloc[10:]
+    with pytest.raises(UserError, match=r"row 299 has ts 2024-01-01 .*; expected the same source with more rows"):
+        scored(320, "d", after="c")
+    assert not (tmp_path / f"d{suffix}").exists()
+    stream = open_stream(str(source), plant.detector.preprocessing)
+    with pytest.raises(UserError, match=r"--after: .* is no file of scores"):
+        score_file(plant.detector, stream, tmp_path / "d.csv", after=source)
 
 
 def test_a_detector_of_windows_scores_each_row_of_a_frame(plant, tmp_path):

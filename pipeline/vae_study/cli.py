@@ -39,6 +39,7 @@ Examples:
   vae-study score transactions new.parquet --key id --fdr 0.05
   vae-study score transactions s3://bucket/2026/ --model ensemble --output scores.parquet
   vae-study score transactions new.csv --model trial-0007 --explain
+  vae-study score plant plant.parquet --after scores-1.parquet --output scores-2.parquet
 """
 
 
@@ -225,6 +226,12 @@ def _after(record: StudyRecord, no_report: bool, places: dict[str, Any]) -> None
 @click.option("--key", "keys", multiple=True, metavar="COLUMN", help="A column to copy to the output.")
 @click.option("--source", metavar="KIND", help="Kind of the data, such as csv.  [default: from the suffix]")
 @click.option("--device", default="cpu", show_default=True, help="Device, such as cuda.")
+@click.option(
+    "--after",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Score only the rows behind the last one of FILE, an earlier file of scores of DATA, which has grown.",
+)
 @options.places
 def score(name: str, data: str, **settings: Any) -> None:
     """Score new rows with a model of a study.

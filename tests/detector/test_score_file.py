@@ -144,6 +144,26 @@ def test_a_row_has_one_score_whatever_file_it_comes_in(detector, tmp_path):
     assert "vae_study.study" not in pq.read_schema(outputs[0]).metadata
 
 
+@pytest.mark.parametrize("earlier", [1, 50, 120])
+def test_only_the_rows_behind_an_earlier_file_are_scored_and_told(detector, tmp_path, earlier):
+    frame, places = frame_of(), {name: tmp_path / f"{name}.parquet" for name in ("all", "first", "rest")}
+    source = parts_in(tmp_path / "parts", frame)
+    start = tmp_path / "start.parquet"
+    frame.iloc[:earlier].to_parquet(start)
+    score_file(detector, open_stream(str(source), detector.preprocessing, keys=("card",)), places["all"])
+    score_file(detector, open_stream(str(start), detector.preprocessing, keys=("card",)), places["first"])
+    counts = []
+    stream = open_stream(str(source), detector.preprocessing, keys=("card",))
+    told = score_file(
+        detector, stream, places["rest"], after=places["first"], progress=lambda *count: counts.append(count)
+    )
+    whole, rest = (pd.read_parquet(places[name]).drop(columns="flag") for name in ("all", "rest"))
+    assert rest["row"].tolist() == [*range(earlier, ROWS)]
+    pd.testing.assert_frame_equal(rest, whole[earlier:].reset_index(drop=True), rtol=1e-5)
+    assert (told.rows, counts[-1]) == (ROWS - earlier, (ROWS - earlier, ROWS - earlier))
+    assert min(row["row"] for row in told.top) >= earlier
+
+
 def test_a_csv_file_says_what_the_parquet_file_says(detector, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BYTES_PER_GROUP", 1)
     place = parts_in(tmp_path / "data", frame_of())

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -51,6 +51,13 @@ class Batch:
     first: int
     x_ND: Any
     keys: Any
+
+    def since(self, row: int) -> Self:
+        """Those of the rows that have at least this index in the source."""
+        skipped = min(max(row - self.first, 0), len(self.x_ND))
+        part = slice(skipped, None)
+        x_ND = self.x_ND.only(part) if isinstance(self.x_ND, Windows) else self.x_ND[part]
+        return replace(self, first=self.first + skipped, x_ND=x_ND, keys=self.keys.slice(skipped))
 
 
 @dataclass(frozen=True, kw_only=True)

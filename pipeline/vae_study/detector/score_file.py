@@ -74,6 +74,7 @@ def score_file(
     fdr: float | None = None,
     progress: Callable[[int, int | None], None] = lambda done, count: None,
     study: str | None = None,
+    after: Path | None = None,
 ) -> ScoredSummary:
     """Score all rows of a source, in their order, into one file.
 
@@ -95,9 +96,14 @@ def score_file(
         fdr: The false discovery rate of the flags, between 0 and 1; by default the detector's.
         progress: Called with the number of scored rows, and the number of all rows if it is known.
         study: The name of the detector's study, for the metadata.
+        after: A file of scores of the same source, which has grown since: only the rows behind its last one are scored
+            and told, with the scores that one file of all rows would have. Raise UserError if there are none, or if the
+            source no longer has that row.
     """
     started = time.monotonic()
     output = _checked(output, stream)
+    earlier = None if after is None else EarlierScores.read(after)
+    first = 0 if earlier is None else earlier.rows
     fdr = detector.description.fdr if fdr is None else fdr
     if not 0 < fdr < 1:
         raise UserError(f"fdr: got {fdr:g}, expected a false discovery rate between 0 and 1, such as 0.1")
@@ -111,6 +117,11 @@ def score_file(
         closing(_read_ahead(stream)) as batches,
     ):
         for batch in batches:
+            if earlier is not None:
+                earlier.require_same(stream, batch)
+                batch = batch.since(first)
+            if not len(batch.x_ND):
+                continue
             scores = detector.score(batch.x_ND, explain=explain)
             table = _table(stream, batch, scores, (detector.summands or ()) if explain else ())
             file.add(table)
@@ -118,7 +129,9 @@ def score_file(
             above.update({name: int(scores[f"{FLAG}{name}"].sum()) for name in above})
             count_R += p_value_counts(scores[P_VALUE].to_numpy(), calibration_rows)
             rows += len(batch.x_ND)
-            progress(rows, stream.count)
+            progress(rows, None if stream.count is None else stream.count - first)
+        if earlier is not None and not rows:
+            raise UserError(f"{stream.where}: holds no row behind the {first:,} that --after {earlier.path} has")
         p_limit = flag_limit(count_R, fdr)
         explanation = detector.explanation if explain else ""
         file.finish(p_limit, _metadata(detector, stream, study, fdr, explanation))
@@ -135,6 +148,58 @@ def score_file(
         notes=tuple(stream.differences.notes()),
         top=tuple(top.to_pylist()) if top is not None else (),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierScores:
+    """An earlier file of scores of a source that has grown since.
+
+    Attributes:
+        path: The file.
+        rows: How many rows of the source it reaches.
+        last: The last of its rows by the file's columns; of a CSV file as text.
+    """
+
+    path: Path
+    rows: int
+    last: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read its last row. Raise UserError if it is no file of scores."""
+        last: Mapping[str, Any] = {}
+        try:
+            if path.suffix.lower() == PARQUET:
+                file = pq.ParquetFile(path)
+                groups = [n for n in range(file.num_row_groups) if file.metadata.row_group(n).num_rows]
+                rows = file.read_row_group(groups[-1])
+                last = rows.slice(len(rows) - 1).to_pylist()[0]
+            else:
+                for part in pd.read_csv(path, dtype=str, keep_default_na=False, chunksize=100_000):
+                    last = {str(name): value for name, value in part.iloc[-1].items()}
+            return cls(path=path, rows=int(last["row"]) + 1, last=last)
+        except (OSError, ValueError, LookupError, pa.ArrowException):
+            raise UserError(f"--after: {path} is no file of scores; expected one that score has written") from None
+
+    def require_same(self, stream: Stream, batch: Batch) -> None:
+        """Raise UserError if the batch has the file's last row with other keys: the source is another one by now."""
+        place = self.rows - 1 - batch.first
+        if not 0 <= place < len(batch.x_ND):
+            return
+        for name in [name for name in batch.keys.column_names if name in self.last]:
+            found = batch.keys[name][place]
+            if not _is_same(self.last[name], found):
+                raise UserError(
+                    f"{stream.where}: row {self.rows - 1:,} has {name} {found.as_py()}, expected {self.last[name]}, as "
+                    f"--after {self.path} has it; expected the same source with more rows behind the earlier ones"
+                )
+
+
+def _is_same(earlier: Any, found: Any) -> bool:
+    try:
+        return bool(pa.scalar(earlier).cast(found.type).equals(found))
+    except pa.ArrowException:
+        return False
 
 
 def _highest(table: Any, others: Any) -> Any:
