@@ -45,9 +45,8 @@ notebook: .venv/installed-dev ## Execute docs/notebook.ipynb again
 test: .venv/installed-dev ## Install what tests need and run most of them, and a study from end to end; about 4 minutes
 	$(PYTEST) --numprocesses 2 -m 'not (thorough or studies or processes or browser or database or object_store or cluster)'
 
-# More processes than two cores have: half of the time, studies wait for Ray.
 test-local: .venv/installed-dev ## All tests but those of clusters: also studies, killed processes, Chromium, PostgreSQL, S3; 20 to 40 minutes
-	$(PYTEST) --numprocesses 3
+	$(PYTEST) --numprocesses 2
 
 test-all: test-local test-cluster ## All tests: test-local and test-cluster
 

@@ -21,11 +21,11 @@ ONE_BY_ONE = ("--concurrency", "1")
 RESUME = ("resume", "digits", *ONE_BY_ONE)
 
 
-def test_a_study_whose_driver_is_killed_at_five_moments_ends_as_if_undisturbed(undisturbed, ray_address, tmp_path):
+def test_a_study_whose_driver_is_killed_at_three_moments_ends_as_if_undisturbed(undisturbed, ray_address, tmp_path):
     moments = random.Random(0)
     driver = Driver(tmp_path, more=ONE_BY_ONE, ray=ray_address, settings=[CONFIRMED])
-    for kills in range(5):
-        until(lambda least=2 * kills + 1: ended(tmp_path) >= least, "another trial has ended")
+    for kills in range(3):
+        until(lambda least=3 * kills + 1: ended(tmp_path) >= least, "another trial has ended")
         time.sleep(moments.uniform(0, 1.5))
         driver.kill()
         driver = Driver(tmp_path, *RESUME, ray=ray_address)

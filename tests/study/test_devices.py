@@ -227,8 +227,12 @@ def test_a_study_sees_the_gpus_that_it_is_given_without_those_that_are_full_or_l
         (["--gpus", "0", "--set", "resources.gpu=0"], "resources.gpu is 0, so no worker uses a GPU"),
     ],
 )
-def test_gpus_that_a_study_cannot_use_are_refused_before_anything_starts(four_gpus, tmp_path, words, message):
+def test_gpus_that_a_study_cannot_use_are_refused_before_anything_starts(
+    four_gpus, tmp_path, monkeypatch, words, message
+):
     home = tmp_path / "home"
+    # As in a fresh process: an earlier test may have left this one connected.
+    monkeypatch.setattr(session.ray, "is_initialized", lambda: False)
     command = ["run", str(CONFIG), "--home", str(home), "--set", "resources.gpu=1", *words]
     refused = CliRunner().invoke(main, command)
     assert refused.exit_code == 2
