@@ -292,7 +292,8 @@ def test_a_model_of_sequences_with_missing_values_trains_and_its_outcome_is_fini
         x_ND[::3, 40:] = np.nan
         return replace(split, x_ND=x_ND)
 
-    data = replace(few, splits={name: with_gaps(one, seed) for seed, (name, one) in enumerate(few.splits.items())})
+    splits = {name: with_gaps(one, seed) for seed, (name, one) in enumerate(few.splits.items())}
+    data = replace(few, splits=splits, preprocessing=replace(few.preprocessing, missing="mask"))
     values = {f"network__{name}": value for name, value in {"hidden": (8,), **network}.items()}
     batch = ModelBatch([model_setup(0, training__batch_size=16, **values)], data)
     (first,), *_, (last,) = train(batch, 3)
