@@ -1,7 +1,5 @@
 """The cluster files that we ship: their form, what AWS makes of ours, and that slips are refused."""
 
-import copy
-
 import boto3
 import pytest
 from click import ClickException
@@ -10,7 +8,7 @@ from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.commands import _bootstrap_config
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from tests.cluster.yamls import AWS, GCP, LOCAL, ROOT, blanks, filled
+from tests.cluster.yamls import AWS, GCP, LOCAL, ROOT, blanks, changed, filled
 
 WORLD = "0.0.0.0/0"
 REFUSALS = (ValidationError, ValueError, KeyError, ClickException, AssertionError)
@@ -22,20 +20,6 @@ def aws(bucket, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("aws")))
         yield boto3.resource("ec2", region_name="us-west-2")
-
-
-def changed(config, *steps):
-    """A copy with one value set; with None, without the key."""
-    config = copy.deepcopy(config)
-    *path, key, value = steps
-    place = config
-    for step in path:
-        place = place[step]
-    if value is None:
-        del place[key]
-    else:
-        place[key] = value
-    return config
 
 
 def bootstrapped(config):

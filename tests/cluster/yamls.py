@@ -1,5 +1,6 @@
 """The cluster files that we ship, as a person fills them in."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +44,17 @@ def filled_text(path: Path, **more: str) -> str:
 def filled(path: Path, **more: str) -> dict[str, Any]:
     """A file with every blank filled in, as Ray reads it."""
     return yaml.safe_load(filled_text(path, **more))
+
+
+def changed(config, *steps):
+    """A copy with one value set; with None, without the key."""
+    config = copy.deepcopy(config)
+    *path, key, value = steps
+    place = config
+    for step in path:
+        place = place[step]
+    if value is None:
+        del place[key]
+    else:
+        place[key] = value
+    return config
