@@ -8,6 +8,8 @@ import pytest
 from vae_study.config.data import DataConfig
 from vae_study.data import SPLIT_NAMES, build_dataset, prepare
 from vae_study.data.cache import _open_entry
+from vae_study.data.sources import sources
+from vae_study.data.sources.source import Examples, ModelInput
 from vae_study.data.table import Factor, Table, fingerprint
 
 from tests.data.files import read, refusal, write_frame, write_images
@@ -61,6 +63,17 @@ def test_arrays_of_an_npz_are_factors(tmp_path: Path):
     table = read("npz", tmp_path / "t.npz", factors=("shape", "scale", "angle"))
     assert_factors(table, of)
     assert table.image_shape == (4, 4)
+
+
+def test_a_factor_called_x_or_y_is_neither_the_features_nor_the_label(tmp_path: Path):
+    np.savez(tmp_path / "t.npz", pictures=np.zeros((3, 4, 4), np.uint8), x=np.arange(3), y=np.arange(3))
+    table = read("npz", tmp_path / "t.npz", factors=("x", "y"))
+    assert (table.label_N, table.image_shape) == (None, (4, 4))
+    (source,) = (one for one in sources().values() if one.name == "npz")
+    model = ModelInput(columns=(), image_shape=(4, 4), origins={})
+    opened = source.open(DataConfig(source="npz", path=str(tmp_path / "t.npz")), model)
+    assert isinstance(opened, Examples)
+    assert opened.shape == (3, 16)
 
 
 def test_names_of_folders_and_images_tell_factors(tmp_path: Path):

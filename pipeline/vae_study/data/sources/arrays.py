@@ -195,7 +195,8 @@ def open_npz(config: DataConfig, model: ModelInput | None) -> Examples:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise UserError(f"{given}: a single array; expected an npz file with the arrays X and y")
         with archive:
-            label = config.label or config.arrays.y or ("y" if "y" in archive.files else None)
+            usual = "y" if "y" in archive.files and "y" not in config.factors else None
+            label = config.label or config.arrays.y or usual
             # Scoring needs no labels.
             label = label if model is None or label in archive.files else None
             key = "label" if config.label else "arrays.y"
@@ -243,7 +244,8 @@ def _require_room(given: str, archive: Any, name: str) -> None:
 def _feature_array(given: str, archive: Any, others: Sequence[str | None]) -> str:
     names = [name for name in archive.files if name not in others]
     for usual in ("X", "x"):
-        if usual in names:
+        # A place along an axis may be called x, too.
+        if usual in names and (len(names) == 1 or len(_header(archive, usual)[1]) > 1):
             return usual
     wide: list[str] = [name for name in names if len(_header(archive, name)[1]) >= 2]
     if len(wide) != 1:
