@@ -76,7 +76,7 @@ def test_the_shapes_differ_wherever_a_factor_does_and_lie_in_their_pictures(shap
     # Nothing is cut off: the area follows from shape and scale alone.
     area_N = x_NHW.sum(axis=(1, 2)) / arrays["scale"] ** 2
     for shape in {*arrays["shape"]}:
-        assert np.ptp(area_N[arrays["shape"] == shape]) < 0.2 * area_N[arrays["shape"] == shape].mean()
+        assert np.ptp(area_N[arrays["shape"] == shape]) < 0.3 * area_N[arrays["shape"] == shape].mean()
     middle = np.arange(16) + 0.5
     for centre, axis in ((arrays["x"], 1), (arrays["y"], 2)):
         mean_N = x_NHW.sum(axis=axis) @ middle / x_NHW.sum(axis=(1, 2)) / 16
