@@ -26,6 +26,7 @@ from vae_study.report.sections.auroc import FRONTIER_AUROC
 from vae_study.report.sections.choices import SIDE_BY_SIDE, choice_grid, score_grid
 from vae_study.report.sections.code import LATENT_MAP, LATENT_USE
 from vae_study.report.sections.detection import CURVES, measure_grid
+from vae_study.report.sections.disentanglement import BETA_EFFECT, FACTOR_TABLE, claim, measure_table
 from vae_study.report.sections.examples import INTERPOLATIONS, RECONSTRUCTIONS, SAMPLES, TRAVERSALS
 from vae_study.report.sections.highest_rows import HIGHEST_ROWS, highest_rows_grid
 from vae_study.report.sections.importances import CONTOUR, IMPORTANCES, importance_grid
@@ -120,6 +121,15 @@ SECTIONS = (
         ),
         anchor="importance",
         link="What mattered",
+    ),
+    Section(
+        "Disentanglement",
+        (
+            Part("Each measure against beta", (Sentences(claim), BETA_EFFECT, Table(measure_table))),
+            Part("What each dimension of the code knows of each factor", (FACTOR_TABLE,), anchor="factors"),
+        ),
+        anchor="disentanglement",
+        link="Disentanglement",
     ),
     Section(
         "Training",

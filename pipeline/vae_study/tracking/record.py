@@ -41,6 +41,9 @@ class ChampionRecord:
         kl_per_dimension_R: KL of each latent dimension on test's normal rows, nats; none for a family without a rate.
         latent_mean_Z, latent_variance_Z: Of the posterior means of test's normal rows.
         latent_map_N2: The posterior means of the test rows, in the order of `scores`, projected to two dimensions.
+        factor_names_F: Known factors of variation, where the study has some.
+        factor_information_ZF: The mutual information of each latent dimension and each of them, nats.
+        factor_entropy_F: The entropy of each of them, nats.
         traversals_LSD: For images, one example with one latent dimension moved in S steps, for L dimensions.
         interpolations_PSD: For images, P straight lines of S steps between the codes of two examples.
         top_place_T: Indices of test rows, in the order of `scores`: the ten highest rows of each score.
@@ -61,6 +64,9 @@ class ChampionRecord:
     latent_mean_Z: NDArray[np.float64] | None = None
     latent_variance_Z: NDArray[np.float64] | None = None
     latent_map_N2: NDArray[np.float64] | None = None
+    factor_names_F: NDArray[np.str_] | None = None
+    factor_information_ZF: NDArray[np.float64] | None = None
+    factor_entropy_F: NDArray[np.float64] | None = None
     traversals_LSD: NDArray[np.float32] | None = None
     interpolations_PSD: NDArray[np.float32] | None = None
     score: str | None = None
