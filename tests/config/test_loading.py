@@ -160,6 +160,35 @@ def test_a_target_for_the_kl_is_refused_where_no_kl_trains(family):
         load_config(DIGITS, settings)
 
 
+@pytest.mark.parametrize("kind", ["beta_tc", "dip"])
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["model.family=hierarchical"], "expected another kind for hierarchical"),
+        (["model.family=adversarial"], "expected 'beta' for adversarial, whose loss has no KL"),
+        (["model.latent=step", "model.network.kind=recurrent"], "expected another kind for latent step"),
+        (["search.latent={choices: [window, step]}", "model.network.kind=recurrent"], "another kind for latent step"),
+        (["training.batch_size=1"], r"training\.batch_size: got 1, expected at least 2 for objective\.kind"),
+        (["training.batch_size=null", "search.training.batch_size={choices: [1, 64]}"], "got 1, expected at least 2"),
+    ],
+)
+def test_a_kind_that_compares_rows_is_refused_where_there_is_nothing_to_compare(kind, settings, says):
+    with pytest.raises(UserError, match=says):
+        load_config(DIGITS, [*settings, f"objective.kind={kind}"])
+    with pytest.raises(UserError, match=says):
+        load_config(DIGITS, [*settings, f"search.objective.kind={{choices: [beta, {kind}]}}"])
+    assert load_config(DIGITS, ["model.family=conditional", f"objective.kind={kind}"]).objective.compares_rows
+
+
+def test_the_weights_of_the_terms_are_searched_by_their_names():
+    kinds = "search.objective.kind={choices: [beta, beta_tc, dip]}"
+    weights = ["tc_weight={low: 1, high: 20, when: {objective.kind: beta_tc}}"]
+    weights += ["objective.dip_weight={low: 1, high: 50, log: true, when: {objective.kind: dip}}"]
+    config = load_config(DIGITS, [kinds, *(f"search.{one}" for one in weights)])
+    assert {"tc_weight", "dip_weight"} <= {*config.search}
+    assert config.trial({"objective.kind": "beta_tc", "tc_weight": 4.0}).objective.tc_weight == 4
+
+
 def test_a_target_for_the_kl_may_hang_on_the_family_that_it_suits():
     settings = ["model.family=null", "search.family={choices: [vae, vector_quantized]}"]
     kinds = "search.objective.kind={choices: [beta, constrained], when: {family: vae}}"

@@ -150,6 +150,8 @@ def test_how_trials_are_stopped_and_what_they_must_keep_are_part_of_a_studys_ide
         "constraints=[{metric: val/kl, at_most: 21}]",
         "sampler.kind=gp",
         "resources.cpu=2",
+        "objective.tc_weight=5",
+        "objective.dip_weight=5",
     ]
     hashes = {load_config(SMALL, [setting]).sha256() for setting in settings}
     assert len(hashes | {load_config(SMALL).sha256()}) == len(settings) + 1

@@ -45,12 +45,22 @@ OWN = [
         "kl_annealing__schedule": "sigmoid",
     },
 ]
+# Beside those, and in their places: kinds of objective that only a normal code takes.
+WITH_TERMS = [
+    OWN[0],
+    {**OWN[1], "objective__kind": "beta_tc"},
+    {"latent_dim": 3, "training__epochs": 4, "objective__kind": "dip", "kl_annealing__schedule": "cyclical"},
+    {"latent_dim": 9, "training__epochs": 2, "objective__kind": "beta_tc", "tc_weight": 0.0, "beta": 2.0},
+    OWN[4],
+]
 # One kernel for one model and for several: the same bits.
 EXACT = {name: {"family": name} for name in FAMILIES} | {
     "denoising-deterministic": {"family": "denoising", "code": "deterministic", "corruption__kind": "gaussian"},
     "batch-norm": {"network__batch_norm": True},
     "learned-sigma": {"likelihood": "gaussian_learned", "learned_sigma": "per_feature", "sigma": 0.3},
     "elu": {"network__activation": "elu"},
+    "terms": {"own": WITH_TERMS},
+    "terms-batch-norm": {"own": WITH_TERMS, "network__batch_norm": True},
     "gru": {"network__kind": "recurrent", "network__hidden": (8,)},
     "gru-step": {"network__kind": "recurrent", "network__hidden": (8,), "latent": "step"},
     "temporal-conv": {"network__kind": "temporal_conv", "network__channels": (8, 8), "network__hidden": (16,)},
@@ -74,9 +84,9 @@ def chunked(numbers):
         yield
 
 
-def model_setups(**values):
+def model_setups(own=OWN, **values):
     common = {"training__batch_size": 32, **values}
-    return [model_setup(k, **{**own, **common}) for k, own in enumerate(OWN)]
+    return [model_setup(k, **{**one, **common}) for k, one in enumerate(own)]
 
 
 def model_batch(some, data, dtype=torch.float32):
@@ -292,7 +302,9 @@ def test_trials_share_a_batch_exactly_where_only_their_own_numbers_differ():
         "beta": 2.0,
         "free_bits__kind": "total",
         "kl_annealing__schedule": "linear",
-        "objective__kind": "capacity",
+        "objective__kind": "beta_tc",
+        "tc_weight": 3.0,
+        "dip_weight": 3.0,
         "sigma": 0.2,
         "corruption__level": 0.1,
         "training__epochs": 9,

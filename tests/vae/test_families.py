@@ -13,6 +13,7 @@ from vae_study.vae.families import FAMILIES
 from vae_study.vae.model_batch import ModelBatch
 from vae_study.vae.objective import SCHEDULES
 from vae_study.vae.outcome import outcomes_of
+from vae_study.vae.terms import TERMS
 
 from tests.vae.builders import model_setup
 
@@ -42,6 +43,8 @@ VARIANTS = {name: {"family": name} for name in FAMILIES} | {
     "constrained": {"objective__kind": "constrained", "delta_nats": 2.0},
     "capacity": {"objective__kind": "capacity", "capacity_nats": 3.0, "kl_annealing__schedule": "linear"},
     "sweep": {"objective__kind": "sweep", "sweep__hold": 0.1},
+    "beta_tc": {"objective__kind": "beta_tc", "tc_weight": 4.0, "kl_annealing__schedule": "linear"},
+    "dip": {"objective__kind": "dip", "dip_weight": 2.0},
     "decayed-and-clipped": {
         "training__weight_decay": 0.01,
         "training__gradient_clip": 5.0,
@@ -88,10 +91,16 @@ def test_every_family_with_every_likelihood_keeps_the_contract(few, variant, lik
     assert [numbers(one) for one in again[1]] == [numbers(one) for one in epochs[1]]
 
 
+RATED = [name for name in FAMILIES if ModelConfig(family=name).has_rate]
+OF_EACH_KIND = [(name, "beta") for name in RATED]
+OF_EACH_KIND += [(name, kind) for name in RATED if ModelConfig(family=name).has_normal_code for kind in TERMS]
+
+
 @pytest.mark.parametrize(("schedule", "free_bits"), ANNEALED)
-@pytest.mark.parametrize("family", [name for name in FAMILIES if ModelConfig(family=name).has_rate])
-def test_every_annealing_with_every_kind_of_free_bits_trains(few, family, schedule, free_bits):
-    values = {"family": family, "kl_annealing__schedule": schedule, "free_bits__kind": free_bits}
+@pytest.mark.parametrize(("family", "kind"), OF_EACH_KIND)
+def test_every_annealing_with_every_kind_of_free_bits_trains(few, family, kind, schedule, free_bits):
+    values = {"family": family, "objective__kind": kind}
+    values |= {"kl_annealing__schedule": schedule, "free_bits__kind": free_bits}
     _, epochs = trained(model_setups(**values, training__batch_size=16), few)
     for k in range(len(SIZES)):
         assert all(math.isfinite(value) for value in epochs[1][k].values())
@@ -103,7 +112,11 @@ def test_the_weight_of_the_rate_reaches_the_gradient(digits, variant):
     """Where the rate is constant or missing (codebook, deterministic code), beta must change nothing at all."""
     values = {**VARIANTS[variant], "training__epochs": 8, "latent_dim": 4}
     knobs = {"constrained": "delta_nats", "capacity": "capacity_nats", "sweep": "sweep__high"}
+    knobs |= {"beta_tc": "tc_weight", "dip": "dip_weight"}
     knob = knobs.get(variant, "beta")
+    if variant in TERMS:
+        # A code that says something, for the term to act on.
+        values["beta"] = 0.1
     configs = [model_setup(1, **{**values, knob: value}) for value in (0.2, 30.0)]
     _, epochs = trained(configs, digits, epochs=8)
     low, high = epochs[-1]
@@ -114,6 +127,8 @@ def test_the_weight_of_the_rate_reaches_the_gradient(digits, variant):
         assert low["val/reconstruction"] < high["val/reconstruction"] - 0.1
     elif knob in ("beta", "sweep__high"):
         assert low["train/kl"] > 3 * high["train/kl"]
+    elif variant in TERMS:
+        assert low[TERMS[variant].metric] > 2 * high[TERMS[variant].metric] > 0
     else:
         assert low["train/kl"] < high["train/kl"] - 0.5
 

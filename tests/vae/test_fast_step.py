@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch.nn import functional
 from vae_study.config.model import FreeBits, ModelConfig, NetworkConfig, ObjectiveConfig
 from vae_study.vae.families import make_family
-from vae_study.vae.fast_step import covers, fast_step
+from vae_study.vae.fast_step.step import covers, fast_step
 from vae_study.vae.networks import DataShape
 from vae_study.vae.objective import Objective, StepInputs
+from vae_study.vae.terms import TERMS
 
 CLASSES = 3
 LIKELIHOODS = [("bernoulli", "shared"), ("gaussian", "shared")]
@@ -21,10 +22,17 @@ ACTIVATIONS = ["relu", "elu", "gelu", "silu", "tanh"]
 FAMILIES = [("vae", "gaussian"), ("conditional", "gaussian"), ("denoising", "gaussian")]
 FAMILIES += [("denoising", "deterministic"), ("autoencoder", "deterministic")]
 KINDS = ["beta", "sweep", "constrained", "capacity"]
-OBJECTIVES = [
-    ObjectiveConfig(kind=kind, beta=0.7, delta_nats=0.3, capacity_nats=0.4, free_bits=FreeBits(kind=free, nats=0.02))
-    for kind, free in itertools.product(KINDS, ["none", "total", "per_dimension"])
-]
+NUMBERS = {"beta": 0.7, "delta_nats": 0.3, "capacity_nats": 0.4, "tc_weight": 3.0, "dip_weight": 1.5}
+
+
+def of_kinds(kinds):
+    kinds = itertools.product(kinds, ["none", "total", "per_dimension"])
+    return [ObjectiveConfig(kind=kind, free_bits=FreeBits(kind=free, nats=0.02), **NUMBERS) for kind, free in kinds]
+
+
+OBJECTIVES = of_kinds(KINDS)
+# For families whose code is a normal distribution.
+WITH_TERMS = of_kinds(TERMS)
 
 
 def model_configs(likelihood="bernoulli", family="vae", activation="relu", hidden=(6, 4), latents=(2,), channels=()):
@@ -83,8 +91,10 @@ class Case:
         kl = code.rate_KBR.mean(dim=1)
         penalized = self.objective.penalized_kl(kl, self.model.rate_mask_KR)
         loss = reconstruction + self.objective.penalty(penalized, self.weight)
+        term = self.objective.term(code.posteriors, self.model.code_mask_KZ)
+        loss = loss + self.objective.weighted(term, self.weight)
         gradients = torch.autograd.grad(loss.sum(), list(self.model.parameters()), materialize_grads=True)
-        return [value.detach() for value in (loss, reconstruction, kl.sum(dim=1), *gradients)]
+        return [value.detach() for value in (loss, reconstruction, kl.sum(dim=1), term, *gradients)]
 
 
 def assert_same(found, expected, tolerance=1e-10):
@@ -96,25 +106,27 @@ def assert_same(found, expected, tolerance=1e-10):
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_likelihood_activation_and_objective_has_the_gradients_of_autograd(likelihood, activation, family):
-    models = model_configs(likelihood, family, activation, latents=(3, 1, 2, 3, 3, 1, 2, 3, 2, 1, 3, 2))
-    case = Case(models, OBJECTIVES)
+    kinds = [*OBJECTIVES, *WITH_TERMS] if family[1] == "gaussian" else OBJECTIVES
+    latents = (3, 1, 2, 3, 3, 1, 2, 3, 2, 1, 3, 2, 3, 1, 2, 2, 3, 1)[: len(kinds)]
+    case = Case(model_configs(likelihood, family, activation, latents=latents), kinds)
     assert_same(case.by_hand(), case.by_autograd())
 
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_any_batch_of_any_shape_in_any_blocks_has_the_gradients_of_autograd(data):
-    models = data.draw(st.integers(1, 5))
+    models, family = data.draw(st.integers(1, 5)), data.draw(st.sampled_from(FAMILIES))
     models = model_configs(
         data.draw(st.sampled_from(LIKELIHOODS)),
-        data.draw(st.sampled_from(FAMILIES)),
+        family,
         data.draw(st.sampled_from(ACTIVATIONS)),
         data.draw(st.sampled_from([(), (1,), (6,), (4, 9), (5, 3, 4)])),
         data.draw(st.lists(st.integers(1, 6), min_size=models, max_size=models)),
     )
-    objectives = [data.draw(st.sampled_from(OBJECTIVES)) for _ in models]
+    kinds = [*OBJECTIVES, *WITH_TERMS] if family[1] == "gaussian" else OBJECTIVES
+    objectives = [data.draw(st.sampled_from(kinds)) for _ in models]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vae_study.vae.fast_step.BLOCK_NUMBERS", data.draw(st.sampled_from([1, 150, 2**17])))
+        patch.setattr("vae_study.vae.fast_step.step.BLOCK_NUMBERS", data.draw(st.sampled_from([1, 150, 2**17])))
         case = Case(models, objectives, data.draw(st.integers(1, 9)), data.draw(st.integers(1, 7)))
     case.by_hand()
     # The second time: what the first has left in the memory does not matter.
@@ -146,7 +158,7 @@ def test_images_of_any_size_through_any_convolutions_in_any_blocks_have_the_grad
         channels,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vae_study.vae.fast_step.BLOCK_NUMBERS", data.draw(st.sampled_from([1, 400, 2**17])))
+        patch.setattr("vae_study.vae.fast_step.step.BLOCK_NUMBERS", data.draw(st.sampled_from([1, 400, 2**17])))
         image = (data.draw(st.integers(1, 3)), height, width)
         case = Case(models, [OBJECTIVES[0]] * len(models), data.draw(st.integers(1, 9)), image=image)
     case.by_hand()
@@ -183,14 +195,19 @@ SHAPES = [
 ]
 
 
+KIND_OF_EACH = [(family, OBJECTIVES[0]) for family in FAMILIES] + [(FAMILIES[0], one) for one in WITH_TERMS[::3]]
+
+
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_models_bits_depend_neither_on_the_batchs_size_nor_on_its_place(shape, family):
+@pytest.mark.parametrize(("family", "own"), KIND_OF_EACH)
+def test_a_models_bits_depend_neither_on_the_batchs_size_nor_on_its_place(shape, family, own):
     sizes = {"rows": shape["rows"], "features": shape["features"], "dtype": torch.float32}
+    others = WITH_TERMS if own in WITH_TERMS else OBJECTIVES[:1]
 
     def batch(seeds):
         models = model_configs(family=family, hidden=shape["hidden"], latents=[8] * len(seeds))
-        return Case(models, [OBJECTIVES[0]] * len(seeds), **sizes, seeds=seeds).by_hand()
+        kinds = [own if seed == 7 else others[seed % len(others)] for seed in seeds]
+        return Case(models, kinds, **sizes, seeds=seeds).by_hand()
 
     (alone,) = [[value[0] for value in batch([7])]]
     for seeds in ([7, 1], [1, 2, 7], [*range(20), 7, 30]):

@@ -8,7 +8,7 @@ import torch
 from vae_study.config.model import ModelConfig, NetworkConfig
 from vae_study.vae import kernels
 from vae_study.vae.families import make_family
-from vae_study.vae.fast_step import covers
+from vae_study.vae.fast_step.step import covers
 from vae_study.vae.inference import FastLinear, inference_model
 from vae_study.vae.model_batch import ModelBatch
 from vae_study.vae.networks import DataShape, StackedLinear
@@ -76,7 +76,7 @@ def test_without_the_kernel_of_a_derivative_its_activation_is_left_to_autograd(f
     values = {"network__activation": activation}
     expected, _ = trained(few, **values)
     left = {name: known for name, known in kernels.DERIVATIVES.items() if name != activation}
-    monkeypatch.setattr("vae_study.vae.fast_step.DERIVATIVES", left)
+    monkeypatch.setattr("vae_study.vae.fast_step.step.DERIVATIVES", left)
     model = make_family(
         [ModelConfig(network=NetworkConfig(activation=activation))], DataShape(features=5), [torch.Generator()]
     )

@@ -26,6 +26,7 @@ CASES = VARIANTS | LIKELIHOODS | {
     "free-bits-each": {"free_bits__kind": "per_dimension", "free_bits__nats": 0.1, "network__activation": "elu"},
     "masking": {"family": "denoising", "corruption__kind": "masking", "network__activation": "tanh"},
     "bf16": {"training__precision": "bf16"},
+    "conv-beta_tc": {**VARIANTS["beta_tc"], "network__kind": "conv", "network__channels": (4, 8)},
     "conv-conditional": {"family": "conditional", "network__kind": "conv", "network__channels": (4, 8)},
 }  # fmt: skip
 # On the pretend GPU, networks of sequences take seconds each: of their variants, `make test` runs these.
@@ -33,7 +34,7 @@ SEQUENCES_IN_SHORT = ("recurrent-vae", "step-vae", "temporal-conv")
 # Their models, and so their outcomes, are of the kind that others have.
 TRAINED_OTHERWISE = (
     "linear", "constrained", "capacity", "sweep", "decayed-and-clipped", "free-bits-total", "free-bits-each", "masking",
-    "denoising-deterministic", "bf16", "recurrent-vae",
+    "denoising-deterministic", "bf16", "recurrent-vae", "beta_tc", "dip", "conv-beta_tc",
 )  # fmt: skip
 # In these, two come together that others have one by one.
 PAIRS = ("conv-batch-norm", "conv-conditional")
@@ -49,11 +50,12 @@ NAMES = [
 BY_HAND = {
     "vae": 90, "autoencoder": 67, "linear": 61, "denoising-deterministic": 74, "conditional": 93,
     "denoising": 101, "gaussian": 95, "decayed-and-clipped": 96, "learned-shared": 106, "learned-per_feature": 105,
-    "learned-per_example": 103, "constrained": 157, "capacity": 157,
+    "learned-per_example": 103, "constrained": 157, "capacity": 157, "beta_tc": 154,
+    "dip": 133,
 }  # fmt: skip
 BY_AUTOGRAD = {
     "adversarial": 215, "hierarchical": 299, "vector_quantized": 135, "batch-norm": 202, "conv": 203,
-    "conv-batch-norm": 255,
+    "conv-batch-norm": 255, "conv-beta_tc": 279,
 }  # fmt: skip
 
 

@@ -30,6 +30,8 @@ VARIANTS = {name: {"family": name} for name in FAMILIES} | {
     "learned-sigma": {"likelihood": "gaussian_learned", "learned_sigma": "per_feature", "sigma": 0.3},
     "free-bits": {"objective__kind": "beta", "free_bits__kind": "per_dimension"},
     "capacity": {"objective__kind": "capacity", "capacity_nats": 3.0},
+    "beta_tc": {"objective__kind": "beta_tc", "tc_weight": 4.0},
+    "dip": {"objective__kind": "dip"},
     "sweep": {"objective__kind": "sweep", "sweep__hold": 0.25, "free_bits__kind": "total"},
 }
 GROUPS = ("model/", "mean/", "square/", "running_", "multiplier", "random/batches", "random/corruption", "epoch")

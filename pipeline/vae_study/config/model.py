@@ -95,21 +95,33 @@ class ObjectiveConfig(ConfigPart):
         kind: `beta` adds beta * w(t) * KL', with KL' the KL after free bits. `sweep` does the same with the betas of
             `sweep`, one after the other and without annealing; it gives a model of each, so that one trial is a whole
             frontier. `constrained` keeps the KL at or below `delta_nats` by a Lagrange multiplier in place of beta.
-            `capacity` adds gamma * |KL - w(t) * capacity_nats| (Burgess et al. 2018).
-        beta: Weight of the KL.
+            `capacity` adds gamma * |KL - w(t) * capacity_nats| (Burgess et al. 2018). `beta_tc` weighs the total
+            correlation of the code by itself: w(t) * (beta * KL' + (tc_weight - beta) * TC) (Chen et al. 2018). `dip`
+            adds w(t) * dip_weight * |Cov - I|^2 to `beta`, with Cov the covariance of the code (DIP-VAE-II, Kumar et
+            al. 2018).
+        beta: Weight of the KL; of `beta_tc`, of what is left of the KL beside the total correlation.
         delta_nats: The most KL that `constrained` allows, nats per example.
         gamma: Weight of the distance to the capacity.
         capacity_nats: The KL that `capacity` ends at, nats per example.
+        tc_weight: Weight of the total correlation; equal to beta, it makes `beta_tc` the same as `beta`.
+        dip_weight: Weight of the squared distance of the code's covariance from the identity.
     """
 
-    kind: Literal["beta", "sweep", "constrained", "capacity"] = "beta"
+    kind: Literal["beta", "sweep", "constrained", "capacity", "beta_tc", "dip"] = "beta"
     beta: NotNegative = 1.0
     sweep: SweepConfig = SweepConfig()
     delta_nats: Positive = 10.0
     gamma: Positive = 2.0
     capacity_nats: Positive = 10.0
+    tc_weight: NotNegative = 6.0
+    dip_weight: NotNegative = 10.0
     kl_annealing: KlAnnealing = KlAnnealing()
     free_bits: FreeBits = FreeBits()
+
+    @property
+    def compares_rows(self) -> bool:
+        """Whether the loss has a term that compares the codes of a minibatch with each other."""
+        return self.kind in ("beta_tc", "dip")
 
 
 class NetworkConfig(ConfigPart):
@@ -190,6 +202,11 @@ class ModelConfig(ConfigPart):
     def is_trained_by_kl(self) -> bool:
         """Whether the KL is part of the loss. The KL of a codebook is constant; `adversarial` has a discriminator."""
         return self.has_rate and self.family not in ("vector_quantized", "adversarial")
+
+    @property
+    def has_normal_code(self) -> bool:
+        """Whether q(z|x) is one normal distribution of the whole code, and the KL to N(0, I) is part of the loss."""
+        return self.is_trained_by_kl and self.family != "hierarchical" and self.latent == "window"
 
     @property
     def has_rate(self) -> bool:

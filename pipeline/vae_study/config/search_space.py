@@ -33,7 +33,7 @@ When = Mapping[str, Annotated[tuple[Value, ...], FromList, _SEVERAL]]
 OPTIONAL_PREFIXES = ("model", "objective")
 # Parameters of which every combination is checked before a study starts: what may be in the loss, what likelihoods
 # there are, and how large a model is, beside the numbers of which only the smallest counts.
-TARGETS = ("family", "code", "objective.kind")
+TARGETS = ("family", "code", "latent", "objective.kind")
 LIKELIHOODS = ("likelihood", "sigma", "learned_sigma")
 KINDS = ("family", "network.kind", "network.hidden", "latent")
 SIZES = ("family", "network.kind", "network.hidden", "network.channels")

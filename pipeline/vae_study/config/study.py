@@ -332,9 +332,11 @@ class StudyConfig(ConfigPart):
         del plain["diagnostics"]["system_metrics"], plain["resources"]["trials_per_device"]
         del plain["data"]["path"], plain["anomaly"]["fdr"], plain["anomaly"]["alarms"], plain["anomaly"]["prevalence"]
         plain["objective"].get("sweep", {}).pop("retrain", None)
-        # It came later: at its default it changes nothing, and studies from before go on.
-        if plain["training"].get("precision") == "float32":
-            del plain["training"]["precision"]
+        # These came later: at their defaults they change nothing, and studies from before go on.
+        defaults = TrialConfig().model_dump()
+        for section, key in (("training", "precision"), ("objective", "tc_weight"), ("objective", "dip_weight")):
+            if plain[section].get(key) == defaults[section][key]:
+                del plain[section][key]
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 

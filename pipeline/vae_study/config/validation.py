@@ -41,7 +41,7 @@ def problems_of(config: StudyConfig) -> list[Problem]:
         *_unused(config),
         *_enqueued(config),
     ]
-    return found or [*_rates(config), *_targets(config), *_precision(config)]
+    return found or [*_rates(config), *_targets(config), *_minibatches(config), *_precision(config)]
 
 
 def _parameter(config: StudyConfig, name: str, parameter: Range | Choices) -> Iterator[Problem]:
@@ -128,8 +128,6 @@ def _data(config: StudyConfig) -> Iterator[Problem]:
     needs_column = split.by in ("group", "time") and data.sequence is None
     if data.sequence is not None:
         yield from _sequence(data.sequence, split, data.missing)
-        if data.factors:
-            yield Problem(("data", "factors"), f"got {list(data.factors)}, expected none with data.sequence")
     elif needs_column and split.column is None:
         yield Problem(path, f"is missing; split.by {split.by} needs the column with the {split.by}s")
     if data.sequence is None and not needs_column and split.column is not None:
@@ -180,14 +178,28 @@ def _rates(config: StudyConfig) -> Iterator[Problem]:
 
 
 def _targets(config: StudyConfig) -> Iterator[Problem]:
-    """`constrained` and `capacity` need a family that has the KL in its loss."""
+    """Kinds of objective other than `beta` need a family that has the KL in its loss, and some one code."""
+    path: Path = ("search", "objective.kind") if "objective.kind" in config.search else ("objective", "kind")
     for values in reachable(config.search, TARGETS):
         trial = config.trial(values)
-        if trial.objective.kind != "beta" and not trial.model.is_trained_by_kl:
-            family = trial.model.family
-            path: Path = ("search", "objective.kind") if "objective.kind" in config.search else ("objective", "kind")
-            yield Problem(path, f"got {trial.objective.kind!r}, expected 'beta' for {family}, whose loss has no KL")
+        kind, model = trial.objective.kind, trial.model
+        if kind != "beta" and not model.is_trained_by_kl:
+            yield Problem(path, f"got {kind!r}, expected 'beta' for {model.family}, whose loss has no KL")
             return
+        if trial.objective.compares_rows and not model.has_normal_code:
+            what = "latent step, which has a code for each step" if model.latent == "step" else "hierarchical"
+            yield Problem(path, f"got {kind!r}, which compares one code of each row; expected another kind for {what}")
+            return
+
+
+def _minibatches(config: StudyConfig) -> Iterator[Problem]:
+    """A kind of objective that compares the rows of a minibatch needs two of them."""
+    sizes, name = config.search.get("training.batch_size"), "training.batch_size"
+    smallest = min(sizes.ends()) if sizes else config.training.batch_size
+    kinds = (config.trial(values).objective for values in reachable(config.search, ("objective.kind",)))
+    if smallest < 2 and (kind := next((one.kind for one in kinds if one.compares_rows), None)):
+        path: Path = ("search", name) if sizes else ("training", "batch_size")
+        yield Problem(path, f"got 1, expected at least 2 for objective.kind {kind}, which compares a minibatch's rows")
 
 
 def _precision(config: StudyConfig) -> Iterator[Problem]:

@@ -16,11 +16,11 @@ from vae_study.data.windows import Windows
 from vae_study.vae.device import copy_from_host, on_host, training_in
 from vae_study.vae.evaluation import Measurement, RawMeasurement, measure, measurements, metrics_of
 from vae_study.vae.families.base import Family
-from vae_study.vae.fast_step import covers, fast_step
+from vae_study.vae.fast_step.step import covers, fast_step
 from vae_study.vae.gpu.captured_step import CapturedStep, pays
 from vae_study.vae.inference import Examples
 from vae_study.vae.networks import shape_of
-from vae_study.vae.objective import GradientStep, Losses, Objective, StepInputs, penalty_weights
+from vae_study.vae.objective import GradientStep, Losses, Objective, StepInputs, penalty_weights, train_metrics
 from vae_study.vae.optimizer import StackedAdam, autograd_step, learning_rate_factors
 from vae_study.vae.stacking import (
     LASTING_STREAMS,
@@ -38,7 +38,6 @@ from vae_study.vae.stacking import (
 
 # Steps whose noise is drawn in one call: few calls, and memory that does not grow with the data.
 STEPS_PER_DRAW = 64
-TRAIN_METRICS = ("train/loss", "train/reconstruction", "train/kl", "train/kl_weight")
 
 
 class ModelBatch:
@@ -240,7 +239,7 @@ class ModelBatch:
     def _lay_out(self, multiplier_K: Tensor) -> None:
         """Make all that holds views of the models' rows again, after models have joined or left."""
         configs = [setup.config.objective for setup in self.setups]
-        self.objective = Objective(configs, multiplier_K, multiplier_K)
+        self.objective = Objective(configs, multiplier_K, multiplier_K, len(self.data.splits["train"].x_ND))
         self.chunks = chunks_of(self.model, self.batch_size)
         self._captured: CapturedStep | None = None
         self.gradient_step: GradientStep | None = None
@@ -287,23 +286,21 @@ class ModelBatch:
             chunk.model.train()
         weight_SK, rows_SKB = self._begin_epoch(), self._minibatches()
         with training_in(self.training.precision):
-            sums_4K = self._take_steps(rows_SKB, weight_SK)
+            sums_5K = self._take_steps(rows_SKB, weight_SK)
         for progress in self.progress_K:
             progress.epoch += 1
-        means_4K, measurements = self.measure_beside("validation", sums_4K / self.steps_per_epoch)
-        means_K4 = means_4K.double().numpy().T.tolist()
+        means_5K, measurements = self.measure_beside("validation", sums_5K / self.steps_per_epoch)
+        means_K5 = means_5K.double().numpy().T.tolist()
         measured = [metrics_of(measurement, "val", self.score) for measurement in measurements]
         seconds = (time.perf_counter() - started) / len(self.setups)
-        trained = [dict(zip(TRAIN_METRICS, mean_4, strict=True)) for mean_4 in means_K4]
-        if not self.model.has_rate:
-            for metrics in trained:
-                del metrics["train/kl"]
+        own = zip(self.objective.configs, means_K5, strict=True)
+        trained = [train_metrics(config, means_5, self.model.has_rate) for config, means_5 in own]
         return [{**a, **b, "time/epoch_seconds": seconds} for a, b in zip(trained, measured, strict=True)]
 
     def _take_steps(self, rows_SKB: Tensor, weight_SK: Tensor) -> Tensor:
-        """Take an epoch's steps; return the sums of TRAIN_METRICS over them."""
+        """Take an epoch's steps; return the sums of their Losses and KL weights."""
         noise_generators, captured = self._lasting("batches"), self._captured
-        sums_4K = weight_SK.new_zeros(len(TRAIN_METRICS), len(self.setups))
+        sums_5K = weight_SK.new_zeros(len(Losses._fields) + 1, len(self.setups))
         if captured:
             captured.begin(rows_SKB, weight_SK)
         for step in range(self.steps_per_epoch):
@@ -323,8 +320,8 @@ class ModelBatch:
             noise_KBZ, weight_K = noise_SKBZ[step % STEPS_PER_DRAW], weight_SK[step]
             losses = self._step(rows_SKB[step], noise_KBZ, weight_K, self._corruption(), partial(self.adam.step, step))
             # Step by step: how a sum over steps is rounded depends on how many models stand side by side.
-            sums_4K += torch.stack([*losses, weight_K])
-        return captured.sums_4K if captured else sums_4K
+            sums_5K += torch.stack([*losses, weight_K])
+        return captured.sums_5K if captured else sums_5K
 
     def _capture_pays(self) -> bool:
         setups = zip(self.setups, self.epochs_K, strict=True)

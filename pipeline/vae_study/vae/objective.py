@@ -3,7 +3,6 @@
 All terms are nats per example: summed over dimensions, averaged over examples.
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,12 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vae_study.config.model import KlAnnealing, ObjectiveConfig
+from vae_study.vae.families.base import Posteriors
+from vae_study.vae.terms import TERMS
 
 # Of the augmented Lagrangian: step size of the dual ascent, and coefficient of the quadratic penalty; per nat.
 ASCENT_PER_NAT, STIFFNESS_PER_NAT = 0.02, 0.5
 Floats = NDArray[np.float64]
 # How steep the sigmoid is: before it is rescaled it goes from sigmoid(-STEEPNESS) to sigmoid(STEEPNESS).
 STEEPNESS = 6.0
+# Numbers of the largest tensor of a term, (G, Z, B, B), for as many models at a time as a GPU computes one for.
+TERM_NUMBERS = 2**26
 
 
 def _sigmoid(time_T: Floats, annealing: KlAnnealing) -> Floats:
@@ -61,15 +64,30 @@ def penalty_weights(config: ObjectiveConfig, steps: int) -> Floats:
 
 
 class Objective:
-    """beta, free bits, constraints and capacities of K models, applied to all of them at once.
+    """beta, free bits, constraints, capacities and terms of K models, applied to all of them at once.
 
     Attributes:
         multiplier_K: The Lagrange multipliers of constrained models; the others' are not used.
-        is_beta_alone: Whether every model's penalty is beta times its whole KL.
+        is_beta_alone: Whether every model's penalty is beta times its whole KL, and a term if its kind has one.
+        no_term_K: The terms if no model has one.
     """
 
-    def __init__(self, configs: Sequence[ObjectiveConfig], like: Tensor, multiplier_K: Tensor | None = None):
-        """Each model's own numbers, on the device and in the dtype of `like`; multipliers begin at 0."""
+    def __init__(
+        self,
+        configs: Sequence[ObjectiveConfig],
+        like: Tensor,
+        multiplier_K: Tensor | None = None,
+        rows: int | None = None,
+    ):
+        """Put each model's own numbers on the device.
+
+        Args:
+            configs: Of the models.
+            like: Has the device and the dtype of the numbers.
+            multiplier_K: Multipliers that change in place; by default they begin at 0.
+            rows: Rows of the training data; by default those of a minibatch.
+        """
+        self.configs, self.rows = list(configs), rows
 
         def numbers(values: Sequence[float]) -> Tensor:
             return like.new_tensor(values)
@@ -83,25 +101,23 @@ class Objective:
         self.gamma_K = numbers([config.gamma for config in configs])
         self.capacity_K = numbers([config.capacity_nats for config in configs])
         # A constraint and a capacity set the KL themselves.
-        free = [config.free_bits.kind if config.kind in ("beta", "sweep") else "none" for config in configs]
+        targets = ("constrained", "capacity")
+        free = ["none" if config.kind in targets else config.free_bits.kind for config in configs]
         self.floors_total_K = flags([kind == "total" for kind in free])
         self.floors_each_K = flags([kind == "per_dimension" for kind in free])
         self.is_constrained_K = flags([config.kind == "constrained" for config in configs])
         self.is_capacity_K = flags([config.kind == "capacity" for config in configs])
         self.multiplier_K = torch.zeros_like(self.beta_K) if multiplier_K is None else multiplier_K
-        self.is_beta_alone = self._is_beta_alone()
+        self.is_beta_alone = all(kind == "none" for kind in free) and not any(one.kind in targets for one in configs)
+        weights = [TERMS[one.kind].weight(one) if one.kind in TERMS else 0.0 for one in configs]
+        self.term_weight_K, self.no_term_K = numbers(weights), torch.zeros_like(self.beta_K)
+        own = [(term, [k for k, one in enumerate(configs) if one.kind == kind]) for kind, term in TERMS.items()]
+        self.terms = [(term, torch.tensor(models, device=like.device)) for term, models in own if models]
 
     def of(self, models: slice) -> "Objective":
         """The objective of some of the models, with views of the same multipliers."""
-        part = copy.copy(self)
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        vars(part).update({name: value_K[models] for name, value_K in tensors.items()})
-        part.is_beta_alone = part._is_beta_alone()
-        return part
-
-    def _is_beta_alone(self) -> bool:
-        others = (self.floors_total_K, self.floors_each_K, self.is_constrained_K, self.is_capacity_K)
-        return not any(bool(flags_K.any()) for flags_K in others)
+        multiplier_K = self.multiplier_K[models]
+        return Objective(self.configs[models], multiplier_K, multiplier_K, self.rows)
 
     def penalized_kl(self, kl_KZ: Tensor, latent_mask_KZ: Tensor) -> Tensor:
         """KL' with free bits (Kingma et al. 2016, appendix C8), nats per example, shape (K,).
@@ -150,6 +166,48 @@ class Objective:
             (gradient_KZ,) = torch.autograd.grad(penalty_K.sum(), leaf_KZ)
         return penalty_K.detach(), gradient_KZ
 
+    def term(self, posteriors: Posteriors | None, mask_KZ: Tensor) -> Tensor:
+        """Each model's term without its weight, (K,); 0 of a kind that has none.
+
+        Args:
+            posteriors: Of the minibatch; None of a family whose q(z|x) is no normal distribution, if no model's kind
+                has a term.
+            mask_KZ: 1 where a model has the dimension, else 0.
+        """
+        found_K = self.no_term_K
+        for term, models_G in self.terms:
+            assert posteriors is not None, "the config refuses such kinds for such families"
+            for part_G in torch.split(models_G, self._at_once(posteriors.z_KBZ)):
+                own = Posteriors._make(value.index_select(0, part_G) for value in posteriors)
+                value_G = term.value(own, mask_KZ[part_G], self.rows or own.z_KBZ.shape[1])
+                found_K = found_K.index_copy(0, part_G, value_G)
+        return found_K
+
+    def _at_once(self, z_KBZ: Tensor) -> int:
+        """Models that a term is computed for at a time: on a CPU one, which fits the cache and has its bits alone."""
+        _, batch, latent = z_KBZ.shape
+        return max(1, TERM_NUMBERS // (batch * batch * latent)) if z_KBZ.device.type != "cpu" else 1
+
+    def term_with_gradient(
+        self, posteriors: Posteriors | None, mask_KZ: Tensor, weight_K: Tensor
+    ) -> tuple[Tensor, Posteriors | None]:
+        """As `term`, and the gradients of the weighted terms' sum by each part of the posteriors, if there is a term.
+
+        They are autograd's, so that one place says what a term is.
+        """
+        if posteriors is None or not self.terms:
+            return self.no_term_K, None
+        with torch.enable_grad():
+            leaves = Posteriors._make(value.detach().requires_grad_() for value in posteriors)
+            term_K = self.term(leaves, mask_KZ)
+            loss = self.weighted(term_K, weight_K).sum()
+            gradients = torch.autograd.grad(loss, leaves, materialize_grads=True)
+        return term_K.detach(), Posteriors._make(gradients)
+
+    def weighted(self, term_K: Tensor, weight_K: Tensor) -> Tensor:
+        """The terms as they are added to the loss, annealed as the KL is, (K,)."""
+        return weight_K * self.term_weight_K * term_K
+
     @torch.no_grad()
     def ascend(self, kl_K: Tensor, weight_K: Tensor) -> None:
         """Move the multipliers of constrained models by dual ascent: up where the KL exceeds delta, else down to 0."""
@@ -180,11 +238,27 @@ class StepInputs(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """Terms of one step of every model, nats per example, each of shape (K,)."""
+    """Terms of one step of every model, nats per example, each of shape (K,); `term_K` as of `Objective.term`."""
 
     loss_K: Tensor
     reconstruction_K: Tensor
     kl_K: Tensor
+    term_K: Tensor
+
+
+def train_metrics(config: ObjectiveConfig, means_5: Sequence[float], has_rate: bool) -> dict[str, float]:
+    """An epoch's metrics of a model's training, by name.
+
+    Args:
+        config: Its objective.
+        means_5: Means over the epoch's steps of each of `Losses` and of the KL weight.
+        has_rate: Whether its code has a KL.
+    """
+    loss, reconstruction, kl, term, weight = means_5
+    metrics = {"train/loss": loss, "train/reconstruction": reconstruction, **({"train/kl": kl} if has_rate else {})}
+    if config.kind in TERMS:
+        metrics[TERMS[config.kind].metric] = term
+    return {**metrics, "train/kl_weight": weight}
 
 
 class GradientStep:

@@ -47,11 +47,14 @@ class AutogradPart:
         if penalized_K is None:
             penalized_K = self.objective.penalized_kl(kl_KR, self.model.rate_mask_KR)
         loss_K = reconstruction_K + self.objective.penalty(penalized_K, inputs.weight_K)
+        term_K = self.objective.term(code.posteriors, self.model.code_mask_KZ)
+        if self.objective.terms:
+            loss_K = loss_K + self.objective.weighted(term_K, inputs.weight_K)
         if code.auxiliary_K is not None:
             loss_K = loss_K + code.auxiliary_K
         gradients = torch.autograd.grad(loss_K.sum(), self.parameters, materialize_grads=True)
         kernels.copy_all(self.gradients, gradients)
-        return Losses(loss_K.detach(), reconstruction_K.detach(), kl_KR.detach().sum(dim=1))
+        return Losses(loss_K.detach(), reconstruction_K.detach(), kl_KR.detach().sum(dim=1), term_K.detach())
 
     def _networks(self, inputs: StepInputs) -> tuple[Code, Tensor]:
         if not self.is_bf16:

@@ -14,6 +14,19 @@ from vae_study.vae.networks import DataShape, Generators, make_decoder
 from vae_study.vae.sequence_networks import lengths_of
 
 
+class Posteriors(NamedTuple):
+    """The codes of a minibatch of K models whose q(z|x) is a normal distribution, 0 where one has no dimension.
+
+    Attributes:
+        z_KBZ: One draw of each example's code.
+        mean_KBZ, log_variance_KBZ: Of the distributions that they were drawn from.
+    """
+
+    z_KBZ: Tensor
+    mean_KBZ: Tensor
+    log_variance_KBZ: Tensor
+
+
 class Code(NamedTuple):
     """The encoder's output for a minibatch, at one draw or at the posterior mode.
 
@@ -24,6 +37,7 @@ class Code(NamedTuple):
         log_ratio_KB: log p(z) - log q(z|x) at this draw, nats, for importance weighting; None is allowed at the mode.
         penalty_K: What the objective weighs in place of the mean rate; None for the rate itself.
         auxiliary_K: The family's own terms of the loss, added as they are; None for none.
+        posteriors: This draw and what it is from, if q(z|x) is one normal distribution of the whole code.
     """
 
     z_KBZ: Tensor
@@ -31,6 +45,7 @@ class Code(NamedTuple):
     log_ratio_KB: Tensor | None = None
     penalty_K: Tensor | None = None
     auxiliary_K: Tensor | None = None
+    posteriors: Posteriors | None = None
 
 
 # Takes standard normal noise and gives a draw of the codes; takes None and gives the posterior mode.

@@ -8,7 +8,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from vae_study.config.model import ModelConfig
-from vae_study.vae.families.base import Code, Draw, Family, gaussian_kl, log_normal_ratio, size_mask, steps_of
+from vae_study.vae.families.base import (
+    Code,
+    Draw,
+    Family,
+    Posteriors,
+    gaussian_kl,
+    log_normal_ratio,
+    size_mask,
+    steps_of,
+)
 from vae_study.vae.networks import DataShape, Generators, StackedLinear, StackedMLP, make_encoder
 
 
@@ -47,7 +56,9 @@ class VAE(Family):
             if noise_KBZ is None:
                 return Code(mean_KBZ, rate_KBZ)
             z_KBZ = mean_KBZ + sigma_KBZ() * noise_KBZ
-            return Code(z_KBZ, rate_KBZ, log_normal_ratio(z_KBZ, noise_KBZ, log_variance_KBZ))
+            log_ratio_KB = log_normal_ratio(z_KBZ, noise_KBZ, log_variance_KBZ)
+            posteriors = Posteriors(z_KBZ, mean_KBZ, log_variance_KBZ)
+            return Code(z_KBZ, rate_KBZ, log_ratio_KB, posteriors=posteriors)
 
         return draw
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from vae_study.vae.fast_layers import MLP, Workspace
+from vae_study.vae.fast_step.layers import MLP, Workspace
 from vae_study.vae.kernels import Derivative
 from vae_study.vae.networks import KERNEL, ConvDecoder, ConvEncoder, StackedConv
 

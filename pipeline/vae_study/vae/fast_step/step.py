@@ -10,10 +10,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from vae_study.vae import fast_convolutions, likelihoods
-from vae_study.vae.families.base import Family
+from vae_study.vae import likelihoods
+from vae_study.vae.families.base import Family, Posteriors
 from vae_study.vae.families.gaussian import VAE, Autoencoder, Conditional, DenoisingAutoencoder, DenoisingVAE
-from vae_study.vae.fast_layers import MLP, Head, Workspace
+from vae_study.vae.fast_step import convolutions
+from vae_study.vae.fast_step.layers import MLP, Head, Workspace
 from vae_study.vae.kernels import DERIVATIVES, is_wide, softplus
 from vae_study.vae.networks import ConvDecoder, ConvEncoder, StackedLinear, StackedMLP
 from vae_study.vae.objective import GradientStep, Losses, Objective, StepInputs
@@ -148,23 +149,33 @@ class Gaussian:
         torch.mul(log_variance, 0.5, out=self.sigma).exp_()
         self.noise.copy_(noise_GBZ.mT)
         torch.addcmul(self.mean, self.sigma, self.noise, out=z_GZB)
+        self.posteriors = Posteriors(z_GZB.mT, self.mean.mT, log_variance.mT)
         # As gaussian_kl: expm1, since exp(x) - x - 1 is rounding where x is small.
         torch.expm1(log_variance, out=self.growth)
         torch.sub(self.growth, log_variance, out=self.kl).addcmul_(self.mean, self.mean)
         return self.kl.mean(dim=2).mul_(0.5)
 
-    def backward(self, gradient_GZB: Tensor, kl_gradient_GZ: Tensor, out_GBI: Tensor | None) -> None:
+    def backward(
+        self, gradient_GZB: Tensor, kl_gradient_GZ: Tensor, term_gradient: Posteriors | None, out_GBI: Tensor | None
+    ) -> None:
         """Write the parameters' gradients, and that of the hidden layer to `out_GBI`.
 
         Args:
             gradient_GZB: Of the draw.
             kl_gradient_GZ: Of the KL of each dimension averaged over the batch.
+            term_gradient: Of the objective's terms, if there are any.
             out_GBI: None if it is not wanted.
         """
         kl_gradient_GZ1 = (kl_gradient_GZ / gradient_GZB.shape[2])[:, :, None]
+        if term_gradient is not None:
+            gradient_GZB = gradient_GZB + term_gradient.z_KBZ.mT
         spread = self.sigma.mul_(self.noise).mul_(gradient_GZB)
-        log_variance_gradient = self._masked(self.growth.mul_(kl_gradient_GZ1).add_(spread).mul_(0.5))
-        mean_gradient = self._masked(self.mean.mul_(kl_gradient_GZ1).add_(gradient_GZB))
+        log_variance_gradient = self.growth.mul_(kl_gradient_GZ1).add_(spread).mul_(0.5)
+        mean_gradient = self.mean.mul_(kl_gradient_GZ1).add_(gradient_GZB)
+        if term_gradient is not None:
+            log_variance_gradient.add_(term_gradient.log_variance_KBZ.mT)
+            mean_gradient.add_(term_gradient.mean_KBZ.mT)
+        log_variance_gradient, mean_gradient = self._masked(log_variance_gradient), self._masked(mean_gradient)
         self.of_mean.backward(self.hidden, mean_gradient)
         self.of_log_variance.backward(self.hidden, log_variance_gradient)
         if out_GBI is not None:
@@ -178,6 +189,8 @@ class Gaussian:
 class Deterministic:
     """A deterministic code without a rate."""
 
+    posteriors = None
+
     def __init__(self, model: Autoencoder, workspace: Workspace):
         self.head, self.mask_GZ1 = Head(model.mean, workspace), model.code_mask_KZ[workspace.models, :, None]
 
@@ -187,8 +200,10 @@ class Deterministic:
         torch.mul(self.head.forward(hidden_GBI), self.mask_GZ1, out=z_GZB)
         return torch.zeros_like(self.mask_GZ1[..., 0])
 
-    def backward(self, gradient_GZB: Tensor, kl_gradient_GZ: Tensor, out_GBI: Tensor | None) -> None:
-        """As Gaussian.backward; the rate is always 0 and has no gradient."""
+    def backward(
+        self, gradient_GZB: Tensor, kl_gradient_GZ: Tensor, term_gradient: Posteriors | None, out_GBI: Tensor | None
+    ) -> None:
+        """As Gaussian.backward; the rate is always 0 and has no gradient, and there are no terms."""
         masked_GZB = gradient_GZB * self.mask_GZ1
         self.head.backward(self.hidden, masked_GZB)
         if out_GBI is not None:
@@ -203,13 +218,13 @@ class Block:
         activation = DERIVATIVES[model.network.activation]
         features, latent = model.shape.features, model.code_mask_KZ.shape[1]
         self.condition = model.shape.classes if model.is_conditional else 0
-        kinds = {StackedMLP: MLP, ConvEncoder: fast_convolutions.Encoder, ConvDecoder: fast_convolutions.Decoder}
+        kinds = {StackedMLP: MLP, ConvEncoder: convolutions.Encoder, ConvDecoder: convolutions.Decoder}
         self.encoder, self.decoder = (
             kinds[type(network)](network, activation, workspace) for network in (model.encoder, model.decoder)
         )
         self.code = Gaussian(model, workspace) if isinstance(model, VAE) else Deterministic(model, workspace)
         self.cost = COSTS[type(model.likelihood)](model.likelihood, features, workspace)
-        self.objective, self.rate_mask_GR = objective.of(workspace.models), model.rate_mask_KR[workspace.models]
+        self.objective, self.mask_GZ = objective.of(workspace.models), model.code_mask_KZ[workspace.models]
         self.beside = workspace.take_rows(features + self.condition) if self.condition else None
         self.code_GZB, self.code_gradient_GZB = (workspace.take_code(self.condition + latent) for _ in range(2))
         deepest = model.mean.weight_KIO.shape[1]
@@ -223,14 +238,20 @@ class Block:
         kl_GR = self.code.forward(hidden_GBI, inputs.noise_KBZ, self.code_GZB[:, self.condition :])
         decoded_GBE = self.decoder.forward(self.code_GZB.mT)
         reconstruction_G = self.cost(decoded_GBE, inputs.x_KBD)
-        penalty_G, kl_gradient_GR = self.objective.penalty_with_gradient(kl_GR, self.rate_mask_GR, inputs.weight_K)
-        self._backward(decoded_GBE, kl_gradient_GR)
-        return Losses(reconstruction_G + penalty_G, reconstruction_G, kl_GR.detach().sum(dim=1))
+        objective, weight_G = self.objective, inputs.weight_K
+        term_G, term_gradient = objective.term_with_gradient(self.code.posteriors, self.mask_GZ, weight_G)
+        penalty_G, kl_gradient_GR = objective.penalty_with_gradient(kl_GR, self.mask_GZ, weight_G)
+        self._backward(decoded_GBE, kl_gradient_GR, term_gradient)
+        loss_G = reconstruction_G + penalty_G
+        if objective.terms:
+            loss_G += objective.weighted(term_G, weight_G)
+        return Losses(loss_G, reconstruction_G, kl_GR.detach().sum(dim=1), term_G)
 
-    def _backward(self, gradient_GBE: Tensor, kl_gradient_GR: Tensor) -> None:
+    def _backward(self, gradient_GBE: Tensor, kl_gradient_GR: Tensor, term_gradient: Posteriors | None) -> None:
         first_GBO = self.decoder.backward(gradient_GBE)
         self.decoder.layers[0].code_gradient(first_GBO, self.code_gradient_GZB)
-        self.code.backward(self.code_gradient_GZB[:, self.condition :], kl_gradient_GR, self.hidden_gradient)
+        gradient_GZB = self.code_gradient_GZB[:, self.condition :]
+        self.code.backward(gradient_GZB, kl_gradient_GR, term_gradient, self.hidden_gradient)
         if self.hidden_gradient is not None:
             self.encoder.backward(self.hidden_gradient)
 
