@@ -44,7 +44,7 @@ class Metric:
         direction: Which way is better; None where neither is.
         steers: Whether its validation value can be an objective, a constraint, or the metric of early stopping.
         worst: The hypervolume's reference value; None where `study.plan` derives it from the data.
-        needs: "labels" of anomalies in validation, or a code with a "rate".
+        needs: "labels" of anomalies in validation, a code with a "rate", or known "factors" of variation.
         shown: The places where it is shown, with the splits whose values are shown there.
     """
 
@@ -54,7 +54,7 @@ class Metric:
     direction: Direction | None = None
     steers: bool = False
     worst: float | None = None
-    needs: tuple[Literal["labels", "rate"], ...] = ()
+    needs: tuple[Literal["labels", "rate", "factors"], ...] = ()
     shown: Mapping[Place, Collection[str]] = field(default_factory=dict)
 
 
@@ -105,10 +105,17 @@ METRICS: Mapping[str, Metric] = {
     "probe_accuracy": Metric(label="probe accuracy", digits=3, direction="maximize", shown={"frontier": ("test",)}),
     "perplexity": Metric(label="codebook perplexity", direction="maximize", shown={"frontier": _VAL}),
     "active_units": Metric(label="active units", digits=0, direction="maximize", steers=True, worst=0.0, shown=_UNITS),
+    "mig": Metric(label="MIG", digits=3, direction="maximize", needs=("factors",)),
+    "dci_disentanglement": Metric(label="DCI disentanglement", digits=3, direction="maximize", needs=("factors",)),
+    "dci_completeness": Metric(label="DCI completeness", digits=3, direction="maximize", needs=("factors",)),
+    "dci_informativeness": Metric(label="DCI informativeness", digits=3, direction="maximize", needs=("factors",)),
+    "sap": Metric(label="SAP", digits=3, direction="maximize", needs=("factors",)),
+    "factor_vae_score": Metric(label="FactorVAE score", digits=3, direction="maximize", needs=("factors",)),
+    "modularity": Metric(label="modularity", digits=3, direction="maximize", needs=("factors",)),
     "total_correlation": Metric(
-        label="total correlation", unit="nats", needs=("rate",), shown={"training": ("train",)}
+        label="total correlation", unit="nats", digits=3, direction="minimize", shown={"training": ("train",)}
     ),
-    "covariance_distance": Metric(label="covariance distance", needs=("rate",), shown={"training": ("train",)}),
+    "covariance_distance": Metric(label="covariance distance", direction="minimize", shown={"training": ("train",)}),
     "kl_weight": Metric(label="KL weight", needs=("rate",), shown={"training": ("train",)}),
     "iwae": Metric(label="importance-weighted bound", unit="nats", direction="maximize", needs=("rate",)),
     "loss": Metric(label="loss", unit="nats", direction="minimize"),

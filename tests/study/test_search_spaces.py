@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from vae_study.api import check_study, run_study
@@ -14,9 +15,9 @@ FILES = sorted(path.name for path in FOLDER.glob("*.yaml"))
 BRIEF = ["trials=1", "confirm=null", "training.epochs=1", "diagnostics.iwae_draws=0", "resources.gpu=0"]
 
 
-def made(script, *words, folder) -> Path:
+def made(script, *words, folder, name="table.parquet") -> Path:
     """The table that a shipped script makes."""
-    path = folder / "table.parquet"
+    path = folder / name
     command = [sys.executable, FOLDER / script, *words, "--output", path]
     subprocess.run(command, check=True, capture_output=True)
     return path
@@ -32,18 +33,28 @@ def sensors(tmp_path_factory) -> Path:
     return made("make_sensors.py", "--days", "6", folder=tmp_path_factory.mktemp("sensors"))
 
 
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory) -> Path:
+    words = ("--rows", "300", "--size", "16")
+    return made("make_shapes.py", *words, folder=tmp_path_factory.mktemp("shapes"), name="shapes.npz")
+
+
 @pytest.mark.parametrize("file", FILES)
-def test_a_shipped_study_runs(file, ray_session, transactions, sensors, tmp_path):
+def test_a_shipped_study_runs(file, ray_session, transactions, sensors, shapes, tmp_path):
     config = load_config(FOLDER / file)
     overrides = [*BRIEF, *(["search.training.epochs=null"] if "training.epochs" in config.search else [])]
     if config.data.source == "parquet":
         overrides.append(f"data.path={sensors if config.data.sequence else transactions}")
+    if config.data.source == "npz":
+        overrides.append(f"data.path={shapes}")
     if config.data.sequence is not None:
         overrides.append("data.sequence.stride=32")
     record = run_study(FOLDER / file, overrides, home=tmp_path)
     assert record.trials["state"].tolist() == ["finished"]
     assert record.champion is not None
-    assert {"val/auroc", "without_model"} <= set(record.choices["rule"])
+    assert {"val/elbo" if config.data.factors else "val/auroc", "without_model"} <= set(record.choices["rule"])
+    assert np.isfinite(record.trials.filter(regex="^test/(mig|sap|modularity)$")).all(axis=None)
+    assert ("test/mig" in record.trials) == bool(config.data.factors)
 
 
 def test_the_table_of_transactions_is_split_by_time_and_its_fraud_can_be_found(transactions, tmp_path):
@@ -55,6 +66,21 @@ def test_the_table_of_transactions_is_split_by_time_and_its_fraud_can_be_found(t
     names = plan.data.feature_names
     assert "device_age_days missing" in names
     assert any(name.startswith("category=") for name in names)
+
+
+def test_the_shapes_differ_wherever_a_factor_does_and_lie_in_their_pictures(shapes):
+    arrays = np.load(shapes)
+    x_NHW, factors = arrays["X"], [arrays[name] for name in ("shape", "scale", "angle", "x", "y")]
+    assert len({picture.tobytes() for picture in x_NHW}) == len({*zip(*(one.tolist() for one in factors), strict=True)})
+    assert x_NHW.max(axis=(1, 2)).min() > 128
+    # Nothing is cut off: the area follows from shape and scale alone.
+    area_N = x_NHW.sum(axis=(1, 2)) / arrays["scale"] ** 2
+    for shape in {*arrays["shape"]}:
+        assert np.ptp(area_N[arrays["shape"] == shape]) < 0.3 * area_N[arrays["shape"] == shape].mean()
+    middle = np.arange(16) + 0.5
+    for centre, axis in ((arrays["x"], 1), (arrays["y"], 2)):
+        mean_N = x_NHW.sum(axis=axis) @ middle / x_NHW.sum(axis=(1, 2)) / 16
+        assert np.corrcoef(mean_N, centre)[0, 1] > 0.95
 
 
 def test_the_table_of_sensors_has_five_kinds_of_faults_behind_the_training_period(sensors, tmp_path):

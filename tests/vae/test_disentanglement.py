@@ -12,17 +12,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.ensemble import RandomForestClassifier
-from vae_study.metrics import ACTIVE_VARIANCE
+from vae_study.config.data import DataConfig
+from vae_study.config.study import DiagnosticsConfig
+from vae_study.data import Dataset, build_dataset
+from vae_study.data.table import Factor, Table
+from vae_study.metrics import ACTIVE_VARIANCE, METRICS
 from vae_study.vae.disentanglement import (
     BINS,
     INFORMATIVE_KL,
     FactorValues,
     dci,
-    disentanglement_metrics,
     entropies,
     factor_vae_score,
     fixed_factor_batches,
     importance_scores,
+    measure_factors,
     mig,
     modularity,
     mutual_information,
@@ -30,6 +34,10 @@ from vae_study.vae.disentanglement import (
     total_correlation,
     udr,
 )
+from vae_study.vae.model_batch import ModelBatch
+from vae_study.vae.outcome import outcome_of, outcomes_of
+
+from tests.vae.builders import model_setup, train
 
 CLOSE = pytest.approx
 seeds = st.integers(0, 2**32 - 1)
@@ -51,6 +59,11 @@ def aligned(rows: int = 600, seed: int = 0) -> tuple[NDArray[np.float64], Factor
     value_NF = np.random.default_rng(seed).integers(0, 4, (rows, 3)).astype(float)
     factors = FactorValues(value_NF=value_NF, is_number_F=np.ones(3, bool))
     return value_NF * [-3.0, 1.0, 0.5], factors
+
+
+def measured(*parts) -> dict[str, float]:
+    """The metrics of `measure_factors`."""
+    return dict(measure_factors(*parts).metrics)
 
 
 def slow_bins(values: list[float]) -> list[int]:
@@ -247,7 +260,7 @@ def test_udr_is_its_definition(seed: int):
 def test_a_code_that_is_its_factors_has_the_best_scores():
     code_NZ, factors = aligned()
     train, test = (replace(factors, value_NF=factors.value_NF[rows]) for rows in (slice(300), slice(300, None)))
-    found = disentanglement_metrics(code_NZ[:300], train, code_NZ[300:], test)
+    found = measured(code_NZ[:300], train, code_NZ[300:], test)
     assert min(found.values()) > 0.9
     assert found["dci_informativeness"] == found["factor_vae_score"] == 1
     assert total_correlation(code_NZ) < 0.02
@@ -256,8 +269,8 @@ def test_a_code_that_is_its_factors_has_the_best_scores():
 def test_a_rotated_code_has_worse_scores_but_tells_as_much():
     code_NZ, factors = aligned()
     rotation_ZZ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
-    straight = disentanglement_metrics(code_NZ, factors, code_NZ, factors)
-    rotated = disentanglement_metrics(*(code_NZ @ rotation_ZZ, factors) * 2)
+    straight = measured(code_NZ, factors, code_NZ, factors)
+    rotated = measured(*(code_NZ @ rotation_ZZ, factors) * 2)
     assert rotated["dci_informativeness"] == straight["dci_informativeness"] == 1
     for name in ("mig", "dci_disentanglement", "dci_completeness", "sap", "modularity"):
         assert rotated[name] < straight[name] - 0.1, name
@@ -289,14 +302,56 @@ def test_udr_is_1_for_independent_dimensions_in_another_order():
 def test_measures_that_are_not_defined_are_nan_and_collapsed_codes_have_0():
     code_NZ, factors = aligned(rows=50)
     one = FactorValues(value_NF=factors.value_NF[:, :1], is_number_F=factors.is_number_F[:1])
-    found = disentanglement_metrics(code_NZ, one, code_NZ, one)
+    found = measured(code_NZ, one, code_NZ, one)
     assert {name for name, value in found.items() if math.isnan(value)} == {"dci_disentanglement", "modularity"}
     constant = FactorValues(value_NF=np.ones((50, 2)), is_number_F=np.ones(2, bool))
-    found = disentanglement_metrics(code_NZ, constant, code_NZ, constant)
+    found = measured(code_NZ, constant, code_NZ, constant)
     assert math.isnan(found["mig"])
     assert math.isnan(found["sap"])
     assert math.isnan(found["factor_vae_score"])
-    found = disentanglement_metrics(np.zeros((50, 3)), factors, np.zeros((50, 3)), factors)
+    found = measured(np.zeros((50, 3)), factors, np.zeros((50, 3)), factors)
     assert {found[name] for name in ("mig", "sap", "factor_vae_score", "modularity", "dci_disentanglement")} == {0}
     assert np.isnan(udr([code_NZ, code_NZ], [np.zeros(3), np.ones(3)])).all()
     assert math.isnan(total_correlation(np.stack([code_NZ[:, 0]] * 2, axis=1)))
+
+
+def shapes_like() -> Dataset:
+    """Pictures of 16 pixels that follow three factors, with the factors."""
+    random = np.random.default_rng(0)
+    level_NF = random.integers(0, 4, (400, 3)).astype(np.int32)
+    x_ND = 1 / (1 + np.exp(-(level_NF - 1.5) @ random.normal(size=(3, 16)))) + random.normal(size=(400, 16)) * 0.01
+    names, kinds = ("shape", "scale", "angle"), (("a", "b", "c", "d"), (0.0, 1.0, 2.0, 3.0), (0.0, 1.0, 2.0, 3.0))
+    factors = [
+        Factor(name=name, code_N=level_N, values=values)
+        for name, level_N, values in zip(names, level_NF.T, kinds, strict=True)
+    ]
+    table = Table(
+        x_ND=x_ND.astype(np.float32), feature_names=tuple(map(str, range(16))), factors=tuple(factors), where="shapes"
+    )
+    return build_dataset(table, DataConfig(source="digits"))
+
+
+def test_a_trial_is_measured_by_its_code_of_the_test_rows_and_leaves_its_table():
+    data = shapes_like()
+    setups = [model_setup(seed=seed, beta=0.1, latent_dim=4) for seed in (1, 2)]
+    model_batch = ModelBatch(setups, data, "elbo", "cpu")
+    train(model_batch, 3)
+    outcomes = outcomes_of(model_batch, DiagnosticsConfig(iwae_draws=0))
+    for k, outcome in enumerate(outcomes):
+        codes = {name: model_batch.measure(name)[k].mean_NZ for name in ("train", "test")}
+        values = {name: FactorValues.of(data.splits[name].factors) for name in ("train", "test")}
+        parts = codes["train"], values["train"], codes["test"], values["test"], setups[k].seed
+        expected = measure_factors(*parts)
+        found = {name: outcome.metrics[f"test/{name}"] for name in expected.metrics}
+        assert found == CLOSE(dict(expected.metrics), abs=1e-6)
+        assert outcome.metrics["test/total_correlation"] == CLOSE(total_correlation(codes["test"]), abs=1e-6)
+        assert outcome.arrays["factor_names"].tolist() == ["shape", "scale", "angle"]
+        assert outcome.arrays["factor_information"] == CLOSE(expected.information_ZF, abs=1e-6)
+        assert outcome.arrays["factor_information"].shape == (4, 3)
+    assert outcome_of(model_batch, 1, DiagnosticsConfig(iwae_draws=0)).metrics == CLOSE(outcomes[1].metrics, rel=1e-6)
+
+
+def test_every_measure_is_in_the_table_of_metrics_with_its_direction():
+    code_NZ, factors = aligned()
+    for name in (*measured(code_NZ, factors, code_NZ, factors), "total_correlation"):
+        assert METRICS[name].direction

@@ -159,6 +159,8 @@ class DataConfig(ConfigPart):
         columns: The features of a table, by default every column that is not used otherwise.
         exclude: Columns that are left out of the features.
         label: The column, or the array of an npz (default y), or the file of an idx, with the labels.
+        factors: Columns, arrays of an npz, or parts such as shape=heart of the names of sub-folders and images: known
+            factors of variation. They are no features; the code's disentanglement is measured against them.
         anomaly_labels: The labels that count as anomalous; by default 1 where a file's labels are 0 and 1, and none
             of a bundled set's or of an image folder's classes.
         scale: `unit` maps train's range to [0, 1], `standard` to mean 0 and variance 1, `robust` to median 0 and
@@ -188,6 +190,7 @@ class DataConfig(ConfigPart):
     columns: Annotated[tuple[str, ...] | None, FromList] = None
     exclude: Annotated[tuple[str, ...], FromList] = ()
     label: str | None = None
+    factors: Annotated[tuple[str, ...], FromList] = ()
     anomaly_labels: Annotated[tuple[Label, ...] | None, FromList] = None
     scale: Literal["unit", "standard", "robust", "quantile", "none"] = "unit"
     clip: Positive | None = None

@@ -18,6 +18,7 @@ EXAMPLES: Mapping[str, Any] = {
     "data.columns": ["pressure", "flow"],
     "data.exclude": ["id"],
     "data.label": "fault",
+    "data.factors": ["shape", "scale", "angle"],
     "data.anomaly_labels": [1],
     "data.clip": 5,
     "data.missing_values": ["?", -9999],

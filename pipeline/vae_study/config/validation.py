@@ -128,6 +128,8 @@ def _data(config: StudyConfig) -> Iterator[Problem]:
     needs_column = split.by in ("group", "time") and data.sequence is None
     if data.sequence is not None:
         yield from _sequence(data.sequence, split, data.missing)
+        if data.factors:
+            yield Problem(("data", "factors"), f"got {list(data.factors)}, expected none with data.sequence")
     elif needs_column and split.column is None:
         yield Problem(path, f"is missing; split.by {split.by} needs the column with the {split.by}s")
     if data.sequence is None and not needs_column and split.column is not None:

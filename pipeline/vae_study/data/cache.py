@@ -21,16 +21,19 @@ from numpy.typing import NDArray
 from vae_study.config.data import DataConfig
 from vae_study.data.dataset import Dataset, DatasetBuilder, Split, info_from_plain
 from vae_study.data.splits import SPLIT_NAMES
+from vae_study.data.table import Factor
 from vae_study.errors import UserError
 from vae_study.storage import make_private, private_folder
 
 CACHE_VARIABLE = "VAE_STUDY_CACHE"
 # Increase it whenever the files, or the way they are computed, change.
-VERSION = 5
+VERSION = 6
 SECONDS_UNUSED = 7 * 24 * 3600
 INFO = "info.json"
 # What the names of a split's two files end with.
 FEATURES, ROWS = ".npy", ".arrow"
+# What the names of the columns of factors begin with.
+FACTOR = "factor "
 # Of windows, which of their rows are anomalous.
 POINTS = ".points.npy"
 # Of the windows of test, when their rows are.
@@ -150,8 +153,9 @@ def write_split(path: Path, builder: DatasetBuilder, name: str) -> None:
     """Write a split into two files beside each other, without a second copy of it in memory.
 
     `path`.npy has its features, of windows those of the rows that they cover. `path`.arrow has one record batch with
-    the columns anomaly and row, and label, file and start if there are labels, files and windows. Of windows,
-    `path`.points.npy says which of the rows are anomalous, and of test `path`.times.arrow when they are.
+    the columns anomaly and row, and label, file, start and `factor NAME` if there are labels, files, windows and
+    factors. Of windows, `path`.points.npy says which of the rows are anomalous, and of test `path`.times.arrow when
+    they are.
     """
     split = builder.bare_split(name)
     examples, rows, features = len(split.row_N), len(builder.rows[name]), len(builder.info.preprocessing.row_features)
@@ -167,6 +171,9 @@ def write_split(path: Path, builder: DatasetBuilder, name: str) -> None:
     if split.label_code_N is not None:
         codes = _column(split.label_code_N, pa.int32(), examples)
         columns["label"] = pa.DictionaryArray.from_arrays(codes, pa.array(split.labels, pa.string()))
+    for factor in split.factors:
+        codes, kind = _column(factor.code_N, pa.int32(), examples), pa.float64() if factor.is_number else pa.string()
+        columns[f"{FACTOR}{factor.name}"] = pa.DictionaryArray.from_arrays(codes, pa.array(factor.values, kind))
     if split.file_N is not None:
         columns["file"] = split.file_N
     if split.start_N is not None and split.is_anomaly_R is not None:
@@ -206,12 +213,18 @@ def map_split(path: Path, sequence_shape: tuple[int, int] | None = None) -> Spli
         row_N=_mapped(pages, batch.column("row"), np.int64),
         label_code_N=None if labels is None else _mapped(pages, labels.indices, np.int32),
         labels=() if labels is None else tuple(labels.dictionary.to_pylist()),
+        factors=tuple(_mapped_factor(pages, name, batch.column(name)) for name in names if name.startswith(FACTOR)),
         file_N=batch.column("file") if "file" in names else None,
         start_N=_mapped(pages, batch.column("start"), np.int64) if "start" in names else None,
         is_anomaly_R=np.load(f"{path}{POINTS}") if "start" in names else None,
         rows_R=pa.ipc.open_file(pa.memory_map(str(times))).read_all() if times.exists() else None,
     )
     return split.with_features(x_ND, sequence_shape)
+
+
+def _mapped_factor(pages: mmap.mmap, name: str, column: pa.Array) -> Factor:
+    values = tuple(column.dictionary.to_pylist())
+    return Factor(name=name.removeprefix(FACTOR), code_N=_mapped(pages, column.indices, np.int32), values=values)
 
 
 def _mapped(pages: mmap.mmap, column: pa.Array, dtype: type[Number]) -> NDArray[Number]:

@@ -1,6 +1,5 @@
 """Dataset: three preprocessed splits and what to know about them; DatasetBuilder makes one from a table."""
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
@@ -16,19 +15,14 @@ from vae_study.data.inspection import column_lines, warnings_on
 from vae_study.data.preprocessing import Preprocessing, require_complete
 from vae_study.data.resampling import resample
 from vae_study.data.splits import SPLIT_NAMES, assign_splits
-from vae_study.data.table import Label, Table, chunk_slices
+from vae_study.data.table import Factor, Table, chunk_slices, find_anomalies
 from vae_study.data.window_splits import WindowSplit, assign_windows
 from vae_study.data.windows import SequenceInput, Windows
-from vae_study.errors import UserError
 
-# A message lists no more labels than these.
-LABELS_SHOWN = 10
 # A line lists no more columns than these.
 COLUMNS_SHOWN = 12
 # Of windows, which copies make many times larger: 32 MB in float64.
 VALUES_AT_ONCE = 2**22
-# Binary labels, as text: numbers, or true and false.
-NORMAL_LABELS, ANOMALOUS_LABELS = {"0", "False"}, {"1", "True"}
 
 
 def slices_of(x_ND: Any) -> Iterator[slice]:
@@ -47,6 +41,7 @@ class Split:
         row_N: Each example's row in the source; of windows, the last anomalous row, or the last one.
         label_code_N: Each example's index into `labels`; None if the source has no labels.
         labels: The source's distinct labels as text.
+        factors: The known factors of variation of the examples.
         file_N: Each example's path within the source's folder, a pyarrow array; None if examples are no files.
         start_N: Of windows, the place of each one's first row among the R rows of the split; else None.
         is_anomaly_R: Of windows, which of these rows are anomalous; else None.
@@ -59,6 +54,7 @@ class Split:
     row_N: NDArray[np.int64]
     label_code_N: NDArray[np.int32] | None = None
     labels: tuple[str, ...] = ()
+    factors: tuple[Factor, ...] = ()
     file_N: Any = None
     start_N: NDArray[np.int64] | None = None
     is_anomaly_R: NDArray[np.bool_] | None = None
@@ -288,6 +284,7 @@ class DatasetBuilder:
             columns=column_lines(as_read, config, preprocessing),
             notes=(
                 *table.notes,
+                *_notes_on_factors(table),
                 *assignment.notes,
                 *preprocessing.notes,
                 *preprocessing.notes_on_new_gaps(table, rest_N),
@@ -323,12 +320,19 @@ class DatasetBuilder:
             rows_R=None if window is None or name != "test" else self.table.times_of(window.rows_R),
             label_code_N=None if self.table.label_N is None else self.table.label_N[row_N],
             labels=tuple(map(str, self.table.labels)),
+            factors=tuple(factor.taken(row_N) for factor in self.table.factors),
             file_N=pa.array(self.table.files).take(pa.array(row_N)) if self.table.files else None,
         )
 
     def build(self) -> Dataset:
         """The data set with all its splits in memory."""
         return Dataset(**vars(self.info), splits={name: self.split(name) for name in SPLIT_NAMES})
+
+
+def _notes_on_factors(table: Table) -> Iterator[str]:
+    if table.factors:
+        named = (f"{one.name} ({len(one.values):,} value{'s' * (len(one.values) != 1)})" for one in table.factors)
+        yield f"factors of variation, which are no features: {', '.join(named)}"
 
 
 def _sequence_shape(table: Table, preprocessing: Preprocessing) -> tuple[int, int] | None:
@@ -340,57 +344,3 @@ def _sequence_shape(table: Table, preprocessing: Preprocessing) -> tuple[int, in
     steps, widths = len(table.feature_names) // table.sensors, [len(one.features) for one in preprocessing.numbers]
     first_F = widths[: table.sensors]
     return (steps, sum(first_F)) if widths == first_F * steps else None
-
-
-def find_anomalies(table: Table, anomaly_labels: tuple[Label, ...] | None) -> NDArray[np.bool_]:
-    """Which of N rows are anomalous, (N,).
-
-    Raise UserError if a label does not occur, if there are no labels, or if every row would be anomalous.
-
-    Args:
-        table: Its labels decide.
-        anomaly_labels: The labels that mean anomalous. None: label 1 if the labels are binary, else none.
-    """
-    if table.label_N is None:
-        if anomaly_labels:
-            got = f"data.anomaly_labels: got {_listed(anomaly_labels)}, but {table.where} has no labels"
-            raise UserError(f"{got}; data.label says where they are")
-        return np.zeros(len(table.x_ND), bool)
-    if anomaly_labels is None:
-        anomalous = _binary_anomalies(table)
-    else:
-        anomalous = [_label_index(label, table) for label in anomaly_labels]
-    is_anomaly_N = np.isin(table.label_N, anomalous)
-    if is_anomaly_N.all():
-        raise UserError(f"data.anomaly_labels: all {len(is_anomaly_N):,} rows of {table.where} are anomalous")
-    return is_anomaly_N
-
-
-def _label_index(label: Label, table: Table) -> int:
-    for index, known in enumerate(table.labels):
-        # In Python, True equals 1.
-        if label == known and isinstance(label, bool) == isinstance(known, bool):
-            return index
-    known_by_text = {str(one): one for one in table.labels}
-    close = difflib.get_close_matches(str(label), known_by_text, n=1, cutoff=0.5)
-    # As Python writes it, so that the text '8' differs from the number.
-    suggestion = f"; did you mean {known_by_text[close[0]]!r}?" if close else ""
-    got = f"data.anomaly_labels: got {label!r}, which does not occur in {table.where}"
-    raise UserError(f"{got}; expected some of {_listed(table.labels)}{suggestion}")
-
-
-def _binary_anomalies(table: Table) -> list[int]:
-    """The index of label 1 if the source's labels are binary."""
-    if not table.has_binary_labels:
-        return []
-    if not {str(label) for label in table.labels} <= NORMAL_LABELS | ANOMALOUS_LABELS:
-        assert table.label_N is not None
-        counts = np.bincount(table.label_N, minlength=len(table.labels))
-        found = [f"{label} ({count:,} rows)" for label, count in zip(table.labels, counts, strict=True)]
-        raise UserError(f"{table.where}: labels not 0/1 and no data.anomaly_labels; got {_listed(tuple(found))}")
-    return [index for index, label in enumerate(table.labels) if str(label) in ANOMALOUS_LABELS]
-
-
-def _listed(labels: tuple[Label, ...]) -> str:
-    shown = ", ".join(map(str, labels[:LABELS_SHOWN]))
-    return f"{shown} and {len(labels) - LABELS_SHOWN:,} more" if len(labels) > LABELS_SHOWN else shown

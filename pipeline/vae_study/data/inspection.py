@@ -251,11 +251,16 @@ def column_lines(table: Table, config: DataConfig, fitted: Preprocessing) -> tup
         how = column.encode_as if isinstance(column, CategoryColumn) else f"scale {config.scale}"
         made = f"{count} feature{'s' * (count > 1)}, {how}" if count else "left out: the same in all training rows"
         lines[name] = (*lines[name][:-1], made)
+    for factor in table.factors:
+        if factor.name in lines:
+            values = factor.values
+            shown = f"{values[0]:g} to {values[-1]:g}" if factor.is_number else _some(values)
+            about = ("factor", "0", f"{len(values):,}", shown, "compared with the code")
+            lines[factor.name] = (*lines[factor.name][:2], *about)
     label, split = config.label or "", config.split
     if label in lines:
-        shown = ", ".join(map(repr, table.labels[:VALUES_SHOWN])) + ", ..." * (len(table.labels) > VALUES_SHOWN)
-        cells = (label, read_as[label], "label", "0", f"{len(table.labels):,}", shown, "decides on anomalies")
-        lines[label] = cells
+        about = ("label", "0", f"{len(table.labels):,}", _some(table.labels), "decides on anomalies")
+        lines[label] = (*lines[label][:2], *about)
     if split.column is not None and split.column in lines:
         role = "time" if split.by == "time" else "group"
         lines[split.column] = (*lines[split.column][:2], role, "0", "", "", "decides on the split")
@@ -265,6 +270,10 @@ def column_lines(table: Table, config: DataConfig, fitted: Preprocessing) -> tup
             role = "time" if sequence and name == sequence.time else "series"
             lines[name] = (*lines[name][:2], role, "0", "", "", "orders the rows")
     return tuple(lines.values())
+
+
+def _some(values: Sequence[object]) -> str:
+    return ", ".join(map(repr, values[:VALUES_SHOWN])) + ", ..." * (len(values) > VALUES_SHOWN)
 
 
 def _ranges(table: Table) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:

@@ -16,6 +16,7 @@ from vae_study.data.preprocessing import Preprocessing
 from vae_study.data.resampling import resample
 from vae_study.data.scales import Floats
 from vae_study.data.sources import PYTHON, find_source
+from vae_study.data.sources.category_index import Order
 from vae_study.data.sources.files import no_such, rows_error
 from vae_study.data.sources.python import frame_rows
 from vae_study.data.sources.source import TABLE_SETTINGS, ModelInput, Rows, batch_rows, is_category, is_number, is_text
@@ -23,7 +24,6 @@ from vae_study.data.sources.spelling import respelled
 from vae_study.data.sources.table_reader import (
     TABLE,
     FeatureColumns,
-    Order,
     Part,
     read_parts,
     require_feature_type,

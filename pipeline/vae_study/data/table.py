@@ -1,9 +1,10 @@
-"""Table: the examples of a source as they came, before they are split and preprocessed; its checks and fingerprint."""
+"""Table: the examples of a source as they came, before they are split and preprocessed; its anomalies and checks."""
 
+import difflib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,10 +17,38 @@ Label = bool | int | float | str
 CategoryKind = Literal["text", "spelled", "numbers"]
 # Few enough to stay in a processor's cache, many enough to keep Python out of the time.
 ROWS_PER_CHUNK = 16_384
+# A message lists no more labels than these.
+LABELS_SHOWN = 10
+# Binary labels, as text: numbers, or true and false.
+NORMAL_LABELS, ANOMALOUS_LABELS = {"0", "False"}, {"1", "True"}
 
 
 def _no_codes() -> NDArray[np.int32]:
     return np.zeros((0, 0), np.int32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factor:
+    """A known factor of variation of N examples, such as the angle of a shape; it is no feature.
+
+    Attributes:
+        name: As `data.factors` names it.
+        code_N: Indices into `values`, int32.
+        values: The distinct values, ascending: numbers, or text if they are categories.
+    """
+
+    name: str
+    code_N: NDArray[np.int32]
+    values: tuple[float, ...] | tuple[str, ...]
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the values are numbers."""
+        return not any(isinstance(value, str) for value in self.values)
+
+    def taken(self, row_M: NDArray[np.int64]) -> "Factor":
+        """The same factor of some rows, by their numbers."""
+        return replace(self, code_N=self.code_N[row_M])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +69,7 @@ class Table:
             kept as it is spelled; `numbers`, also truth values, written as text. () if all are `text`.
         label_N: Indices into `labels`, int32; None if there are no labels.
         labels: The distinct labels, sorted.
+        factors: The known factors of variation that the config names.
         split_N: The split column: group numbers (int64) or times (int64 or float64, ascending in time); None if the
             config names no column.
         time_N, series_N: Of rows that are points in time: when (nanoseconds, or the column's own numbers), and a number
@@ -68,6 +98,7 @@ class Table:
     category_kinds: tuple[CategoryKind, ...] = ()
     label_N: NDArray[np.int32] | None = None
     labels: tuple[Label, ...] = ()
+    factors: tuple[Factor, ...] = ()
     split_N: NDArray[np.int64] | NDArray[np.float64] | None = None
     time_N: NDArray[np.int64] | NDArray[np.float64] | None = None
     series_N: NDArray[np.int64] | None = None
@@ -134,12 +165,69 @@ def fingerprint(table: Table) -> str:
     if table.files:
         # Reports and scores name the files.
         schema["files"] = table.files
+    if table.factors:
+        schema["factors"] = [[factor.name, factor.values] for factor in table.factors]
+        arrays |= {f"factor {factor.name}": factor.code_N for factor in table.factors}
     digest = hashlib.sha256(json.dumps(schema, sort_keys=True).encode())
     present: list[NDArray[Any]] = [array for array in arrays.values() if array is not None]
     for array_N in present:
         for rows in chunk_slices(len(array_N)):
             digest.update(np.ascontiguousarray(array_N[rows]).data)
     return digest.hexdigest()
+
+
+def find_anomalies(table: Table, anomaly_labels: tuple[Label, ...] | None) -> NDArray[np.bool_]:
+    """Which of N rows are anomalous, (N,).
+
+    Raise UserError if a label does not occur, if there are no labels, or if every row would be anomalous.
+
+    Args:
+        table: Its labels decide.
+        anomaly_labels: The labels that mean anomalous. None: label 1 if the labels are binary, else none.
+    """
+    if table.label_N is None:
+        if anomaly_labels:
+            got = f"data.anomaly_labels: got {_listed(anomaly_labels)}, but {table.where} has no labels"
+            raise UserError(f"{got}; data.label says where they are")
+        return np.zeros(len(table.x_ND), bool)
+    if anomaly_labels is None:
+        anomalous = _binary_anomalies(table)
+    else:
+        anomalous = [_label_index(label, table) for label in anomaly_labels]
+    is_anomaly_N = np.isin(table.label_N, anomalous)
+    if is_anomaly_N.all():
+        raise UserError(f"data.anomaly_labels: all {len(is_anomaly_N):,} rows of {table.where} are anomalous")
+    return is_anomaly_N
+
+
+def _label_index(label: Label, table: Table) -> int:
+    for index, known in enumerate(table.labels):
+        # In Python, True equals 1.
+        if label == known and isinstance(label, bool) == isinstance(known, bool):
+            return index
+    known_by_text = {str(one): one for one in table.labels}
+    close = difflib.get_close_matches(str(label), known_by_text, n=1, cutoff=0.5)
+    # As Python writes it, so that the text '8' differs from the number.
+    suggestion = f"; did you mean {known_by_text[close[0]]!r}?" if close else ""
+    got = f"data.anomaly_labels: got {label!r}, which does not occur in {table.where}"
+    raise UserError(f"{got}; expected some of {_listed(table.labels)}{suggestion}")
+
+
+def _binary_anomalies(table: Table) -> list[int]:
+    """The index of label 1 if the source's labels are binary."""
+    if not table.has_binary_labels:
+        return []
+    if not {str(label) for label in table.labels} <= NORMAL_LABELS | ANOMALOUS_LABELS:
+        assert table.label_N is not None
+        counts = np.bincount(table.label_N, minlength=len(table.labels))
+        found = [f"{label} ({count:,} rows)" for label, count in zip(table.labels, counts, strict=True)]
+        raise UserError(f"{table.where}: labels not 0/1 and no data.anomaly_labels; got {_listed(tuple(found))}")
+    return [index for index, label in enumerate(table.labels) if str(label) in ANOMALOUS_LABELS]
+
+
+def _listed(labels: tuple[Label, ...]) -> str:
+    shown = ", ".join(map(str, labels[:LABELS_SHOWN]))
+    return f"{shown} and {len(labels) - LABELS_SHOWN:,} more" if len(labels) > LABELS_SHOWN else shown
 
 
 def validate_table(table: Table) -> Table:
@@ -174,6 +262,10 @@ def _rules(table: Table) -> Iterator[tuple[Any, str]]:
     if table.label_N is not None:
         yield table.label_N.shape == (count,) and table.label_N.dtype == np.int32, "label_N of shape (N,) and int32"
         yield ((table.label_N >= 0) & (table.label_N < len(table.labels))).all(), "label_N of indices into labels"
+    for factor in table.factors:
+        code_N = factor.code_N
+        yield code_N.shape == (count,) and code_N.dtype == np.int32, "code_N of shape (N,) and int32 in factors"
+        yield ((code_N >= 0) & (code_N < len(factor.values))).all(), "code_N of indices into values in factors"
     yield len(table.files) in (0, count), "a path in files for each row, or none"
     yield table.split_N is None or table.split_N.shape == (count,), "split_N of shape (N,)"
     yield not table.sensors or features % table.sensors == 0, "D a multiple of sensors"

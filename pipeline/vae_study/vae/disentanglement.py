@@ -5,12 +5,14 @@ measures take posterior means as the code, as Locatello et al. 2019 (arXiv 1811.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vae_study.data.table import Factor
 from vae_study.metrics import ACTIVE_VARIANCE
 
 Floats = NDArray[np.float64]
@@ -37,6 +39,13 @@ class FactorValues:
 
     value_NF: Floats
     is_number_F: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, factors: Sequence[Factor]) -> Self:
+        """The values of some factors, one at least, of the same rows."""
+        columns = [one.code_N if not one.is_number else np.array(one.values)[one.code_N] for one in factors]
+        value_NF = np.stack(columns, axis=1).astype(np.float64)
+        return cls(value_NF=value_NF, is_number_F=np.array([one.is_number for one in factors]))
 
     def levels(self) -> Ids:
         """Each factor's values as whole numbers from 0, (N, F): numbers with more than BINS values are binned."""
@@ -323,24 +332,38 @@ def _agreement(correlation_AB: Floats) -> float:
     return total / sum(correlation_AB.shape)
 
 
-def disentanglement_metrics(
+@dataclass(frozen=True, kw_only=True)
+class FactorMeasures:
+    """What a code tells of the factors.
+
+    Attributes:
+        metrics: The measures that need factors, by name; NaN where one is not defined.
+        information_ZF: The mutual information of each dimension and each factor, nats.
+        entropy_F: Of each factor's levels, nats: the largest value that its column can have.
+    """
+
+    metrics: Mapping[str, float]
+    information_ZF: Floats
+    entropy_F: Floats
+
+
+def measure_factors(
     train_NZ: Floats, train: FactorValues, test_NZ: Floats, test: FactorValues, seed: int = 0
-) -> dict[str, float]:
-    """The measures that need factors, by name; NaN where one is not defined.
+) -> FactorMeasures:
+    """Measure a code against known factors.
 
     Args:
         train_NZ, train: Codes and factors of training rows, which DCI's forests are fitted to.
         test_NZ, test: Those of the rows that are measured.
         seed: Of the forests and of the votes.
     """
-    both = FactorValues(
-        value_NF=np.concatenate([train.value_NF, test.value_NF]), is_number_F=train.is_number_F
-    ).levels()
-    train_level_NF, level_NF = both[: len(train_NZ)], both[len(train_NZ) :]
-    information_ZF = mutual_information(test_NZ, level_NF)
+    values = np.concatenate([train.value_NF, test.value_NF])
+    both_NF = FactorValues(value_NF=values, is_number_F=train.is_number_F).levels()
+    train_level_NF, level_NF = np.split(both_NF, [len(train_NZ)])
+    information_ZF, entropy_F = mutual_information(test_NZ, level_NF), entropies(level_NF)
     found = dci(train_NZ, train_level_NF, test_NZ, level_NF, seed)
-    return {
-        "mig": mig(information_ZF, entropies(level_NF)),
+    metrics = {
+        "mig": mig(information_ZF, entropy_F),
         "dci_disentanglement": found.disentanglement,
         "dci_completeness": found.completeness,
         "dci_informativeness": found.informativeness,
@@ -348,3 +371,4 @@ def disentanglement_metrics(
         "factor_vae_score": factor_vae_score(test_NZ, level_NF, seed),
         "modularity": modularity(information_ZF),
     }
+    return FactorMeasures(metrics=metrics, information_ZF=information_ZF, entropy_F=entropy_F)

@@ -20,6 +20,7 @@ from vae_study.data.windows import Windows
 from vae_study.metrics import AREAS, SCORES, need
 from vae_study.vae.device import on_host
 from vae_study.vae.diagnostics import Illustrator, code_arrays, explained_arrays, probe_accuracy, usual_cost
+from vae_study.vae.disentanglement import FactorValues, measure_factors, total_correlation
 from vae_study.vae.evaluation import defined, iwae_nats, metrics_of
 from vae_study.vae.families.base import Family
 from vae_study.vae.gpu.device_scorer import DeviceScorer, brought_to_host
@@ -190,6 +191,7 @@ class _Examination:
         self.usual_input_D = _usual_input(_reference_inputs(model_batch).double()).cpu()
         self.train, self.test = model_batch.measure("train"), model_batch.measure("test")
         self.bounds = self._bounds()
+        self.factors = self._factors()
 
     def _bounds(self) -> list[dict[str, float]]:
         """The importance-weighted bound of each model on test's normal rows."""
@@ -200,15 +202,42 @@ class _Examination:
         nats_K = iwae_nats(model, normal, batch.generators("evaluation"), draws)
         return [{"test/iwae": nats} for nats in nats_K.tolist()]
 
+    def _factors(self) -> tuple[FactorValues, FactorValues] | None:
+        """The known factors of the training rows, and of test's normal rows; None if there are none."""
+        train, test = self.splits["train"], self.splits["test"]
+        if not test.factors:
+            return None
+        normal = np.flatnonzero(~test.is_anomaly_N)
+        return FactorValues.of(train.factors), FactorValues.of([factor.taken(normal) for factor in test.factors])
+
+    def _disentanglement(self, k: int) -> tuple[dict[str, float], dict[str, NDArray[Any]]]:
+        """How one model's code follows the factors, as metrics and arrays, and how its dimensions depend."""
+        code_NZ = self.test[k].mean_NZ[~self.splits["test"].is_anomaly_N]
+        metrics = {"test/total_correlation": total_correlation(code_NZ)}
+        if self.factors is None:
+            return defined(metrics), {}
+        train, test = self.factors
+        seed = self.model_batch.setups[k].seed % 2**32
+        found = measure_factors(self.train[k].mean_NZ, train, code_NZ, test, seed)
+        metrics |= {f"test/{name}": value for name, value in found.metrics.items()}
+        arrays = {
+            "factor_names": np.array([factor.name for factor in self.splits["test"].factors]),
+            "factor_information": found.information_ZF,
+            "factor_entropy": found.entropy_F,
+        }
+        return defined(metrics), arrays
+
     def outcome(self, k: int) -> Outcome:
         """The outcome of one of the models."""
         scores = {name: every_K[k] for name, every_K in self.scores.items()}
         state = self.model_batch.state(k)
+        disentanglement, factor_arrays = self._disentanglement(k)
         return Outcome(
-            metrics=self._metrics(k, scores),
+            metrics={**self._metrics(k, scores), **disentanglement},
             scores=pd.concat([_frame(name, self.splits[name], scores[name]) for name in HELD_OUT], ignore_index=True),
             arrays={
                 **code_arrays(self.test[k], self.diagnostics.latent_map),
+                **factor_arrays,
                 **Illustrator(self.model_batch, k, "test").arrays(self.test[k]),
                 **explained_arrays(self.model_batch, k, self.usual_KD[k], scores["test"]),
             },

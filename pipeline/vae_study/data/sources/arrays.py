@@ -2,6 +2,8 @@
 
 import math
 import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from itertools import product
 from typing import Any
@@ -11,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vae_study.config.data import DataConfig
-from vae_study.data.sources.category_index import labels_of_array
+from vae_study.data.sources.category_index import factor_of_array, labels_of_array
 from vae_study.data.sources.files import local_path, no_such, reading, require_growth, require_memory
 from vae_study.data.sources.numbers import floats_of_array
 from vae_study.data.sources.source import ARRAY_SETTINGS, FILE, Examples, ModelInput, Source, examples_of
@@ -170,8 +172,8 @@ def _looks_like_series(array: NDArray[Any]) -> bool:
     return is_apart or (len(spread_F) > 0 and bool(spread_F.max() > RANGES_APART * spread_F.min()))
 
 
-def one_per_row(label_N: Any, count: int, where: str, names: tuple[str, str]) -> Any:
-    """Labels as a column of `count` values; raise UserError if there are more or fewer."""
+def one_per_row(label_N: Any, count: int, where: str, names: tuple[str, str], what: str = "a label") -> Any:
+    """Labels, or other values, as a column of `count` values; raise UserError if there are more or fewer."""
     # Numpy would turn a list of words and numbers into words.
     dtype = object if isinstance(label_N, list | tuple) else None
     values = label_N if isinstance(label_N, pd.Series) else np.asarray(label_N, dtype)
@@ -179,7 +181,7 @@ def one_per_row(label_N: Any, count: int, where: str, names: tuple[str, str]) ->
         values = np.asarray(values)[:, 0]
     if values.ndim != 1 or len(values) != count:
         got = f"array {names[1]!r}: got shape {tuple(values.shape)}"
-        raise UserError(f"{where}: {got}, expected ({count},), a label for each row of {names[0]!r}")
+        raise UserError(f"{where}: {got}, expected ({count},), {what} for each row of {names[0]!r}")
     return values
 
 
@@ -193,19 +195,30 @@ def open_npz(config: DataConfig, model: ModelInput | None) -> Examples:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise UserError(f"{given}: a single array; expected an npz file with the arrays X and y")
         with archive:
-            label = config.label or config.arrays.y or ("y" if "y" in archive.files else None)
+            usual = "y" if "y" in archive.files and "y" not in config.factors else None
+            label = config.label or config.arrays.y or usual
             # Scoring needs no labels.
             label = label if model is None or label in archive.files else None
             key = "label" if config.label else "arrays.y"
             for what, wanted in ((key, label), ("arrays.x", config.arrays.x)):
                 if wanted is not None and wanted not in archive.files:
                     raise no_such(given, f"array (of data.{what})", wanted, archive.files)
-            name = config.arrays.x or _feature_array(given, archive, label)
-            for wanted in {name} if label is None else {name, label}:
+            factors = config.factors if model is None else ()
+            for wanted in factors:
+                if wanted not in archive.files:
+                    raise no_such(given, "array (of data.factors)", wanted, archive.files)
+            name = config.arrays.x or _feature_array(given, archive, (label, *factors))
+            for wanted in {name, *factors} if label is None else {name, label, *factors}:
                 _require_room(given, archive, wanted)
             x, label_N = archive[name], archive[label] if label is not None and model is None else None
+            value_FN = {factor: archive[factor] for factor in factors}
     names = (name, label or "y")
-    return examples_of(table_of_arrays(x, label_N, where=given, names=names, config=config, model=model))
+    table = table_of_arrays(x, label_N, where=given, names=names, config=config, model=model)
+    found = [
+        factor_of_array(given, factor, one_per_row(value_N, len(table.x_ND), given, (name, factor), "a value"))
+        for factor, value_N in value_FN.items()
+    ]
+    return examples_of(replace(table, factors=tuple(found)))
 
 
 def _header(archive: Any, name: str) -> tuple[zipfile.ZipInfo, tuple[int, ...], np.dtype[Any]]:
@@ -228,10 +241,11 @@ def _require_room(given: str, archive: Any, name: str) -> None:
     require_memory(where, count)
 
 
-def _feature_array(given: str, archive: Any, label: str | None) -> str:
-    names = [name for name in archive.files if name != label]
+def _feature_array(given: str, archive: Any, others: Sequence[str | None]) -> str:
+    names = [name for name in archive.files if name not in others]
     for usual in ("X", "x"):
-        if usual in names:
+        # A place along an axis may be called x, too.
+        if usual in names and (len(names) == 1 or len(_header(archive, usual)[1]) > 1):
             return usual
     wide: list[str] = [name for name in names if len(_header(archive, name)[1]) >= 2]
     if len(wide) != 1:

@@ -1,8 +1,9 @@
-"""Distinct values and their indices; and the columns of a table that are no features: labels, groups and times."""
+"""Distinct values and their indices; and columns that are no features: labels, factors, groups and times."""
 
 import math
 from collections.abc import Callable, Hashable, Sequence
 from decimal import Decimal
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import types
 
-from vae_study.data.sources.files import column_error, of_values
-from vae_study.data.sources.source import is_number, is_text, is_time
-from vae_study.data.table import Label
+from vae_study.data.sources.files import column_error, no_such, of_values
+from vae_study.data.sources.source import Rows, is_number, is_text, is_time
+from vae_study.data.table import Factor, Label
 
 LABEL_LIMIT = 1_000
 MISSING = -1
@@ -148,11 +149,11 @@ def labels_of_array(where: str, name: str, values: Any) -> tuple[NDArray[np.int3
     return labels.finish()
 
 
-def require_label_type(where: str, name: str, dtype: Any) -> None:
-    """Raise UserError if a pyarrow type cannot hold labels."""
+def require_label_type(where: str, name: str, dtype: Any, what: str = "labels") -> None:
+    """Raise UserError if a pyarrow type cannot hold labels, or what messages call them."""
     inner = dtype.value_type if types.is_dictionary(dtype) else dtype
     if not is_text(inner) and not is_number(inner):
-        raise column_error(where, name, f"got {dtype}, expected labels: numbers, true and false, or text")
+        raise column_error(where, name, f"got {dtype}, expected {what}: numbers, true and false, or text")
 
 
 class Groups:
@@ -233,6 +234,106 @@ class Times:
             said = of_values(self._infinite, count, "infinite")
             raise column_error(self._where, self._name, f"{said}; expected finite times")
         return self._time_N
+
+
+class FactorColumn:
+    """Collects the value of a known factor of variation of each of `count` rows."""
+
+    def __init__(self, where: str, name: str, count: int) -> None:
+        self._code_N = np.full(count, MISSING, np.int32)
+        self._index = CategoryIndex(plain_value)
+        self._where, self._name = where, name
+
+    def add(self, start: int, column: Any) -> None:
+        """Take a batch, a pyarrow array, for the rows from `start` on."""
+        self._code_N[start : start + len(column)] = self._index.codes(*dictionary_encoded(column))
+
+    def finish(self) -> Factor:
+        """The factor; raise UserError if a value is missing or infinite, or if there are too many of text."""
+        count, sorted_values = len(self._code_N), self._index.sorted_values()
+        _require_none_missing(self._where, self._name, int((self._code_N == MISSING).sum()), count, "a factor's value")
+        code_N = self._index.ranks()[self._code_N]
+        if any(isinstance(value, bool | str) for value in sorted_values):
+            if len(sorted_values) > LABEL_LIMIT:
+                said = f"more than {LABEL_LIMIT:,} distinct texts in {count:,} rows (is it an identifier?)"
+                raise column_error(self._where, self._name, f"{said}; expected a factor of variation")
+            return Factor(name=self._name, code_N=code_N, values=tuple(map(str, sorted_values)))
+        numbers = tuple(map(float, sorted_values))
+        if not all(map(math.isfinite, numbers)):
+            raise column_error(self._where, self._name, "infinite values; expected finite ones of a factor")
+        return Factor(name=self._name, code_N=code_N, values=numbers)
+
+
+def factor_of_array(where: str, name: str, values: Any) -> Factor:
+    """The factor whose values came as one array or list; raise UserError if they cannot be that of a factor."""
+    try:
+        column = pa.array(values, from_pandas=True)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise column_error(where, name, f"values of mixed or unknown type ({error})") from error
+    require_label_type(where, name, column.type, "a factor's values")
+    factor = FactorColumn(where, name, len(column))
+    factor.add(0, column)
+    return factor.finish()
+
+
+def factors_of_names(given: str, files: Sequence[str], names: Sequence[str]) -> tuple[Factor, ...]:
+    """The factors that the names of files and of their folders tell, such as shape=heart,scale=2/0001.png.
+
+    Raise UserError if a name lacks one.
+
+    Args:
+        given: The folder, as the user gave it.
+        files: The paths of the files within it.
+        names: Of the factors.
+    """
+    text_FN: dict[str, list[str]] = {name: [] for name in names}
+    for file in files if names else ():
+        parts = [part.partition("=") for name in PurePath(file).with_suffix("").parts for part in name.split(",")]
+        found = {name.strip(): value.strip() for name, is_pair, value in parts if is_pair}
+        for name, text_N in text_FN.items():
+            if name not in found:
+                raise no_such(f"{given}: the name {file!r}", "part NAME=VALUE (of data.factors) for", name, [*found])
+            text_N.append(found[name])
+    return tuple(factor_of_array(given, name, _numbers_or_text(text_N)) for name, text_N in text_FN.items())
+
+
+def _numbers_or_text(text_N: Sequence[str]) -> Sequence[float] | Sequence[str]:
+    try:
+        return [float(text) for text in text_N]
+    except ValueError:
+        return text_N
+
+
+class Order:
+    """Collects the time and the series of each row."""
+
+    def __init__(self, rows: Rows, time: str, series: str | None) -> None:
+        """Begin; raise UserError if a column cannot hold times.
+
+        Args:
+            rows: With types and a count.
+            time, series: The columns; series is None if the table is one.
+        """
+        count = rows.count or 0
+        dtype = rows.schema.field(time).type
+        self._time, self._is_moment = Times(rows.where, time, dtype, count, "data.sequence.time"), is_time(dtype)
+        self._names, self._series = (time, series), None
+        if series is not None:
+            self._series = Groups(rows.where, series, rows.schema.field(series).type, count)
+
+    def add(self, first: int, batch: Any) -> None:
+        """Take a batch, for the rows from `first` on."""
+        time, series = self._names
+        self._time.add(first, batch.column(time))
+        if self._series is not None:
+            self._series.add(first, batch.column(series))
+
+    def finish(self) -> dict[str, Any]:
+        """The fields of a Table; raise UserError if a time or a series is missing."""
+        found = {"time_N": self._time.finish(), "is_moment": self._is_moment}
+        if self._series is None:
+            return found
+        return {**found, "series_N": self._series.finish(), "series": self._series.names}
 
 
 def _require_none_missing(where: str, column: str, missing: int, count: int, what: str) -> None:

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from vae_study.config.data import DataConfig
 from vae_study.data.sources.arrays import BYTES, WORDS, pixel_names, table_of_arrays
-from vae_study.data.sources.category_index import labels_of_array
+from vae_study.data.sources.category_index import factors_of_names, labels_of_array
 from vae_study.data.sources.files import local_path, reading, require_growth
 from vae_study.data.sources.numbers import floats_of_array
 from vae_study.data.sources.source import FILE, FOLDER, Examples, ModelInput, Source, examples_of
@@ -101,6 +101,8 @@ def open_images(config: DataConfig, model: ModelInput | None) -> Examples:
     folders = [label for _, label in found if label is not None]
     if model is None and folders:
         label_N, labels = labels_of_array(given, "sub-folder", folders)
+    files = tuple(path.relative_to(folder).as_posix() for path, _ in found)
+    factors = factors_of_names(given, files, config.factors) if model is None else ()
     image_shape = _shape(headers[0], mode)
     if math.prod(image_shape) > _MOST_PIXELS:
         shown = f"{headers[0].size[0]:,} x {headers[0].size[1]:,}"
@@ -109,7 +111,6 @@ def open_images(config: DataConfig, model: ModelInput | None) -> Examples:
             f"{_MOST_PIXELS:,}, since a model has weights for each of them: make them smaller"
         )
     names = pixel_names(image_shape)
-    files = tuple(path.relative_to(folder).as_posix() for path, _ in found)
 
     def table(rows: slice) -> Table:
         is_all = rows == slice(None)
@@ -119,6 +120,7 @@ def open_images(config: DataConfig, model: ModelInput | None) -> Examples:
             feature_names=names,
             label_N=label_N if is_all else None,
             labels=labels if is_all else (),
+            factors=factors if is_all else (),
             image_shape=image_shape,
             depth=headers[0].depth,
             files=files[rows],
@@ -379,5 +381,11 @@ SOURCES = (
         files=r".*(\.idx|idx[1-4][-.]ubyte)(\.gz)?",
         label_is_file=True,
     ),
-    Source(name="images", open=open_images, paths=(FOLDER,), files=rf".*({'|'.join(map(re.escape, _SUFFIXES))})"),
+    Source(
+        name="images",
+        open=open_images,
+        settings=("factors",),
+        paths=(FOLDER,),
+        files=rf".*({'|'.join(map(re.escape, _SUFFIXES))})",
+    ),
 )

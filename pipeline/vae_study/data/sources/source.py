@@ -14,11 +14,11 @@ from vae_study.errors import UserError
 #: The settings that choose among the columns of a table.
 TABLE_SETTINGS = (
     "columns", "exclude", "label", "categories", "split.column", "sequence", "missing_values", "decimal", "thousands",
-    "signs",
+    "signs", "factors",
 )  # fmt: skip
 #: Those that say how a CSV file is written, and what arrays are.
 CSV_SETTINGS = ("header", "separator", "comment", "encoding")
-ARRAY_SETTINGS = ("label", "missing_values", "arrays", "layout")
+ARRAY_SETTINGS = ("label", "missing_values", "arrays", "layout", "factors")
 #: Those that scoring reads with as training did; they are saved with the model.
 READING_SETTINGS = ("missing_values", "decimal", "thousands", "signs", *CSV_SETTINGS, "arrays", "layout")
 _ALL_SETTINGS = tuple(dict.fromkeys((*TABLE_SETTINGS, *CSV_SETTINGS, *ARRAY_SETTINGS)))
@@ -131,6 +131,7 @@ def examples_of(table: Table) -> Examples:
             label_N=None,
             labels=(),
             split_N=None,
+            factors=(),
             files=table.files[rows],
         )
 

@@ -17,8 +17,10 @@ from pyarrow import types
 from vae_study.config.data import DataConfig
 from vae_study.data.sources.category_index import (
     CategoryIndex,
+    FactorColumn,
     Groups,
     Labels,
+    Order,
     Times,
     dictionary_encoded,
     plain_text,
@@ -166,7 +168,8 @@ def _other_columns(config: DataConfig) -> tuple[str, ...]:
     """The columns that are read and are no features."""
     sequence = config.sequence
     ordering = () if sequence is None else (sequence.time, sequence.series)
-    return tuple(dict.fromkeys(name for name in (config.label, config.split.column, *ordering) if name is not None))
+    names = (config.label, config.split.column, *ordering, *config.factors)
+    return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
 def time_columns(rows: Rows, config: DataConfig) -> list[str]:
@@ -181,38 +184,6 @@ def _read_as(given: Mapping[str, Any], found: Mapping[str, Any], is_typed: bool)
     """The type of each column; of text without a declared type, what it reads as."""
     shown = {name: "text" if is_text(dtype) else str(dtype) for name, dtype in {**given, **found}.items()}
     return tuple((name, shown[name] if is_typed or name in found else "not read") for name in given)
-
-
-class Order:
-    """Collects the time and the series of each row."""
-
-    def __init__(self, rows: Rows, time: str, series: str | None) -> None:
-        """Begin; raise UserError if a column cannot hold times.
-
-        Args:
-            rows: With types and a count.
-            time, series: The columns; series is None if the table is one.
-        """
-        count = rows.count or 0
-        dtype = rows.schema.field(time).type
-        self._time, self._is_moment = Times(rows.where, time, dtype, count, "data.sequence.time"), is_time(dtype)
-        self._names, self._series = (time, series), None
-        if series is not None:
-            self._series = Groups(rows.where, series, rows.schema.field(series).type, count)
-
-    def add(self, first: int, batch: Any) -> None:
-        """Take a batch, for the rows from `first` on."""
-        time, series = self._names
-        self._time.add(first, batch.column(time))
-        if self._series is not None:
-            self._series.add(first, batch.column(series))
-
-    def finish(self) -> dict[str, Any]:
-        """The fields of a Table; raise UserError if a time or a series is missing."""
-        found = {"time_N": self._time.finish(), "is_moment": self._is_moment}
-        if self._series is None:
-            return found
-        return {**found, "series_N": self._series.finish(), "series": self._series.names}
 
 
 class _TableCollector:
@@ -236,6 +207,7 @@ class _TableCollector:
         self._infinite = dict.fromkeys(columns.numbers, 0)
         self._too_large = dict.fromkeys(columns.numbers, 0)
         self._labels = None if config.label is None else Labels(rows.where, config.label, count)
+        self._factors = {name: FactorColumn(rows.where, name, count) for name in config.factors}
         name = config.split.column
         collector = Times if config.split.by == "time" else Groups
         self._split = None if name is None else collector(rows.where, name, rows.schema.field(name).type, count)
@@ -261,6 +233,8 @@ class _TableCollector:
                 self._mixed[name].add(part.first, values, local_N)
         if self._labels is not None:
             self._labels.add(part.first, part.batch.column(self._config.label))
+        for name, factor in self._factors.items():
+            factor.add(part.first, part.batch.column(name))
         if self._split is not None:
             self._split.add(part.first, part.batch.column(self._config.split.column))
         if self._order is not None:
@@ -293,6 +267,7 @@ class _TableCollector:
             category_kinds=self._kinds if any(kind != "text" for kind in self._kinds) else (),
             label_N=label_N,
             labels=labels,
+            factors=tuple(factor.finish() for factor in self._factors.values()),
             split_N=None if self._split is None else self._split.finish(),
             has_binary_labels=self._config.has_binary_labels,
             where=self._where,
@@ -312,24 +287,27 @@ def _choose_features(rows: Rows, config: DataConfig) -> tuple[tuple[str, ...], t
     ordering = (None, None) if config.sequence is None else (config.sequence.time, config.sequence.series)
     given = (
         ("label", (label,)), ("split.column", (split,)), ("columns", config.columns or ()),
-        ("sequence.time", ordering[:1]), ("sequence.series", ordering[1:]),
+        ("sequence.time", ordering[:1]), ("sequence.series", ordering[1:]), ("factors", config.factors),
     )  # fmt: skip
     for key, asked in (*given, ("exclude", config.exclude)):
         _require_known(where, f"column (of data.{key})", asked, names)
-    for key, asked in (("label", (label,)), ("columns", config.columns or ())):
+    require_once(where, "data.factors", config.factors)
+    for key, asked in (("label", (label,)), ("columns", config.columns or ()), ("factors", config.factors)):
         for name in asked:
             if name in config.exclude:
                 raise column_error(where, str(name), f"is in data.exclude and data.{key} too; expected one of these")
     index: tuple[str, ...] = ()
     if config.columns is not None:
-        if label in config.columns:
-            raise column_error(where, str(label), "is in data.columns and is data.label too; expected one of these")
+        for key, asked in (("is data.label", (label,)), ("is in data.factors", config.factors)):
+            for name in asked:
+                if name in config.columns:
+                    raise column_error(where, str(name), f"is in data.columns and {key} too; expected one of these")
         features = config.columns
     else:
-        others = (label, split, *ordering, *config.exclude)
+        others = (label, split, *ordering, *config.factors, *config.exclude)
         index = tuple(name for name in rows.index if name not in others)
         features = tuple(name for name in names if name not in (*others, *index))
-    used = {*features, label, split, *ordering}
+    used = {*features, label, split, *ordering, *config.factors}
     require_once(where, TABLE, [name for name in names if name in used])
     if not features:
         raise UserError(f"{where}: no feature; got the columns {', '.join(map(repr, names))}")
@@ -343,7 +321,9 @@ def _with_types(rows: Rows, features: Sequence[str], config: DataConfig) -> Rows
     names = tuple(dict.fromkeys((*features, *_other_columns(config))))
     times = {split} if config.split.by == "time" else set()
     times |= set() if config.sequence is None else {config.sequence.time}
-    open_features = {name for name in features if name not in config.categories.columns}
+    # Factors are measured: 1.10 is the number 1.1.
+    measured = {*config.factors} - {config.label, split}
+    open_features = {name for name in features if name not in config.categories.columns} | measured
     exact = {*names} - times - open_features
     if not rows.is_typed:
         forced = config.categories.columns
@@ -360,6 +340,8 @@ def _category_kind(rows: Rows, name: str) -> CategoryKind:
 def _require_target_types(where: str, dtypes: Mapping[str, Any], config: DataConfig) -> None:
     if config.label is not None:
         require_label_type(where, config.label, dtypes[config.label])
+    for name in config.factors:
+        require_label_type(where, name, dtypes[name], "a factor's values")
     split = config.split.column
     if split is not None and types.is_nested(dtypes[split]):
         raise column_error(where, split, f"got {dtypes[split]}, expected plain values to split the rows by")
