@@ -21,8 +21,8 @@ from tests.command import Command
 from tests.waiting import command_line
 
 CONFIG = Path(__file__).parents[2] / "search_spaces" / "digits.yaml"
-TRIALS = 12
-# About a second of training a trial; some are stopped early. What is not told otherwise are twelve of them.
+TRIALS = 10
+# About a second of training a trial; some are stopped early. What is not told otherwise are ten of them.
 SMALL = [
     f"trials={TRIALS}",
     "training.epochs=36",
@@ -34,6 +34,8 @@ SMALL = [
 ]
 # Each stage costs a driver new workers.
 CONFIRMED = "confirm={top: 1, seeds: 1}"
+# On a slow disk, a short trial may end before its first checkpoint is due.
+EVERY_EPOCH = "checkpoints.every_seconds=0"
 
 
 class Driver(Command):
@@ -95,6 +97,12 @@ def ended(home: Path, states: Sequence[str] = ("COMPLETE", "PRUNED", "FAIL")) ->
             return int(database.execute(query).fetchone()[0])
     except sqlite3.OperationalError:
         return 0
+
+
+def newest_checkpoint(home: Path) -> Path | None:
+    """The running trial's newest checkpoint."""
+    found = sorted((home / "digits" / "checkpoints").glob("trial-*/epoch-*.safetensors"))
+    return found[-1] if found else None
 
 
 def under_way(home: Path) -> set[str]:

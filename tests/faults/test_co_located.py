@@ -3,15 +3,15 @@
 import signal
 
 import pytest
-from vae_study.api import load_study
+from vae_study.api import load_study, run_study
 
-from tests.faults.runs import Driver, check_equal, check_invariants, ended
+from tests.faults.runs import CONFIG, SMALL, Driver, check_equal, check_invariants, ended
 from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 
 # Drawn at random and never stopped, so that no trial depends on when another one ended.
-APART = ["trials=8", "sampler.kind=random", "early_stopping=null"]
+APART = ["trials=6", "sampler.kind=random", "early_stopping=null"]
 
 
 def test_trials_of_one_worker_that_is_killed_end_with_the_bits_that_they_have_alone(ray_address, tmp_path):
@@ -24,9 +24,8 @@ def test_trials_of_one_worker_that_is_killed_end_with_the_bits_that_they_have_al
     for worker in driver.workers():
         worker.send_signal(signal.SIGKILL)
     assert driver.wait() == 0, driver.text()
-    single = Driver(alone, ray=ray_address, settings=APART)
-    assert single.wait() == 0, single.text()
+    run_study(CONFIG, [*SMALL, *APART], home=alone)
     for home in (together, alone):
-        check_invariants(home, 8)
+        check_invariants(home, 6)
     check_equal(together, alone)
     assert load_study("digits", home=together).trials["preemptions"].sum() >= 1

@@ -105,14 +105,14 @@ def test_another_window_is_refused(written):
 
 @pytest.mark.studies
 def test_a_study_whose_hours_are_over_is_complete_and_goes_on_exactly(ray_session, tmp_path, monkeypatch):
-    whole = run_study(CONFIG, [*SHORT, "trials=5"], home=tmp_path / "whole", concurrency=1)
+    whole = run_study(CONFIG, [*SHORT, "trials=4"], home=tmp_path / "whole", concurrency=1)
     home = tmp_path / "cut"
 
     def an_hour_for_each_trial():
         return 3600.0 * len(list(home.glob("digits/trials/*/scores.parquet")))
 
     monkeypatch.setattr(start, "Budget", lambda limits: Budget(limits, an_hour_for_each_trial))
-    cut = run_study(CONFIG, [*SHORT, "trials=5"], home=home, concurrency=1, hours=2)
+    cut = run_study(CONFIG, [*SHORT, "trials=4"], home=home, concurrency=1, hours=2)
     # The report of the second may have come too late.
     assert (cut.trials["state"] == "finished").sum() in (1, 2)
     assert set(cut.trials["state"]) <= {"finished", "waiting"}
@@ -139,16 +139,16 @@ def test_a_flat_search_stops_confirms_its_best_and_gets_as_many_trials_again(ray
     settings = [
         *SHORT,
         *same,
-        "stop_when={flat_for: 3 trials, min_gain: 0.9}",
+        "stop_when={flat_for: 2 trials, min_gain: 0.9}",
         "trials=50",
         "confirm={top: 1, seeds: 1}",
     ]
     record = run_study(CONFIG, settings, home=tmp_path, concurrency=1)
-    assert "the hypervolume grew by less than 90 % in 3 trials" in record.stopped
-    assert (record.trials["state"] == "finished").sum() == 4
+    assert "the hypervolume grew by less than 90 % in 2 trials" in record.stopped
+    assert (record.trials["state"] == "finished").sum() == 3
     assert len(record.confirmations) == 1
     more = resume_study("digits", home=tmp_path, concurrency=1)
-    assert (more.trials["state"] == "finished").sum() == 7
-    done = resume_study("digits", home=tmp_path, concurrency=1, trials=7)
-    assert (done.trials["state"] == "finished").sum() == 7
-    assert load_study("digits", home=tmp_path).config["trials"] == 7
+    assert (more.trials["state"] == "finished").sum() == 5
+    done = resume_study("digits", home=tmp_path, concurrency=1, trials=5)
+    assert (done.trials["state"] == "finished").sum() == 5
+    assert load_study("digits", home=tmp_path).config["trials"] == 5

@@ -8,15 +8,11 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any, cast
 
+from vae_study.config.study import StudyConfig
 from vae_study.study.finalists import Retention
-from vae_study.study.messages import (
-    KL_WEIGHT,
-    Task,
-    TrialReport,
-    end_tags,
-    start_run,
-)
+from vae_study.study.messages import KL_WEIGHT, Failure, Task, TrialReport
 from vae_study.study.progress import Progress
 from vae_study.tracking import schema
 from vae_study.tracking.record import EpochRecord
@@ -24,9 +20,45 @@ from vae_study.tracking.writer import Recalled, TrackingWriter
 
 # After this many worker deaths at the same epoch, a trial fails, or is tried once on a device of its own.
 MOST_DEATHS = 3
-# If this many of the first trials fail in the same way, the others would too.
-ALIKE = 3
-SECONDS_BETWEEN_SHOWS = 1.0
+
+
+def start_run(tracking: TrackingWriter, task: Task, device: str = "") -> None:
+    """Create or reopen a task's run; `device` is what it is going to be trained on, if that is known."""
+    name, tags = schema.trial_run_name(task.number, task.parameters), {schema.TRIAL: str(task.number)}
+    if task.repeat:
+        name = f"t{task.number:03d} seed {task.repeat}"
+        tags |= {schema.KIND: "confirmation", schema.SEED: str(task.repeat)}
+    else:
+        tags |= {schema.KIND: "trial", schema.SAMPLER: task.sampler}
+        origin = {tag: getattr(task, field) for field, tag in schema.OF_SWEEPS.items()}
+        tags |= {tag: str(number) for tag, number in origin.items() if number is not None}
+    tracking.start(task.key, name, task.parameters, tags | ({schema.DEVICE: device} if device else {}))
+
+
+def end_tags(report: TrialReport) -> dict[str, str]:
+    """The tags of a run that say how it ended."""
+    tags: dict[str, str] = {schema.STATE: report.state}
+    if report.failure:
+        tags |= {schema.FAILURE: report.failure, schema.REASON: report.reason[:500]}
+    return tags
+
+
+def last_tags(config: StudyConfig, report: TrialReport, metrics: Mapping[str, float]) -> dict[str, str]:
+    """The tags of a trial's run that say how it ended, and whether it keeps the constraints."""
+    feasible = {schema.FEASIBLE: str(config.is_feasible(metrics)).lower()} if config.constraints else {}
+    return end_tags(report) | feasible
+
+
+def as_report(known: Recalled) -> TrialReport:
+    """The last report of a trial, from the journal of an earlier driver that died before it updated the study store."""
+    assert known.end is not None
+    tags = known.end.tags
+    return TrialReport(
+        state=cast(Any, tags[schema.STATE]),
+        failure=cast(Failure | None, tags.get(schema.FAILURE)),
+        error=tags.get(schema.REASON),
+        metrics=dict(known.end.metrics),
+    )
 
 
 class Dispatcher(ABC):

@@ -16,9 +16,9 @@ from vae_study.search.sampler import SAMPLER
 from vae_study.search.study_store import FAILURE, METRICS, PREEMPTIONS, REASON, STATE_NAMES, StudyStore
 from vae_study.storage import OWNER_FILE, Owner, claim, owner_of
 from vae_study.study import ray_compat, session
-from vae_study.study.dispatcher import ConfirmationDispatcher, Dispatcher
+from vae_study.study.dispatcher import ConfirmationDispatcher, Dispatcher, last_tags, start_run
 from vae_study.study.finalists import Retention, finish_study, repeats_of, to_retrain
-from vae_study.study.messages import Assignment, Failure, Task, TrialReport, last_tags, new_channels, post, start_run
+from vae_study.study.messages import Assignment, Failure, Task, TrialReport, new_channels, post
 from vae_study.study.plan import Locations, Plan, require_memory
 from vae_study.study.progress import Progress, StudyCurves
 from vae_study.study.search_dispatcher import RetrainingDispatcher, SearchDispatcher

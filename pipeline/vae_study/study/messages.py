@@ -6,16 +6,14 @@ Ray Tune, which has no way to send them commands.
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from vae_study.config.study import StudyConfig
 from vae_study.search.early_stopping import rungs
 from vae_study.study import ray_compat
-from vae_study.tracking import schema
 from vae_study.tracking.record import EpochRecord
-from vae_study.tracking.writer import Recalled, TrackingWriter
 
 Failure = Literal["diverged", "out_of_memory", "error", "preempted"]
 KL_WEIGHT = "train/kl_weight"
@@ -161,42 +159,3 @@ def rungs_of(config: StudyConfig, task: Task) -> tuple[int, ...]:
 def kl_weights_of(history: Sequence[EpochRecord]) -> Iterator[tuple[int, float]]:
     """Each epoch with its mean KL weight, the last one first; 1 for a family that has none."""
     return ((record.epoch, record.metrics.get(KL_WEIGHT, 1.0)) for record in reversed(history))
-
-
-def start_run(tracking: TrackingWriter, task: Task, device: str = "") -> None:
-    """Create or reopen a task's run; `device` is what it is going to be trained on, if that is known."""
-    name, tags = schema.trial_run_name(task.number, task.parameters), {schema.TRIAL: str(task.number)}
-    if task.repeat:
-        name = f"t{task.number:03d} seed {task.repeat}"
-        tags |= {schema.KIND: "confirmation", schema.SEED: str(task.repeat)}
-    else:
-        tags |= {schema.KIND: "trial", schema.SAMPLER: task.sampler}
-        origin = {tag: getattr(task, field) for field, tag in schema.OF_SWEEPS.items()}
-        tags |= {tag: str(number) for tag, number in origin.items() if number is not None}
-    tracking.start(task.key, name, task.parameters, tags | ({schema.DEVICE: device} if device else {}))
-
-
-def end_tags(report: TrialReport) -> dict[str, str]:
-    """The tags of a run that say how it ended."""
-    tags: dict[str, str] = {schema.STATE: report.state}
-    if report.failure:
-        tags |= {schema.FAILURE: report.failure, schema.REASON: report.reason[:500]}
-    return tags
-
-
-def last_tags(config: StudyConfig, report: TrialReport, metrics: Mapping[str, float]) -> dict[str, str]:
-    """The tags of a trial's run that say how it ended, and whether it keeps the constraints."""
-    feasible = {schema.FEASIBLE: str(config.is_feasible(metrics)).lower()} if config.constraints else {}
-    return end_tags(report) | feasible
-
-
-def as_report(known: Recalled) -> TrialReport:
-    """The last report of a trial, from the journal of an earlier driver that died before it updated the study store."""
-    assert known.end is not None
-    tags = known.end.tags
-    return TrialReport(
-        state=cast(Any, tags[schema.STATE]),
-        failure=cast(Failure | None, tags.get(schema.FAILURE)),
-        error=tags.get(schema.REASON),
-        metrics=dict(known.end.metrics),
-    )

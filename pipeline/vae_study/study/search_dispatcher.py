@@ -12,17 +12,9 @@ from vae_study.errors import TrialsFailed
 from vae_study.search.early_stopping import due
 from vae_study.search.sampler import RETRAINED
 from vae_study.search.study_store import StudyStore, with_last_beta
-from vae_study.study.dispatcher import Dispatcher
+from vae_study.study.dispatcher import Dispatcher, as_report, last_tags, start_run
 from vae_study.study.finalists import Retention
-from vae_study.study.messages import (
-    Task,
-    TrialReport,
-    as_report,
-    kl_weights_of,
-    last_tags,
-    rungs_of,
-    start_run,
-)
+from vae_study.study.messages import Task, TrialReport, kl_weights_of, rungs_of
 from vae_study.study.prefetch import Prefetcher
 from vae_study.study.progress import Progress, StudyCurves, log10_parameters
 from vae_study.study.session import Enough, Shutdown

@@ -181,13 +181,14 @@ class Shutdown:
     Attributes:
         local: The Ray whose death is such a request.
         budget: The end of which is such a request.
+        is_at_once: Whether the study ends without waiting for what runs, so that errors of it mean nothing.
     """
 
     def __init__(self, budget: Budget | None = None) -> None:
         self.local: LocalRay | None = None
         self.budget = budget or Budget(Limits())
         self._reason: Exception | None = None
-        self._is_interrupted = False
+        self._is_interrupted = self.is_at_once = False
         self._watched: list[tuple[threading.Event, Exception]] = []
 
     @property
@@ -243,6 +244,7 @@ class Shutdown:
             if self._is_interrupted and number == signal.SIGHUP:
                 return
             if self._is_interrupted:
+                self.is_at_once = True
                 raise KeyboardInterrupt
             self._is_interrupted = True
             self.request(Interrupted("interrupted"))

@@ -200,7 +200,7 @@ class WorkerSearcher(Searcher):
             return hook()
         except Exception as error:
             # The driver's last message says which disk or database is full, gone or locked.
-            if not isinstance(error, OUTAGES):
+            if not isinstance(error, OUTAGES) and not self.shutdown.is_at_once:
                 logger.error("a hook of the study failed", exc_info=error)
             self.shutdown.request(error)
             return instead

@@ -1,4 +1,4 @@
-"""Run a study on two nodes and have one of them drained while a trial is on it, as a spot notice does."""
+"""Run a study on three nodes; one is drained while a trial is on it, as by a spot notice, then another is lost."""
 
 import json
 import sys
@@ -14,7 +14,14 @@ from tests.faults.runs import CONFIG, SMALL, ended, under_way
 from tests.waiting import PATIENCE_SECONDS, until
 
 # Nobody else's clock makes a checkpoint here, and no trial ends before the node has left, which takes ten seconds.
-SETTINGS = [*SMALL, "trials=2", "training.epochs=2000", "early_stopping=null", "checkpoints.every_seconds=3600"]
+SETTINGS = [
+    *SMALL,
+    "trials=2",
+    "training.epochs=1500",
+    "early_stopping=null",
+    "checkpoints.every_seconds=3600",
+    "resources.trials_per_device=1",
+]
 
 
 def saved(home: Path) -> list[tuple[str, int]]:
@@ -29,14 +36,14 @@ def is_alive(node_id: str) -> bool:
 
 
 def main(home: Path) -> None:
-    """Run, drain the second node, and tell what was seen."""
+    """Run, drain a node, lose another one, and tell what was seen."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     ray.init(address=cluster.address, log_to_driver=False)
     cluster.wait_for_nodes()
     seen = {}
 
-    def drain() -> None:
+    def disturb() -> None:
         until(lambda: len(under_way(home)) == 2, "both trials are under way")
         seen["saved_before"] = saved(home)
         gcs = ray._raylet.GcsClient(address=cluster.address)
@@ -44,9 +51,12 @@ def main(home: Path) -> None:
         until(lambda: saved(home), "a trial is saved")
         seen["saved"] = saved(home)
         until(lambda: not is_alive(nodes[1].node_id), "the node has left")
-        seen["ended_before_the_node_left"] = ended(home)
+        # It would wait for the node that has left, too.
+        cluster.add_node(wait=False, num_cpus=1)
+        cluster.remove_node(nodes[0], allow_graceful=False)
+        seen["ended_before_a_node_was_lost"] = ended(home)
 
-    watch = threading.Thread(target=drain, daemon=True)
+    watch = threading.Thread(target=disturb, daemon=True)
     watch.start()
     run_study(CONFIG, SETTINGS, home=home)
     watch.join(PATIENCE_SECONDS)

@@ -1,4 +1,4 @@
-"""A node is taken away with notice: what runs there is saved at once, and goes on elsewhere."""
+"""A node is taken away with notice: its trial is saved at once. Another is lost: its trial begins again."""
 
 import json
 import subprocess
@@ -22,15 +22,14 @@ def epochs_before_preemption(home, trial):
     return [epoch for one in records[:noted] if one["op"] == "epochs" for epoch, *_ in one["epochs"]]
 
 
-def test_a_node_with_notice_has_its_trial_saved_at_once_and_is_free_and_no_epoch_is_lost(tmp_path):
-    command = [sys.executable, "-m", "tests.faults.drain_node", str(tmp_path)]
+def test_a_drained_node_has_its_trial_saved_and_loses_no_epoch_and_a_lost_node_takes_no_trial_with_it(tmp_path):
+    command = [sys.executable, "-m", "tests.faults.lose_nodes", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
     seen = json.loads((tmp_path / "seen.json").read_text())
     assert not seen["saved_before"]
-    assert seen["ended_before_the_node_left"] == 0
+    assert seen["ended_before_a_node_was_lost"] == 0
     check_invariants(tmp_path, 2)
     [(trial, epoch)] = seen["saved"]
-    preemptions = load_study("digits", home=tmp_path).trials["preemptions"]
-    assert preemptions.sum() == preemptions[int(trial.removeprefix("trial-"))] == 1
+    assert load_study("digits", home=tmp_path).trials["preemptions"].tolist() == [1, 1]
     assert epochs_before_preemption(tmp_path, trial) == list(range(1, epoch + 1))
