@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from vae_study.api import run_study
@@ -35,10 +36,15 @@ def is_alive(node_id: str) -> bool:
     return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
 
 
+def has_room(node_id: str) -> bool:
+    """Whether a node's one CPU is free."""
+    return available_resources_per_node()[node_id].get("CPU", 0) == 1
+
+
 def main(home: Path) -> None:
     """Run, drain a node, lose another one, and tell what was seen."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
     ray.init(address=cluster.address, log_to_driver=False)
     cluster.wait_for_nodes()
     seen = {}
@@ -46,14 +52,13 @@ def main(home: Path) -> None:
     def disturb() -> None:
         until(lambda: len(under_way(home)) == 2, "both trials are under way")
         seen["saved_before"] = saved(home)
+        taken, lost = [node for node in nodes if not has_room(node.node_id)]
         gcs = ray._raylet.GcsClient(address=cluster.address)
-        gcs.drain_node(nodes[1].node_id, DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION, "spot", 0)
+        gcs.drain_node(taken.node_id, DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION, "spot", 0)
         until(lambda: saved(home), "a trial is saved")
         seen["saved"] = saved(home)
-        until(lambda: not is_alive(nodes[1].node_id), "the node has left")
-        # It would wait for the node that has left, too.
-        cluster.add_node(wait=False, num_cpus=1)
-        cluster.remove_node(nodes[0], allow_graceful=False)
+        until(lambda: not is_alive(taken.node_id), "the node has left")
+        cluster.remove_node(lost, allow_graceful=False)
         seen["ended_before_a_node_was_lost"] = ended(home)
 
     watch = threading.Thread(target=disturb, daemon=True)
