@@ -112,6 +112,7 @@ METRICS: Mapping[str, Metric] = {
     "sap": Metric(label="SAP", digits=3, direction="maximize", needs=("factors",)),
     "factor_vae_score": Metric(label="FactorVAE score", digits=3, direction="maximize", needs=("factors",)),
     "modularity": Metric(label="modularity", digits=3, direction="maximize", needs=("factors",)),
+    "udr": Metric(label="UDR", digits=3, direction="maximize"),
     "total_correlation": Metric(
         label="total correlation", unit="nats", digits=3, direction="minimize", shown={"training": ("train",)}
     ),

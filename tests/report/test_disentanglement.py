@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from vae_study.report.frames import Missing
 from vae_study.report.page import figures, pages, panels
 from vae_study.report.sections.disentanglement import (
-    FIRST,
+    JUDGES,
     LEAST_RUNS,
     MEASURES,
     BetaEffect,
@@ -28,6 +28,7 @@ from vae_study.tracking.record import StudyRecord
 
 from .studies import study
 
+FIRST, UDR = JUDGES
 BETAS = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
@@ -84,7 +85,7 @@ def test_every_seed_is_a_run_at_the_beta_of_its_trial():
 def test_where_other_parameters_differ_too_a_trial_counts_once_with_the_mean_of_its_seeds():
     record = with_factors(others=True, slope=0.02)
     found = effect(record)
-    assert (found.of_trials, found.trends[FIRST].runs) == (True, 5)
+    assert (found.searched_more, found.first.of_trials, found.first.runs) == (True, True, 5)
     own = record.trials.set_index("trial")[FIRST]
     means = [fmean([own[t], *record.confirmations.query("trial == @t")[FIRST]]) for t in range(5)]
     assert found.trends[FIRST].correlation == pytest.approx(spearmanr(BETAS, means)[0])
@@ -151,7 +152,7 @@ def test_models_along_the_path_of_a_sweep_are_no_runs():
 def test_the_table_has_the_mean_at_each_beta():
     record = with_factors()
     grid, found = measure_table(StudyTables(record)), effect(record)
-    assert grid.head == ("measure", *(f"beta {beta:g} (5)" for beta in BETAS), "rank correlation", "p-value", "runs")
+    assert grid.head == ("measure", *(f"beta {beta:g} (5)" for beta in BETAS), "rank correlation", "p-value", "over")
     (row,) = (row for row in grid.rows if row[0] == "MIG")
     for cell, beta in zip(row[1:6], BETAS, strict=True):
         assert float(cell) == pytest.approx(fmean(found.runs[found.runs["beta"] == beta][FIRST]), abs=0.00051)
@@ -181,6 +182,20 @@ def test_the_section_is_on_the_page_of_a_study_with_factors_only(digits: StudyRe
     assert claim(tables) == ""
     assert not measure_table(tables).rows
     assert all("isentanglement" not in text for text in pages(tables, panels(tables)))
+
+
+def test_without_factors_the_claim_is_judged_by_the_seeds_of_each_trial():
+    record = with_factors()
+    known = [name for name in MEASURES if name not in (UDR, "test/total_correlation")]
+    without = replace(
+        record, trials=record.trials.drop(columns=known), confirmations=record.confirmations.drop(columns=known)
+    )
+    found = effect(without)
+    assert found.metrics == (UDR, "test/total_correlation")
+    assert (found.first.of_trials, found.first.runs) == (True, 5)
+    said = claim(StudyTables(without))
+    assert said.startswith("That a larger beta disentangles is confirmed by this study: UDR and beta ")
+    assert "over 5 trials. Each trial counts once" in said
 
 
 def test_one_beta_has_no_effect_but_its_measures_are_told():

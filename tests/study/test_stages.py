@@ -3,6 +3,10 @@ import pytest
 from mlflow import MlflowClient
 from vae_study.api import build_report, load_study, run_study
 from vae_study.errors import UserError
+from vae_study.storage import Folder
+from vae_study.study.trial_files import read_code
+from vae_study.tracking.schema import repeat_name
+from vae_study.vae.disentanglement import udr
 
 from tests.study.conftest import CONFIG, SHORT
 
@@ -25,6 +29,23 @@ def test_the_best_by_the_rule_are_trained_again_with_further_seeds(confirmed):
     for row in record.confirmations.to_dict("records"):
         assert row["val/elbo"] != original[row["trial"]]
         assert 0 <= row["test/auroc"] <= 1
+
+
+def test_the_seeds_of_a_trial_are_compared_by_their_codes(confirmed):
+    record, home = confirmed
+    place = home / record.name / "trials"
+    for number in {*record.confirmations["trial"]}:
+        names = [f"trial-{number:04d}", *(repeat_name(number, seed) for seed in (1, 2))]
+        codes = [read_code(Folder.at(place) / name) for name in names]
+        seeds = record.confirmations[record.confirmations["trial"].eq(number)].sort_values("seed")
+        found = [*record.trials.loc[record.trials["trial"].eq(number), "test/udr"], *seeds["test/udr"]]
+        assert found == pytest.approx(udr([code["code"] for code in codes], [code["kl"] for code in codes]))
+        assert all(0 < value <= 1 for value in found)
+    others = ~record.trials["trial"].isin(record.confirmations["trial"])
+    assert record.trials.loc[others, "test/udr"].isna().all()
+    champion = record.trials["trial"].eq(record.champion.trial)
+    of_study = MlflowClient(record.tracking_uri).get_run(record.run_id).data.metrics
+    assert of_study["test/udr"] == pytest.approx(record.trials.loc[champion, "test/udr"].item())
 
 
 def test_a_confirmation_is_no_trial_and_is_done_once(confirmed):

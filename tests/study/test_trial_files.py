@@ -7,7 +7,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from vae_study.storage import Folder
-from vae_study.study.trial_files import EXAMPLES, SCORER, SCORES, WEIGHTS, fetch, read_scores, write_outcome
+from vae_study.study.trial_files import (
+    CODE,
+    EXAMPLES,
+    SCORER,
+    SCORES,
+    WEIGHTS,
+    fetch,
+    read_code,
+    read_scores,
+    write_code,
+    write_outcome,
+)
 from vae_study.vae.outcome import Outcome
 
 from tests.object_store import KINDS
@@ -26,7 +37,8 @@ def outcome(value: float, rows: int = 5) -> Outcome:
     scores = pd.DataFrame({"split": "test", "row": np.arange(rows), "label": "a", "anomaly": False, "elbo": value})
     arrays = {"samples": np.full((2, 3), value, np.float32), "latent_map": np.full((rows, 2), value)}
     weights, scorer = {"mean.bias": torch.full((3, 4), value).T}, {"latent_mean": torch.full((2,), value).double()}
-    return Outcome(metrics={}, scores=scores, arrays=arrays, weights=weights, scorer=scorer)
+    code = {"code": np.full((rows, 2), value, np.float32), "kl": np.array([value, np.inf], np.float32)}
+    return Outcome(metrics={}, scores=scores, arrays=arrays, weights=weights, scorer=scorer, code=code)
 
 
 def test_what_a_trial_leaves_is_read_again_and_replaced_whole(folder, tmp_path):
@@ -43,6 +55,18 @@ def test_what_a_trial_leaves_is_read_again_and_replaced_whole(folder, tmp_path):
         assert torch.equal(load_file(weights)["mean.bias"], outcome(value).weights["mean.bias"])
         assert torch.equal(load_file(scorer)["latent_mean"], outcome(value).scorer["latent_mean"])
         assert [path.name for path in (scores, examples, weights, scorer)] == list(ALL)
+
+
+def test_a_code_is_read_again_and_one_that_is_not_there_or_broken_is_none(folder):
+    assert read_code(folder) is None
+    write_code(folder, outcome(2.0))
+    found = read_code(folder)
+    assert found is not None
+    assert found["code"].tolist() == outcome(2.0).code["code"].tolist()
+    assert found["kl"].tolist() == [2.0, np.inf]
+    for content in (b"no archive", folder.read(CODE)[:-30]):
+        folder.write(CODE, content)
+        assert read_code(folder) is None
 
 
 def test_local_files_are_not_copied_and_others_are(folder, tmp_path):

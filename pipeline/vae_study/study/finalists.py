@@ -31,6 +31,7 @@ from vae_study.study.trial_files import (
     SCORES,
     WEIGHTS,
     fetch,
+    read_code,
     read_scores,
     subfolders,
 )
@@ -41,6 +42,7 @@ from vae_study.tracking.note import result_note, trials_view
 from vae_study.tracking.schema import trial_name
 from vae_study.tracking.study import close_study
 from vae_study.tracking.writer import TrackingWriter
+from vae_study.vae.disentanglement import udr
 
 logger = logging.getLogger(__name__)
 
@@ -177,6 +179,9 @@ def finish_study(
             note = f"{name} of {plan.name}, chosen by {plan.rule}, scored by {champion.score}."
             writer.log(ChampionChosen(name=name, rule=plan.rule, note=note))
             of_alarms = _log_series(plan, writer, name)
+    agreement = _udr(plan, writer)
+    if len(agreement):
+        writer.log_frame(agreement, schema.UDR_FILE)
     picture = frontier_png(plan.name, plan.config.plain(), trials, plan.reference, champion)
     if picture is not None:
         writer.log_bytes(picture, schema.PICTURE_FILE)
@@ -189,9 +194,25 @@ def finish_study(
         (row,) = trials[trials["trial"] == champion.trial].to_dict("records")
         measured = {name: row.get(name, math.nan) for name in _metrics_of((champion,), plan.config.anomaly.followed)}
         measured |= {f"test/{metric}": value for metric, value in of_alarms.items()}
+        of_champion = agreement[agreement["trial"].eq(champion.trial) & agreement["seed"].eq(0)]
+        measured |= dict.fromkeys([schema.UDR] * len(of_champion), float(of_champion[schema.UDR].sum()))
         writer.log_curves(writer.curve_step(), {name: x for name, x in measured.items() if math.isfinite(x)})
     state = "finished" if is_complete else "interrupted"
     close_study(writer, state, note, view, plan.rule, champion, own, stopped)
+
+
+def _udr(plan: Plan, writer: TrackingWriter) -> pd.DataFrame:
+    """How far each seed of a confirmed trial agrees with its others: `trial`, `seed` (0 its own) and `test/udr`."""
+    rows = []
+    confirmations = writer.confirmations()
+    for number in sorted({*map(int, confirmations["trial"])}):
+        seeds = sorted({*map(int, confirmations.loc[confirmations["trial"].eq(number), "seed"])})
+        names = {0: trial_name(number)} | {seed: schema.repeat_name(number, seed) for seed in seeds}
+        codes = {seed: code for seed, name in names.items() if (code := read_code(plan.trials / name)) is not None}
+        found = udr([code["code"] for code in codes.values()], [code["kl"] for code in codes.values()])
+        pairs = zip(codes, found.tolist(), strict=True)
+        rows += [(number, seed, value) for seed, value in pairs if math.isfinite(value)]
+    return pd.DataFrame(rows, columns=["trial", "seed", schema.UDR])
 
 
 def _scores(plan: Plan, number: int) -> pd.DataFrame:

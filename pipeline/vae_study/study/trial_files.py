@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pyarrow.fs import FileSelector
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -30,6 +32,8 @@ from vae_study.vae.outcome import Outcome
 logger = logging.getLogger(__name__)
 
 SCORES, EXAMPLES, WEIGHTS, SCORER = "scores.parquet", "examples.npz", WEIGHTS_FILE, SCORER_FILE
+# Of a trial and of its further seeds.
+CODE = "code.npz"
 # Deleted when a trial will not be chosen.
 OF_FINALISTS = (EXAMPLES, WEIGHTS, SCORER)
 # Raised whenever the meaning of what is written changes.
@@ -193,6 +197,22 @@ def write_outcome(folder: Folder, outcome: Outcome) -> None:
         folder.write(name, save({part: value.contiguous().cpu() for part, value in tensors.items()}))
     outcome.scores.to_parquet(scores)
     folder.write(SCORES, scores.getbuffer())
+
+
+def write_code(folder: Folder, outcome: Outcome) -> None:
+    """Write what compares a run's code with that of other seeds. Raise OSError if it cannot be written."""
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, **outcome.code)
+    folder.write(CODE, content.getbuffer())
+
+
+def read_code(folder: Folder) -> dict[str, NDArray[np.float64]] | None:
+    """What `write_code` wrote; None if it is not there or cannot be read."""
+    try:
+        with np.load(io.BytesIO(folder.read(CODE)), allow_pickle=False) as arrays:
+            return {name: arrays[name].astype(np.float64) for name in ("code", "kl")}
+    except (*BROKEN, BadZipFile):
+        return None
 
 
 def read_scores(folder: Folder) -> pd.DataFrame:

@@ -36,7 +36,8 @@ class TrialRun:
     Attributes:
         setup: What is trained.
         history: Every epoch so far, also those before the checkpoint.
-        files: Where it leaves its files; None for a repeat, which leaves none.
+        files: Where it leaves its files; None for a repeat, which leaves none but its code.
+        code: Where it leaves its code, to be compared with that of other seeds; None if the study has no others.
         points: The numbers of the trials that become of the models that it keeps along its way.
     """
 
@@ -46,6 +47,7 @@ class TrialRun:
             config=config.trial(task.parameters), seed=trial_seed(config.seed, task.number, task.repeat)
         )
         self.files = home / "trials" / task.key if not task.repeat else None
+        self.code = home / "trials" / task.key if config.confirm.top else None
         self.checkpoints = Checkpoints(home / "checkpoints" / task.key)
         self.history: list[EpochRecord] = []
         self._reported = 0

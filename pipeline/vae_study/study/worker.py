@@ -18,7 +18,7 @@ from vae_study.errors import Diverged, guard_process, redacted
 from vae_study.storage import Folder
 from vae_study.study.messages import Assignment, Commands, Failure, Task, TrialReport, WorkerReport, collect
 from vae_study.study.ray_compat import gpus_given, is_leaving
-from vae_study.study.trial_files import CheckpointTimer, write_outcome
+from vae_study.study.trial_files import CheckpointTimer, write_code, write_outcome
 from vae_study.study.trial_run import RunGroup, TrialRun, device_of
 from vae_study.tracking.schema import trial_name
 from vae_study.vae.device import (
@@ -221,6 +221,8 @@ class WorkerLoop:
                 points = self._measure_kept(group, run)
                 if run.files is not None:
                     write_outcome(run.files, outcome)
+                if run.code is not None:
+                    write_code(run.code, outcome)
                 self._end(group, run, TrialReport(state="finished", metrics=outcome.metrics, points=points))
             except Exception as error:
                 self._end(group, run, self._failed(error))

@@ -43,6 +43,9 @@ def read_study(source: RunSource, name: str) -> StudyRecord:
     with tempfile.TemporaryDirectory() as scratch:
         files = _Artifacts(source, Path(scratch))
         trials, history = _frames(source, parent, files)
+        confirmations = confirmations_frame(children(source, parent, "confirmation"))
+        if len(confirmations):
+            trials, confirmations = _with_udr(parent, files, trials, confirmations)
         config = files.json(parent, schema.CONFIG_FILE)
         return StudyRecord(
             name=name,
@@ -56,7 +59,7 @@ def read_study(source: RunSource, name: str) -> StudyRecord:
             tracking_uri=redacted(source.uri),
             experiment_id=str(parent.experiment_id),
             run_id=str(parent.run_id),
-            confirmations=confirmations_frame(children(source, parent, "confirmation")),
+            confirmations=confirmations,
             promoted=source.promoted(parent),
             stopped=parent.tags.get(schema.STOPPED, "") if parent.tags[schema.STATE] == "finished" else "",
             **_comparison(parent, files),
@@ -89,6 +92,18 @@ def _frames(source: RunSource, parent: RunRecord, files: _Artifacts) -> tuple[pd
         return pd.read_parquet(paths[0]), pd.read_parquet(paths[1])
     trials = children(source, parent)
     return trials_frame(trials), joined([*_histories(files, {str(run.run_id): run for run in trials}).values()])
+
+
+def _with_udr(
+    parent: RunRecord, files: _Artifacts, trials: pd.DataFrame, seeds: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Trials and further seeds with how far each agrees with the others of its trial, once the study has ended."""
+    try:
+        found = pd.read_parquet(files.path(parent, schema.UDR_FILE))
+    except OSError:
+        return trials, seeds
+    own = found[found["seed"].eq(0)].drop(columns="seed")
+    return trials.merge(own, on="trial", how="left"), seeds.merge(found, on=["trial", "seed"], how="left")
 
 
 def _histories(files: _Artifacts, runs: Mapping[str, RunRecord]) -> dict[str, pd.DataFrame]:

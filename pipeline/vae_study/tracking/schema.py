@@ -73,6 +73,8 @@ REFERENCE_FILE, PREPROCESSING_FILE = "reference.json", "preprocessing.json"
 TRIALS_FILE, HISTORY_FILE = "trials.parquet", "history.parquet"
 # What each rule, ensemble and baseline detects, and their scores of each example.
 CHOICES_FILE, DETECTORS_FILE = "choices.parquet", "detectors.parquet"
+# How far the seeds of each confirmed trial agree: `trial`, `seed` (0 its own) and this metric.
+UDR_FILE, UDR = "udr.parquet", "test/udr"
 # The labels by which the champion was chosen after the end of the study.
 LABELS_FILE = "labels.csv"
 # The frontier's picture in the description.

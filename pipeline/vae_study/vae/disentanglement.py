@@ -26,6 +26,7 @@ VOTES, ROWS_PER_VOTE = 800, 64
 TREES, FOREST_ROWS = 10, 5_000
 # Duan et al. 2020, section 4: a dimension with a smaller mean KL, nats, is not informative.
 INFORMATIVE_KL = 0.01
+CODE_ROWS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,6 +313,16 @@ def udr(code_SNZ: Sequence[Floats], kl_SZ: Sequence[Floats]) -> Floats:
     found_S = np.full(models, np.nan)
     found_S[known_S] = np.nanmedian(agreement_SS[known_S], axis=1)
     return found_S
+
+
+def compared_code(code_NZ: Floats, kl_Z: Floats | None) -> dict[str, NDArray[np.float32]]:
+    """What `udr` needs of a model, small enough to be kept: `code`, of the first CODE_ROWS rows, and `kl`.
+
+    Of a family without a KL for each dimension, those whose variance is above ACTIVE_VARIANCE count as informative.
+    """
+    if kl_Z is None or len(kl_Z) != code_NZ.shape[1]:
+        kl_Z = np.where(code_NZ.var(axis=0) > ACTIVE_VARIANCE, np.inf, 0)
+    return {"code": code_NZ[:CODE_ROWS].astype(np.float32), "kl": kl_Z.astype(np.float32)}
 
 
 def _ranks(code_NZ: Floats) -> Floats:

@@ -20,7 +20,7 @@ from vae_study.data.windows import Windows
 from vae_study.metrics import AREAS, SCORES, need
 from vae_study.vae.device import on_host
 from vae_study.vae.diagnostics import Illustrator, code_arrays, explained_arrays, probe_accuracy, usual_cost
-from vae_study.vae.disentanglement import FactorValues, measure_factors, total_correlation
+from vae_study.vae.disentanglement import FactorValues, compared_code, measure_factors, total_correlation
 from vae_study.vae.evaluation import defined, iwae_nats, metrics_of
 from vae_study.vae.families.base import Family
 from vae_study.vae.gpu.device_scorer import DeviceScorer, brought_to_host
@@ -60,6 +60,7 @@ class Outcome:
         scores: A row a validation or test example: split, row, label, anomaly, of images file, and each anomaly score.
         arrays: Pictures, codes and explanations of some test examples, by name.
         weights: The model's own parameters, by name, without the leading dimension of models and without padding.
+        code: What compares its code with that of other seeds, see `disentanglement.compared_code`.
         scorer: What its scores take beside the weights, by name: the arrays of its `Scorer`, USUAL_COST,
             USUAL_INPUT and NOISE.
     """
@@ -69,6 +70,7 @@ class Outcome:
     arrays: Mapping[str, NDArray[Any]]
     weights: dict[str, Tensor]
     scorer: dict[str, Tensor]
+    code: Mapping[str, NDArray[np.float32]]
 
 
 def fit_scorer(model_batch: ModelBatch) -> RowScorer:
@@ -243,7 +245,13 @@ class _Examination:
             },
             weights={name.removeprefix("model/"): value for name, value in state.items() if name.startswith("model/")},
             scorer=self._scorer(k),
+            code=self._code(k),
         )
+
+    def _code(self, k: int) -> Mapping[str, NDArray[np.float32]]:
+        test, normal_N = self.test[k], ~self.splits["test"].is_anomaly_N
+        kl_Z = None if test.kl_NR is None else test.kl_NR[normal_N].mean(axis=0)
+        return compared_code(test.mean_NZ[normal_N], kl_Z)
 
     def _scorer(self, k: int) -> dict[str, Tensor]:
         noise_LZ = [self.noise_LKZ[:, k, part] for part in self.model_batch.model.code_parts_K[k]]

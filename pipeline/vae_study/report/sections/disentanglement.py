@@ -18,12 +18,14 @@ from vae_study.report.parameters import searched_parameters
 from vae_study.report.style import INK, NORMAL, PAPER, figure, log_scale
 from vae_study.report.tables import NO_CHAMPION, StudyTables
 from vae_study.tracking.record import StudyRecord
+from vae_study.tracking.schema import UDR
 
 _OF_FACTORS = [f"test/{name}" for name, metric in METRICS.items() if "factors" in metric.needs]
-#: The measures that need known factors, and the one that needs none.
-MEASURES = (*_OF_FACTORS, "test/total_correlation")
-#: By which the claim is judged.
-FIRST = MEASURES[0]
+#: The measures that need known factors, and those that need none.
+MEASURES = (*_OF_FACTORS, UDR, "test/total_correlation")
+#: By which the claim is judged: the first that is known.
+JUDGES = (_OF_FACTORS[0], UDR)
+NONE = "No factors of variation are known (data.factors names them), and no trial was trained with further seeds."
 LEVEL = 0.05
 LEAST_RUNS, LEAST_BETAS = 5, 2
 # Up to so many runs, p-values come from permutations.
@@ -39,13 +41,16 @@ class Trend:
         metric: Its full name.
         correlation: Spearman's rank correlation over the runs; NaN if the measure never differs.
         p_value: Two-sided.
-        runs: How many there are: every seed, or one mean a trial if other parameters were searched too.
+        runs: How many there are.
+        of_trials: Whether a run is a trial, with the mean of its seeds, rather than a seed: if other parameters were
+            searched too, and of UDR, which compares the seeds of a trial.
     """
 
     metric: str
     correlation: float
     p_value: float
     runs: int
+    of_trials: bool
 
     @property
     def is_shown(self) -> bool:
@@ -63,19 +68,24 @@ class BetaEffect:
     """Each measure of each run against beta.
 
     Attributes:
-        metrics: The measures that are known.
+        metrics: The measures that are known; the claim is judged by the first.
         runs: One row per trial and further seed: `trial`, `seed` (0 of the study's own), `beta`, `collapsed` (bool),
             and the measures.
         trends: By metric, in the same order.
-        of_trials: Whether trends are over trials, since they differ in other searched parameters, too.
+        searched_more: Whether trials differ in other searched parameters, too.
         left_out: Trials that a sweep kept, which are of one training and no runs of their own.
     """
 
     metrics: tuple[str, ...]
     runs: pd.DataFrame
     trends: dict[str, Trend]
-    of_trials: bool
+    searched_more: bool
     left_out: int
+
+    @property
+    def first(self) -> Trend:
+        """By which the claim is judged."""
+        return self.trends[self.metrics[0]]
 
     @property
     def betas(self) -> list[float]:
@@ -101,23 +111,23 @@ class FactorTable:
 
 
 def beta_effect(record: StudyRecord) -> BetaEffect | Missing:
-    """The measures against beta; `Missing` without factors, or if beta does not differ."""
+    """The measures against beta; `Missing` without factors and further seeds, or if beta does not differ."""
     finished, swept = with_state(record, "finished"), kept_by_sweeps(record)
     own = finished[~finished["trial"].isin(swept["trial"])]
-    if not np.isfinite(numbers(finished, FIRST)).any():
-        return Missing("No factors of variation are known: data.factors names them.")
+    first = next((name for name in JUDGES if np.isfinite(numbers(finished, name)).any()), None)
+    if first is None:
+        return Missing(NONE)
     beta_of = dict(zip(own["trial"], numbers(own, "beta"), strict=True))
     seeds = record.confirmations[record.confirmations["trial"].isin(own["trial"])]
     parts = [_runs(own.assign(seed=0), beta_of), _runs(seeds, beta_of)]
     runs = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
-    runs = runs[(runs["beta"] > 0) & np.isfinite(runs[FIRST])].reset_index(drop=True)
+    runs = runs[(runs["beta"] > 0) & np.isfinite(runs[first])].reset_index(drop=True)
     others = [name for name in searched_parameters(record) if name != "beta" and own[name].nunique() > 1]
     metrics = tuple(metric for metric in MEASURES if np.isfinite(runs[metric]).any())
-    found = BetaEffect(metrics=metrics, runs=runs, trends={}, of_trials=bool(others), left_out=len(swept))
+    found = BetaEffect(metrics=metrics, runs=runs, trends={}, searched_more=bool(others), left_out=len(swept))
     if len(found.betas) < LEAST_BETAS:
         return Missing("All runs have one beta, so its effect on disentanglement is not known.")
-    rows = runs.groupby("trial", as_index=False).mean() if others else runs
-    found.trends.update((metric, _trend(metric, rows)) for metric in metrics)
+    found.trends.update((metric, _trend(metric, runs, bool(others) or metric == UDR)) for metric in metrics)
     return found
 
 
@@ -131,10 +141,11 @@ def _runs(frame: pd.DataFrame, beta_of: dict[int, float]) -> pd.DataFrame:
     return pd.DataFrame({**about, **{metric: numbers(frame, metric) for metric in MEASURES}})
 
 
-def _trend(metric: str, rows: pd.DataFrame) -> Trend:
-    known = rows[np.isfinite(rows[metric])]
-    correlation, p_value = rank_correlation(known["beta"].to_numpy(np.float64), known[metric].to_numpy(np.float64))
-    return Trend(metric=metric, correlation=correlation, p_value=p_value, runs=len(known))
+def _trend(metric: str, runs: pd.DataFrame, of_trials: bool) -> Trend:
+    known = runs[np.isfinite(runs[metric])]
+    rows = known.groupby("trial")[["beta", metric]].mean() if of_trials else known
+    correlation, p_value = rank_correlation(rows["beta"].to_numpy(np.float64), rows[metric].to_numpy(np.float64))
+    return Trend(metric=metric, correlation=correlation, p_value=p_value, runs=len(rows), of_trials=of_trials)
 
 
 def rank_correlation(x_N: Floats, y_N: Floats) -> tuple[float, float]:
@@ -229,14 +240,14 @@ def claim(tables: StudyTables) -> str:
     found = tables.of(beta_effect)
     if isinstance(found, Missing):
         return ""
-    others = [trend for metric, trend in found.trends.items() if metric != FIRST]
+    others = [trend for trend in found.trends.values() if trend is not found.first]
     kinds = {
         kind: [metric_of(trend.metric).label for trend in others if _kind(trend) == kind]
         for kind in ("better", "worse", "not shown")
     }
     collapsed = int(found.runs["collapsed"].sum())
-    first = found.trends[FIRST]
-    return sentences("notes.txt", "disentangled", found, first, _kind(first), kinds, collapsed)
+    name = metric_of(found.first.metric).label
+    return sentences("notes.txt", "disentangled", found, name, _kind(found.first), kinds, collapsed)
 
 
 def _kind(trend: Trend) -> str:
@@ -256,23 +267,22 @@ def measure_table(tables: StudyTables) -> Grid:
             *(number(float(means[metric][beta]), digits_of(metric)) for beta in betas),
             number(trend.correlation),
             number(trend.p_value, 4),
-            f"{trend.runs:,}",
+            f"{trend.runs:,} {'trials' if trend.of_trials else 'runs'}",
         )
         for metric, trend in found.trends.items()
     )
     counts = found.runs["beta"].value_counts()
     head = [f"beta {significant(beta)} ({counts[beta]})" for beta in betas]
-    what = "trials" if found.of_trials else "runs"
     label = f"Each measure{', its mean at each beta (of so many runs)' * bool(betas)}, and how it goes with beta"
     return Grid(
-        label=label, head=("measure", *head, "rank correlation", "p-value", what), rows=rows, is_wide=len(betas) > 4
+        label=label, head=("measure", *head, "rank correlation", "p-value", "over"), rows=rows, is_wide=len(betas) > 4
     )
 
 
 def _of_chosen(tables: StudyTables) -> Grid:
     chosen = tables.trials[tables.trials["trial"].isin([tables.summary.champion_trial])]
     known = [metric for metric in MEASURES if np.isfinite(scalar(chosen, metric))]
-    if FIRST not in known:
+    if not {*known} & {*JUDGES}:
         return Grid()
     rows = tuple((short_label(metric), number(scalar(chosen, metric), digits_of(metric))) for metric in known)
     return Grid(label="The chosen model", head=("measure", "value"), rows=rows)
