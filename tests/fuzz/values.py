@@ -25,6 +25,7 @@ CHOSEN = [*STEERING, *SCORES, *RULES, "tpe", "gp", "pareto", "asha", "conv", "ml
 CHOSEN += ["vector_quantized", "hierarchical", "conditional", "autoencoder", "linear", "cyclical", "minimize", "max"]
 CHOSEN += ["auto", "time"]
 CHOSEN += ["stratified", "group", "quantile", "robust", "median", "one_hot", "capacity", "constrained", "label", "kind"]
+CHOSEN += ["beta_tc", "dip"]
 NESTED = [[], {}, [1, 2], [[1]], [None], {"a": 1}, {"low": 1, "high": 3}, {"choices": [1]}, [[]] * 300, [{}], {"": {}}]
 OTHERS = [None, True, False, datetime.date(2020, 1, 2), b"bytes"]
 # Pieces of text that mean something in YAML, or nothing.
