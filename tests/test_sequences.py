@@ -96,6 +96,10 @@ def test_a_detector_of_windows_scores_each_row_of_a_frame(plant, tmp_path):
     alone = [detector.score_samples(one)[-1] for one in (windows[0], windows[20], windows[-1])]
     np.testing.assert_allclose(scores[rows[[0, 20, -1]]], alone, rtol=1e-6)
     assert {*detector.predict(new)} <= {-1, 1}
+    test = detector.study_.champion.series
+    assert sorted(test["row"]) == list(range(540, 600))
+    assert {"time", "series", "score", "value/heat", "expected/heat"} <= {*test}
+    assert "The series of test" in detector.report(tmp_path / "report").read_text(encoding="utf-8")
     detector.save(tmp_path / "detector")
     np.testing.assert_array_equal(VAEDetector.load(tmp_path / "detector").score_samples(new), scores)
     with pytest.raises(ValueError, match="got no data frame, expected one with the columns that sequence names"):

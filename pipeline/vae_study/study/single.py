@@ -11,7 +11,9 @@ import pandas as pd
 
 from vae_study.config.study import StudyConfig
 from vae_study.data import Dataset
+from vae_study.detector.detector import Detector
 from vae_study.detector.export import pack
+from vae_study.detector.series import series_frame
 from vae_study.errors import UserError
 from vae_study.selection.comparison import Baseline, Candidate
 from vae_study.selection.ranking import Selection
@@ -70,21 +72,33 @@ class SingleModel:
             is_alone: Whether the model detects alone, or together with the detector without a model.
         """
         with tempfile.TemporaryDirectory() as scratch:
-            trial, model = Path(scratch) / "trial", Path(scratch) / "model"
-            write_outcome(Folder.at(trial), self.outcome)
-            rule = self.plan.label_free_rule
-            own = Selection(trial=0, score=self.config.anomaly.followed, value=self.history[-1][rule])
-            pack(
-                model,
-                self.data,
-                {0: self.config.trial({})},
-                Candidate(name=rule, needs_labels=False, selections=(own,), with_baseline=not is_alone),
-                lambda _: {name: trial / name for name in (WEIGHTS, SCORER)},
-                lambda _: self.outcome.scores,
-                self.config.anomaly.fdr,
-                None if is_alone else Baseline.of(self.data),
-            )
-            return contents_of(model)
+            return contents_of(self._pack(Path(scratch), is_alone))
+
+    def _pack(self, scratch: Path, is_alone: bool) -> Path:
+        trial, model = scratch / "trial", scratch / "model"
+        write_outcome(Folder.at(trial), self.outcome)
+        rule = self.plan.label_free_rule
+        own = Selection(trial=0, score=self.config.anomaly.followed, value=self.history[-1][rule])
+        pack(
+            model,
+            self.data,
+            {0: self.config.trial({})},
+            Candidate(name=rule, needs_labels=False, selections=(own,), with_baseline=not is_alone),
+            lambda _: {name: trial / name for name in (WEIGHTS, SCORER)},
+            lambda _: self.outcome.scores,
+            self.config.anomaly.fdr,
+            None if is_alone else Baseline.of(self.data),
+        )
+        return model
+
+    def _series(self) -> pd.DataFrame:
+        """What the model makes of the series of test; no rows where rows are examples."""
+        if self.data.preprocessing.sequence is None:
+            return pd.DataFrame()
+        with tempfile.TemporaryDirectory() as scratch:
+            detector = Detector.load(self._pack(Path(scratch), is_alone=True))
+        frame = series_frame(detector, self.data.splits["test"])
+        return pd.DataFrame() if frame is None else frame
 
     def record(self) -> StudyRecord:
         """The model as a study of one trial."""
@@ -100,7 +114,13 @@ class SingleModel:
             **self.outcome.metrics,
         }
         plan, score = self.plan, self.config.anomaly.followed
-        about = {"trial": 0, "rule": plan.label_free_rule, "score": score, "scores": self.outcome.scores}
+        about = {
+            "trial": 0,
+            "rule": plan.label_free_rule,
+            "score": score,
+            "scores": self.outcome.scores,
+            "series": self._series(),
+        }
         return StudyRecord(
             name=plan.name,
             config=self.config.plain(),
