@@ -299,6 +299,19 @@ def test_udr_is_1_for_independent_dimensions_in_another_order():
     assert found_S == CLOSE(1, abs=1e-9)
 
 
+def test_a_dimension_that_is_all_noise_says_nothing_however_well_its_mean_follows_a_factor():
+    code_NZ, factors = aligned()
+    collapsed_NZ = code_NZ * [1e-3, 1, 1]
+    without_NZ = code_NZ * [0, 1, 1]
+    found = measured(collapsed_NZ, factors, collapsed_NZ, factors)
+    assert found == measured(without_NZ, factors, without_NZ, factors)
+    assert found["mig"] < 0.7 < measured(code_NZ, factors, code_NZ, factors)["mig"]
+    nothing = measured(*(code_NZ * 1e-3, factors) * 2)
+    shares = [np.bincount(level_N).max() / len(level_N) for level_N in factors.levels().T]
+    assert nothing.pop("dci_informativeness") == CLOSE(np.mean(shares), abs=0.02)
+    assert {*nothing.values()} == {0}
+
+
 def test_measures_that_are_not_defined_are_nan_and_collapsed_codes_have_0():
     code_NZ, factors = aligned(rows=50)
     one = FactorValues(value_NF=factors.value_NF[:, :1], is_number_F=factors.is_number_F[:1])

@@ -117,16 +117,17 @@ def modularity(information_ZF: Floats) -> float:
     """How much each dimension knows about one factor only, from 0 to 1 (Ridgeway and Mozer 2018, equation 2).
 
     The mean over dimensions of 1 - sum over f of (m_f - t_f)^2 / (m^2 (F - 1)), where m_f is the mutual information
-    with factor f, m the largest of them, t_f = m for that factor and 0 for others. A dimension that knows nothing has
-    0, as in Locatello et al. 2019. NaN for a single factor.
+    with factor f, m the largest of them, t_f = m for that factor and 0 for others. Dimensions that know nothing do not
+    count; 0 if none knows anything, NaN for a single factor.
     """
     factors = information_ZF.shape[1]
     if factors < 2:
         return math.nan
     square_ZF = information_ZF**2
     largest_Z = square_ZF.max(axis=1)
-    rest_Z = (square_ZF.sum(axis=1) - largest_Z) / np.where(largest_Z > 0, largest_Z, 1) / (factors - 1)
-    return float(np.where(largest_Z > 0, 1 - rest_Z, 0).mean())
+    knows_Z = largest_Z > 0
+    rest_Z = (square_ZF.sum(axis=1) - largest_Z)[knows_Z] / largest_Z[knows_Z] / (factors - 1)
+    return float((1 - rest_Z).mean()) if knows_Z.any() else 0.0
 
 
 def sap(code_NZ: Floats, factors: FactorValues) -> float:
@@ -363,11 +364,16 @@ def measure_factors(
 ) -> FactorMeasures:
     """Measure a code against known factors.
 
+    A dimension whose variance is at most ACTIVE_VARIANCE counts as one that says nothing: a draw of it is all noise,
+    though its posterior mean may follow the factors on a scale that nothing after it can see.
+
     Args:
         train_NZ, train: Codes and factors of training rows, which DCI's forests are fitted to.
         test_NZ, test: Those of the rows that are measured.
         seed: Of the forests and of the votes.
     """
+    is_active_Z = test_NZ.var(axis=0) > ACTIVE_VARIANCE
+    train_NZ, test_NZ = np.where(is_active_Z, train_NZ, 0), np.where(is_active_Z, test_NZ, 0)
     values = np.concatenate([train.value_NF, test.value_NF])
     both_NF = FactorValues(value_NF=values, is_number_F=train.is_number_F).levels()
     train_level_NF, level_NF = np.split(both_NF, [len(train_NZ)])
