@@ -23,7 +23,7 @@ BINS = 20
 # Of the FactorVAE score; more rows a vote tell factors apart better than more votes do.
 VOTES, ROWS_PER_VOTE = 800, 64
 # Of DCI: trees of a forest, and rows that it is fitted to.
-TREES, FOREST_ROWS = 10, 5_000
+TREES, FOREST_ROWS = 10, 2_000
 # Duan et al. 2020, section 4: a dimension with a smaller mean KL, nats, is not informative.
 INFORMATIVE_KL = 0.01
 CODE_ROWS = 500
