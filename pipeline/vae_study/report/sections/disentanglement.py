@@ -212,7 +212,7 @@ def _draw_measure(axes: Axes, table: BetaEffect, metric: str) -> None:
         axes.set_xticks(table.betas)
         axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.set_title(short_label(metric), fontsize=9)
+    axes.set_title(metric_of(metric).label, fontsize=9)
     axes.set_xlabel("beta", fontsize=8.5)
     axes.tick_params(labelsize=8)
 
