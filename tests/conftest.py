@@ -1,5 +1,7 @@
 import os
+import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -20,6 +22,12 @@ for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "VAE_STUDY_HOME", "VAE_STUDY_
 # Nor prepare its data among theirs. Ray's workers inherit it.
 _cache = tempfile.TemporaryDirectory(prefix="vae-study-tests-")
 os.environ["VAE_STUDY_CACHE"] = _cache.name
+
+# Each commit to SQLite waits for the disk, and MLflow makes a new database in a hundred. No test cuts the power, so
+# memory will do for their folders, where there is enough that is shown as a disk.
+_memory, _room_bytes = Path("/dev/shm"), 4 * 2**30
+if os.access(_memory, os.W_OK) and shutil.disk_usage(_memory).free > _room_bytes:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_memory))
 
 # What a test needs that asks for one of these fixtures. What a file starts by itself, the file says.
 NEEDS = {

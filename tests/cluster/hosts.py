@@ -103,8 +103,8 @@ class Host:
         needed = {Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[2]}
         shown = [path for path in needed if any(str(path).startswith(f"{one}/") for one in OWN)]
         show = [f"mkdir -p {disk}{path} && mount --bind -o ro {path} {disk}{path}" for path in shown]
-        # Last /tmp, in which the disk itself may be.
-        bind = [f"mount --rbind {disk}{path} {path}" for path in sorted(OWN, key=lambda path: path == "/tmp")]
+        # Last the one in which the disk itself may be.
+        bind = [f"mount --rbind {disk}{path} {path}" for path in sorted(OWN, key=disk.is_relative_to)]
         early = [f"cp {self.folder}/key.pub {self.folder}/hostkey {disk}/tmp"]
         lines = {"own": own, "shown": [*show, *early], "bind": bind}
         text = BOOT.format(

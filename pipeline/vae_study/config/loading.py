@@ -65,8 +65,8 @@ def _read(source: str | FilePath | Mapping[str, Any]) -> tuple[str, Any]:
 
 
 def _text(path: FilePath) -> str:
-    # A pipe with a name may never have a writer; what a shell makes of <(command) is in /dev.
-    if path.is_fifo() and not str(path).startswith("/dev/"):
+    # A pipe with a name may never have a writer; what a shell makes of <(command) is in /dev/fd.
+    if path.is_fifo() and not str(path).startswith(("/dev/fd/", "/dev/stdin")):
         raise OSError(0, "it is a pipe")
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)

@@ -109,9 +109,6 @@ def init_local(preload: Sequence[str], **settings: Any) -> None:
     settings = {"address": "local", "include_dashboard": False, "_temp_dir": str(own / "ray"), **settings}
     with _restricted(), _without_dashboard():
         _start(preload, settings)
-    for folder, _, _ in os.walk(own / "ray" / "session_latest"):
-        with suppress(FileNotFoundError):
-            os.chmod(folder, 0o700)
 
 
 def _start(preload: Sequence[str], settings: Mapping[str, Any]) -> None:
