@@ -13,7 +13,7 @@ import pytest
 
 from tests.cluster.heads import BIN, served_head
 from tests.cluster.nodes import NODES
-from tests.waiting import PATIENCE_SECONDS, until
+from tests.waiting import PATIENCE_SECONDS, command_line, until
 
 pytestmark = pytest.mark.cluster
 
@@ -97,9 +97,11 @@ def test_with_the_notice_of_aws_the_node_is_drained_and_leaves_and_not_before(me
         raylets = [one for one in raylets if str(head.temp) in str(one.info["cmdline"])]
         assert raylets
         metadata.is_taken = True
-        until(lambda: not any(one.is_running() for one in raylets), "the node has left")
+        log = head.home / "vae-study" / "spot_notice.log"
+        # One that nobody has waited for has no command line any more.
+        until(lambda: not any(map(command_line, raylets)), "the node has left", log=log)
         until(lambda: not watcher.is_running(), "the watch is over")
-        assert "being taken away" in (head.home / "vae-study" / "spot_notice.log").read_text()
+        assert "being taken away" in log.read_text()
 
 
 def test_on_google_cloud_it_asks_as_one_has_to_there(metadata, tmp_path):

@@ -167,7 +167,7 @@ def check_equal(home: Path, undisturbed: Path) -> None:
 
 
 def beginning(frame: pd.DataFrame, count: int) -> pd.DataFrame:
-    """What is told of the first trials, without clocks, identities, and branches that none of them took."""
-    clocks = ["run_id", "time/epoch_seconds", "preemptions"]
-    kept = frame[frame["trial"] < count].drop(columns=clocks, errors="ignore")
+    """What is told of the first trials, without clocks, identities, further seeds, and branches that none took."""
+    others = ["run_id", "time/epoch_seconds", "preemptions", schema.UDR]
+    kept = frame[frame["trial"] < count].drop(columns=others, errors="ignore")
     return kept.dropna(axis="columns", how="all").convert_dtypes()

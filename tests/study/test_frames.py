@@ -79,7 +79,7 @@ def plant(rows: int = 600) -> pd.DataFrame:
 
 @pytest.mark.studies
 @pytest.mark.parametrize("kind", ["mlp", "recurrent"])
-def test_a_study_of_windows_trains_scores_each_row_once_and_loads_as_a_pyfunc(kind, ray_session, tmp_path):
+def test_a_study_of_windows_trains_scores_each_row_once_and_loads_as_a_pyfunc(kind, ray_session, tmp_path, monkeypatch):
     split = {"by": "time", "train": 0.5, "validation": 0.25, "test": 0.25}
     data = {"label": "fault", "scale": "standard", "split": split}
     data["sequence"] = {"time": "ts", "series": "machine", "window": 6}
@@ -113,7 +113,8 @@ def test_a_study_of_windows_trains_scores_each_row_once_and_loads_as_a_pyfunc(ki
     assert frame["ts"].tolist() == new["ts"].tolist()
     assert {"part/speed", "part/heat"} <= {*frame}
     assert np.isfinite(frame.select_dtypes("number").to_numpy()).all()
-    model = mlflow.pyfunc.load_model(str(next(tmp_path.rglob("MLmodel")).parent))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", record.tracking_uri)
+    model = mlflow.pyfunc.load_model("models:/machines@champion")
     np.testing.assert_array_equal(model.predict(new)["score"], frame["score"])
 
 
