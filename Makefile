@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# A file's tests share what it has started. The slow files come first, as tests/conftest.py sorts them.
+# A file's tests share what it has started. The slow files come first, as tests/conftest.py sorts them; they wait for
+# other processes for a third of their time, so three of them keep two cores busy.
 PYTEST := $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 # The processes of the tests share the cores: more threads of libraries would wait for each other.
 test test-local: export OMP_NUM_THREADS := 1
@@ -46,7 +47,7 @@ test: .venv/installed-dev ## Install what tests need and run most of them, and a
 	$(PYTEST) --numprocesses 2 -m 'not (thorough or studies or processes or browser or database or object_store or cluster)'
 
 test-local: .venv/installed-dev ## All tests but those of clusters: also studies, killed processes, Chromium, PostgreSQL, S3; 20 to 40 minutes
-	$(PYTEST) --numprocesses 2
+	$(PYTEST) --numprocesses 3
 
 test-all: test-local test-cluster ## All tests: test-local and test-cluster
 
