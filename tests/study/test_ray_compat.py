@@ -3,6 +3,7 @@
 import os
 import stat
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import psutil
@@ -12,7 +13,7 @@ from ray.tune.execution import class_cache
 from vae_study.storage import private_folder
 from vae_study.study import messages, ray_compat
 from vae_study.study.messages import Commands, Task
-from vae_study.study.ray_compat import CLASS_CACHE, CONSTANTS, KV, NODE, NOT_NEEDED, TOKENS, WORKER, private
+from vae_study.study.ray_compat import AUTO_INIT, CLASS_CACHE, CONSTANTS, KV, NODE, NOT_NEEDED, TOKENS, WORKER, private
 
 TEMPORARY = str(private_folder(os.environ.get("RAY_TMPDIR")) / "ray")
 LOCAL = {"address": "local", "include_dashboard": False, "_temp_dir": TEMPORARY}
@@ -48,8 +49,22 @@ def test_with_all_of_them_this_release_needs_no_fallback():
     assert private(CLASS_CACHE, "ENV_VARS_TO_PROPAGATE") is not None
     assert private(CONSTANTS, "ENABLE_RAY_CLUSTER") is not None
     assert private(WORKER, "print_to_stdstream") is not None
+    assert private(AUTO_INIT, "enable_auto_connect") is not None
     assert all(private(NODE, f"Node.{name}") is not None for name in NOT_NEEDED)
     assert private(TOKENS, "generate_and_save_token") is not None
+
+
+def test_after_a_stop_at_once_no_thread_starts_another_ray(monkeypatch, hide):
+    asked = []
+    monkeypatch.setattr(import_module(AUTO_INIT), "enable_auto_connect", True)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda: asked.append("init"))
+    private(AUTO_INIT, "auto_init_ray")()
+    ray_compat.start_no_other()
+    private(AUTO_INIT, "auto_init_ray")()
+    assert asked == ["init"]
+    hide(AUTO_INIT, "enable_auto_connect")
+    ray_compat.start_no_other()
 
 
 def test_a_worker_that_ends_is_not_told_as_a_trial_and_without_the_callback_tune_tells_it(hide, capsys):

@@ -40,6 +40,7 @@ KV, CLASS_CACHE = "ray.experimental.internal_kv", "ray.tune.execution.class_cach
 CONSTANTS = "ray._private.ray_constants"
 NODE, NOT_NEEDED = "ray._private.node", ("start_monitor", "start_api_server", "start_log_monitor")
 TOKENS = "ray._private.authentication.authentication_token_setup"
+AUTO_INIT = "ray._private.auto_init_hook"
 WORKER, RAYLET_DIED = "ray._private.worker", "Raylet is terminated"
 NAMESPACE = "vae-study"
 SECONDS_FOR_AN_ANSWER = 30
@@ -51,6 +52,12 @@ def private(module: str, name: str) -> Any:
         return reduce(getattr, name.split("."), import_module(module))
     except (ImportError, AttributeError):
         return None
+
+
+def start_no_other() -> None:
+    """Keep a thread that calls Ray after its end from starting another one."""
+    if private(AUTO_INIT, "enable_auto_connect") is not None:
+        vars(import_module(AUTO_INIT))["enable_auto_connect"] = False
 
 
 def silent_callbacks() -> list[Any]:

@@ -16,7 +16,7 @@ from vae_study.config.study import ResourcesConfig
 from vae_study.errors import StudyError, UserError, opening
 from vae_study.study.budget import Budget, Limits
 from vae_study.study.local_ray import LocalRay
-from vae_study.study.ray_compat import draining, init_local, is_known_cluster_alive
+from vae_study.study.ray_compat import draining, init_local, is_known_cluster_alive, start_no_other
 from vae_study.tracking.serving import ENDS, handling
 
 Concurrency = int | Literal["max"] | None
@@ -245,6 +245,7 @@ class Shutdown:
                 return
             if self._is_interrupted:
                 self.is_at_once = True
+                start_no_other()
                 raise KeyboardInterrupt
             self._is_interrupted = True
             self.request(Interrupted("interrupted"))
