@@ -98,7 +98,9 @@ def test_a_study_is_saved_before_the_time_limit_requeued_and_ends_with_every_tri
     assert ended(home) < TRIALS
     until(lambda: not slurm.left(), "nothing is left on the nodes")
     saved = {path.parent.name for path in home.glob("digits/checkpoints/*/epoch-*")}
-    assert len(saved) >= NODES
+    # On a fast machine, one may have ended meanwhile.
+    assert saved
+    assert len(saved) + ended(home) >= NODES
     again = slurm.sbatch(*words)
     assert again.wait() == 0, slurm.log.read_text()
     # At its end it does not requeue itself.
