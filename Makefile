@@ -43,7 +43,7 @@ docs: .venv/installed-dev ## The documentation as a site with the API reference 
 notebook: .venv/installed-dev ## Execute docs/notebook.ipynb again
 	cd docs && ../$(BIN)/python reference.py notebook
 
-test: .venv/installed-dev ## Install what tests need and run most of them, and a study from end to end; about 4 minutes
+test: .venv/installed-dev ## Install what tests need and run most of them, and a study from end to end; about 6 minutes
 	$(PYTEST) --numprocesses 2 -m 'not (thorough or studies or processes or browser or database or object_store or cluster)'
 
 test-local: .venv/installed-dev ## All tests but those of clusters: also studies, killed processes, Chromium, PostgreSQL, S3; 20 to 40 minutes
