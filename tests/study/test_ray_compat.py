@@ -12,6 +12,7 @@ import ray
 from ray.tune.execution import class_cache
 from vae_study.storage import private_folder
 from vae_study.study import messages, ray_compat
+from vae_study.study.local_ray import LocalRay
 from vae_study.study.messages import Commands, Task
 from vae_study.study.ray_compat import AUTO_INIT, CLASS_CACHE, CONSTANTS, KV, NODE, NOT_NEEDED, TOKENS, WORKER, private
 
@@ -54,13 +55,23 @@ def test_with_all_of_them_this_release_needs_no_fallback():
     assert private(TOKENS, "generate_and_save_token") is not None
 
 
-def test_after_a_stop_at_once_no_thread_starts_another_ray(monkeypatch, hide):
+def close_a_dead_ray():
+    local = LocalRay()
+    local.died.set()
+    local.close()
+
+
+@pytest.mark.parametrize("end", [ray_compat.start_no_other, close_a_dead_ray])
+def test_after_a_stop_at_once_or_the_death_of_ray_no_thread_starts_another(end, monkeypatch, hide):
     asked = []
+    # Of these processes none is killed, and no Ray ended.
+    monkeypatch.setattr(psutil.Process, "children", lambda self: [])
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setattr(import_module(AUTO_INIT), "enable_auto_connect", True)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda: asked.append("init"))
     private(AUTO_INIT, "auto_init_ray")()
-    ray_compat.start_no_other()
+    end()
     private(AUTO_INIT, "auto_init_ray")()
     assert asked == ["init"]
     hide(AUTO_INIT, "enable_auto_connect")

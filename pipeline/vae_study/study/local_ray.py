@@ -16,6 +16,7 @@ import psutil
 import ray
 
 from vae_study.errors import StudyError, UserError
+from vae_study.study.ray_compat import start_no_other
 
 # Without one of these nothing works; what they do, in words.
 VITAL = {"raylet": "which starts the workers", "gcs_server": "which knows the workers"}
@@ -74,6 +75,8 @@ class LocalRay:
         if not self.died.is_set():
             ray.shutdown()
             return
+        # Work that was given up may still go on in its thread.
+        start_no_other()
         for process in self._known:
             with suppress(psutil.Error):
                 process.kill()
