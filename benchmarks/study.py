@@ -3,6 +3,9 @@
 Every way trains the same configurations with the same network, batch size, optimizer and epochs on the same splits,
 logs every epoch to MLflow in a SQLite file, and is timed as a whole process, start-up included. Ours measures eight
 scores, keeps checkpoints, models and files as well. Ways are interleaved; medians and ratios count.
+
+A sweep of beta is another study: a few trainings, whose latent sizes are drawn from the same range, with as many models
+on their way as `--points`. It is as good as the others where its hypervolume of validation reconstruction and KL is.
 """
 
 import argparse
@@ -19,9 +22,12 @@ from typing import Any
 
 import mlflow
 import numpy as np
+from vae_study.config.model import ModelConfig
 from vae_study.config.study import DataConfig
 from vae_study.data import prepare
+from vae_study.selection.ranking import hypervolume
 from vae_study.tracking.study import environment
+from vae_study.vae.evaluation import trade_off_reference
 
 ROOT = Path(__file__).parents[1]
 DATA = {
@@ -32,6 +38,10 @@ DATA = {
 }
 
 
+MODEL = {"family": "vae", "network": {"kind": "mlp", "hidden": [256, 128]}, "likelihood": "bernoulli"}
+LATENT_DIM = {"low": 2, "high": 32, "log": True, "type": "int"}
+
+
 def arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -39,6 +49,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slots", type=int, nargs="*", default=[1, 8, 32], help="trials_per_device of our own rows")
+    parser.add_argument("--sweeps", type=int, nargs="*", default=[1, 2, 4], help="rows of so many sweeps of beta")
+    parser.add_argument("--sweep-epochs", type=int, default=120)
+    parser.add_argument("--points", type=int, default=24, help="models that a sweep keeps")
     parser.add_argument("--without", nargs="*", default=[], help="rows to leave out, such as ray_tune")
     return parser.parse_args()
 
@@ -52,12 +65,13 @@ def main() -> None:
         listed.write_text(json.dumps(configurations(options.trials)))
         peers = [name for name in ("ray_tune", "plain_optuna") if name not in options.without]
         rows = [*peers, *(f"vae-study, {slots} a device" for slots in options.slots)]
+        rows += [f"vae-study, {count} sweeps" for count in options.sweeps]
         found: dict[str, list[tuple[float, dict[str, float]]]] = {row: [] for row in rows}
         for number in range(options.rounds):
             for row in rows:
                 place = Path(folder) / f"{number}-{rows.index(row)}"
                 place.mkdir()
-                found[row].append(timed(row, data, listed, options.epochs, place))
+                found[row].append(timed(row, data, listed, options, place))
                 print(f"round {number + 1}: {row}: {found[row][-1][0]:.1f} s", file=sys.stderr)
     print(table(found, options))
 
@@ -82,9 +96,15 @@ def write_data(path: Path) -> None:
     )
 
 
-def timed(row: str, data: Path, listed: Path, epochs: int, place: Path) -> tuple[float, dict[str, float]]:
-    """Seconds of the whole process, and the means of the last metrics over all trials."""
-    if row.startswith("vae-study"):
+def timed(
+    row: str, data: Path, listed: Path, options: argparse.Namespace, place: Path
+) -> tuple[float, dict[str, float]]:
+    """Seconds of the whole process, and what its trials came to."""
+    epochs, trials, least = options.epochs, options.trials, options.epochs
+    if row.endswith("sweeps"):
+        sweeps = int(row.split()[1])
+        command, trials, least = swept(sweeps, options, place), sweeps * options.points, 0
+    elif row.startswith("vae-study"):
         command = [*ours(json.loads(listed.read_text()), epochs, int(row.split()[1]), place)]
     else:
         words = [str(data), str(listed), str(epochs), str(place)]
@@ -96,23 +116,32 @@ def timed(row: str, data: Path, listed: Path, epochs: int, place: Path) -> tuple
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     seconds = time.monotonic() - started
     assert done.returncode == 0, done.stdout + done.stderr
-    return seconds, last_metrics(place, len(json.loads(listed.read_text())), epochs)
+    return seconds, last_metrics(place, trials, least)
 
 
 def ours(configurations: list[dict[str, Any]], epochs: int, pack: int, place: Path) -> list[str]:
     """The command of a study that tries just these configurations."""
+    search = {"beta": {"low": 0.05, "high": 20, "log": True}, "latent_dim": LATENT_DIM}
+    more = {"search": search, "enqueue": configurations, "trials": len(configurations)}
+    return study_command(place, epochs, trials_per_device=pack, **more)
+
+
+def swept(sweeps: int, options: argparse.Namespace, place: Path) -> list[str]:
+    """The command of a study of sweeps alone, whose models are not trained again."""
+    sweep = {"low": 0.05, "high": 5, "points": options.points, "retrain": 0}
+    more = {"objective": {"kind": "sweep", "sweep": sweep}, "search": {"latent_dim": LATENT_DIM}, "trials": sweeps}
+    return study_command(place, options.sweep_epochs, sampler={"kind": "random"}, **more)
+
+
+def study_command(place: Path, epochs: int, trials_per_device: int = 1, **more: Any) -> list[str]:
+    """The command of a study of this network, with what is its own."""
     config = {
         "study": "study",
         "data": DATA,
-        "model": {"family": "vae", "network": {"kind": "mlp", "hidden": [256, 128]}, "likelihood": "bernoulli"},
+        "model": MODEL,
         "training": {"epochs": epochs, "batch_size": 128, "learning_rate": 1e-3},
-        "search": {
-            "beta": {"low": 0.05, "high": 20, "log": True},
-            "latent_dim": {"low": 2, "high": 32, "log": True, "type": "int"},
-        },
-        "enqueue": configurations,
-        "trials": len(configurations),
-        "resources": {"cpu": 1, "gpu": 0, "trials_per_device": pack},
+        "resources": {"cpu": 1, "gpu": 0, "trials_per_device": trials_per_device},
+        **more,
     }
     path = place / "config.yaml"
     path.write_text(json.dumps(config))
@@ -120,18 +149,23 @@ def ours(configurations: list[dict[str, Any]], epochs: int, pack: int, place: Pa
 
 
 def last_metrics(place: Path, trials: int, epochs: int) -> dict[str, float]:
-    """The means over trials of what MLflow has; every trial has to be there, with all its epochs."""
+    """The means over trials of what MLflow has, and the hypervolume; every trial has to be there, with these epochs."""
     client = mlflow.MlflowClient(f"sqlite:///{place}/mlflow.db")
     runs = client.search_runs([one.experiment_id for one in client.search_experiments()], max_results=5000)
-    means = {}
+    # Ours has a run of the study itself, too, which repeats the champion's metrics.
+    runs = [run for run in runs if run.info.run_name != "study"]
+    means, points = {}, []
     for name in ("val_reconstruction", "val_kl", "test_auroc"):
         ending = name.replace("test_auroc", "test_auroc/elbo").replace("val_", "val/")
         values = [run.data.metrics[key] for run in runs for key in (name, ending) if key in run.data.metrics]
         assert len(values) == trials, f"{name}: {len(values)} trials of {trials}"
         means[name] = statistics.fmean(values)
+        points.append(values)
+    corner = trade_off_reference(prepare(DataConfig.model_validate(DATA)), [ModelConfig.model_validate(MODEL)])
+    means["hypervolume"] = hypervolume(np.array(points[:2]).T, [*corner.values()])
     for run in runs:
         key = next((key for key in ("val_kl", "val/kl") if key in run.data.metrics), None)
-        assert key is None or len(client.get_metric_history(run.info.run_id, key)) >= epochs
+        assert not epochs or key is None or len(client.get_metric_history(run.info.run_id, key)) >= epochs
     return means
 
 
@@ -141,13 +175,14 @@ def table(found: dict[str, list[tuple[float, dict[str, float]]]], options: argpa
     versions = ", ".join(f"{name} {about[name]}" for name in ("torch", "ray", "optuna"))
     peers = [row for row in found if not row.startswith("vae")]
     lines = [
-        f"{options.trials} trials of {options.epochs} epochs, {os.cpu_count()} cores; medians of {options.rounds} "
+        f"{options.trials} trials of {options.epochs} epochs, sweeps of {options.sweep_epochs} epochs with "
+        f"{options.points} models each, {os.cpu_count()} cores; medians of {options.rounds} "
         f"interleaved rounds, {date.today()}; {versions}",
         "",
         "| | s | "
         + "".join(f"times {row} | " for row in peers)
-        + "validation reconstruction | validation KL | test AUROC of the ELBO |",
-        "|---|" + "---|" * (4 + len(peers)),
+        + "validation reconstruction | validation KL | test AUROC of the ELBO | hypervolume |",
+        "|---|" + "---|" * (5 + len(peers)),
     ]
     for row, measured in found.items():
         ratios = [
@@ -156,7 +191,8 @@ def table(found: dict[str, list[tuple[float, dict[str, float]]]], options: argpa
         ]
         means = [statistics.fmean(one[1][name] for one in measured) for name in measured[0][1]]
         cells = [row, f"{statistics.median(seconds for seconds, _ in measured):.0f}", *ratios]
-        lines.append("| " + " | ".join([*cells, f"{means[0]:.2f}", f"{means[1]:.2f}", f"{means[2]:.3f}"]) + " |")
+        cells += [f"{means[0]:.2f}", f"{means[1]:.2f}", f"{means[2]:.3f}", f"{means[3]:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

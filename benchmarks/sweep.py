@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, nargs="*", default=[60, 120, 240], help="of a sweep")
     parser.add_argument("--holds", type=float, nargs="*", default=[0.3])
     parser.add_argument("--highs", type=float, nargs="*", default=[HIGH])
+    parser.add_argument("--points", type=int, nargs="*", default=[24, 48], help="models that a sweep keeps")
     parser.add_argument("--networks", nargs="*", choices=["mlp", "conv"], default=["mlp"], help="of the digits")
     return parser.parse_args()
 
@@ -88,11 +90,10 @@ def trained(case: Case, configs: Sequence[TrialConfig], seed: int) -> Found:
 
 def ways(case: Case, seed: int, options: argparse.Namespace) -> Iterator[tuple[str, Found]]:
     """Every way of training, by its name; the grid of betas last."""
-    for epochs in options.epochs:
-        for hold in options.holds:
-            for high in options.highs:
-                one = case.config(epochs, kind="sweep", sweep={"low": LOW, "high": high, "hold": hold})
-                yield f"a sweep to {high:g} of {epochs} epochs, hold {hold:g}", trained(case, [one], seed)
+    for epochs, hold, high, points in product(options.epochs, options.holds, options.highs, options.points):
+        path = {"low": LOW, "high": high, "hold": hold, "points": points}
+        found = trained(case, [case.config(epochs, kind="sweep", sweep=path)], seed)
+        yield f"a sweep to {high:g} of {epochs} epochs, hold {hold:g}, {points} points", found
     drawn = np.exp(np.random.default_rng(seed).uniform(np.log(LOW), np.log(HIGH), max(RANDOM)))
     every = trained(case, [case.config(FIXED_EPOCHS, beta=beta) for beta in drawn.tolist()], 1000 * (seed + 1))
     for count in RANDOM:
