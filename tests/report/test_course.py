@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgba
 from vae_study.report import write_report
 from vae_study.report.frames import Missing
 from vae_study.report.frontier import frontier, hypervolume_history
-from vae_study.report.overview import overview
+from vae_study.report.overview import overview, warnings
 from vae_study.report.plane import Plane, plane, sampled_trials
 from vae_study.report.reproduce import version_grid
 from vae_study.report.sections.choices import choices
@@ -350,6 +350,10 @@ def test_models_that_sweeps_kept_are_told_from_trainings_of_their_own(record: St
     assert (of["1"], of["2"]) == ("0", "0")
     assert {of[trial] for trial in of if trial not in ("1", "2")} == {"–"}
     assert not {"sweep", "retrains"} & {*trial_grid(StudyTables(tidy(record))).head}
+    of_path = made.trials["trial"].map({0: 3.0, 2: 2.5})
+    silent = made.trials.assign(**{"val/collapsed": of_path.notna() * 1.0, "beta": of_path.fillna(made.trials["beta"])})
+    told = " ".join(warnings(StudyTables(tidy(replace(made, trials=silent)))))
+    assert "2 of them are on the path of a sweep: with 2.5 as objective.sweep.high" in told
     more = replace(made, trials=made.trials.assign(retrains=made.trials["trial"].map({3: 1.0})))
     assert "1 trial trained one of these again" in overview(StudyTables(tidy(more)))[0]
     grid = trial_grid(StudyTables(tidy(more)))

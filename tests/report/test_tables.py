@@ -177,6 +177,14 @@ def test_collapse_needs_no_active_unit_or_almost_no_kl() -> None:
     record.trials["beta"] = [5.0, 4.0, 1.0, 2.0]
     found = collapse(tidy(record))
     assert (found.trials, found.known, found.smallest_beta) == ((0, 1), 3, 4.0)
+    assert found.swept == 0
+    # The sweep is the last of its own models.
+    record.trials["sweep"] = [2.0, 2.0, np.nan, np.nan]
+    found = collapse(tidy(record))
+    assert (found.swept, found.swept_beta) == (2, 4.0)
+    record.trials["val/active_units"] = [3.0, 0.0, 0.0, 0.0]
+    found = collapse(tidy(record))
+    assert (found.trials, found.swept, found.swept_beta) == ((0, 1, 2), 3, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 from vae_study.metrics import ACTIVE_VARIANCE, COLLAPSED_KL, FULL_KL_WEIGHT
 from vae_study.report.figure import Figure
 from vae_study.report.formatting import captions
-from vae_study.report.frames import Floats, Missing, numbers, row_of, scalar, texts, trial_numbers, with_state
+from vae_study.report.frames import (
+    Floats,
+    Missing,
+    kept_by_sweeps,
+    numbers,
+    row_of,
+    scalar,
+    texts,
+    trial_numbers,
+    with_state,
+)
 from vae_study.report.frontier import frontier
 from vae_study.report.parameters import has_rate, search_range, searched_parameters, setting
 from vae_study.report.sections.choices import Choice
@@ -252,12 +262,16 @@ class Collapse:
         known: Finished trials of which it is known.
         smallest_beta: The smallest beta among them, NaN where there is none.
         with_kl: Whether any finished trial has a KL.
+        swept: How many of them are on the path of a sweep of beta.
+        swept_beta: The smallest beta among those, NaN where there is none.
     """
 
     trials: tuple[int, ...]
     known: int
     smallest_beta: float
     with_kl: bool
+    swept: int
+    swept_beta: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,13 +314,21 @@ def collapse(record: StudyRecord) -> Collapse:
     stored, units, kl_nats = (numbers(finished, f"val/{name}") for name in ("collapsed", "active_units", "kl"))
     derived = (units < 1) | (kl_nats < COLLAPSED_KL)
     collapsed = finished[np.where(np.isfinite(stored), stored >= 0.5, derived)]
-    betas = numbers(collapsed, "beta")
+    kept = kept_by_sweeps(record)
+    swept = collapsed[collapsed["trial"].isin({*kept["trial"], *kept["sweep"]})]
     return Collapse(
         trials=trial_numbers(collapsed),
         known=int(np.isfinite([stored, units, kl_nats]).any(axis=0).sum()),
-        smallest_beta=float(np.nanmin(betas)) if np.isfinite(betas).any() else float("nan"),
+        smallest_beta=_smallest_beta(collapsed),
         with_kl=bool(np.isfinite(kl_nats).any()),
+        swept=len(swept),
+        swept_beta=_smallest_beta(swept),
     )
+
+
+def _smallest_beta(trials: pd.DataFrame) -> float:
+    # Of a Series without a value, the least is NaN.
+    return float(pd.Series(numbers(trials, "beta")).min())
 
 
 def edges(record: StudyRecord, choices: Sequence[Choice]) -> tuple[Edge, ...]:
