@@ -183,6 +183,8 @@ class DataConfig(ConfigPart):
         sequence: Of a table of time series: the columns of times and series, and how windows are cut from them.
         missing: `refuse`; `median`, which adds an indicator feature, and a missing category is a category of its own;
             or `mask`: a missing value stays missing, and costs the model nothing.
+        contamination: The share of the training rows that are left out because they may be anomalies of which nobody
+            knows: those that an isolation forest finds rarest.
     """
 
     source: Annotated[str, AfterValidator(_source)]
@@ -195,6 +197,7 @@ class DataConfig(ConfigPart):
     scale: Literal["unit", "standard", "robust", "quantile", "none"] = "unit"
     clip: Positive | None = None
     missing: Missing = "refuse"
+    contamination: Annotated[float, Field(ge=0, le=0.5)] = 0
     missing_values: Annotated[tuple[Label, ...], FromList] = ()
     decimal: Literal[".", ","] | None = None
     thousands: Literal[",", ".", " ", "'"] | None = None

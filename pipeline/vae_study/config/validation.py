@@ -130,6 +130,9 @@ def _data(config: StudyConfig) -> Iterator[Problem]:
         yield from _sequence(data.sequence, split, data.missing)
         if data.factors:
             yield Problem(("data", "factors"), f"got {list(data.factors)}, expected none with data.sequence")
+        if data.contamination:
+            said = f"got {data.contamination:g}, expected 0 with data.sequence, whose windows share rows"
+            yield Problem(("data", "contamination"), said)
     elif needs_column and split.column is None:
         yield Problem(path, f"is missing; split.by {split.by} needs the column with the {split.by}s")
     if data.sequence is None and not needs_column and split.column is not None:

@@ -14,7 +14,7 @@ from vae_study.config.data import DataConfig
 from vae_study.data.inspection import column_lines, warnings_on
 from vae_study.data.preprocessing import Preprocessing, require_complete
 from vae_study.data.resampling import resample
-from vae_study.data.splits import SPLIT_NAMES, assign_splits
+from vae_study.data.splits import SPLIT_NAMES, assign_splits, without_suspects
 from vae_study.data.table import Factor, Table, chunk_slices, find_anomalies
 from vae_study.data.window_splits import WindowSplit, assign_windows
 from vae_study.data.windows import SequenceInput, Windows
@@ -271,6 +271,17 @@ class DatasetBuilder:
             assignment, windows = assign_windows(table, is_anomaly_N, sequence, config.sequence.stride, config.split)
         train_N = assignment.rows["train"]
         preprocessing = Preprocessing.fit(table, train_N, config, sequence)
+        if config.contamination:
+            with_all, all_N = preprocessing, train_N
+            assignment = without_suspects(
+                assignment,
+                lambda: (with_all.transform(table, all_N[rows]) for rows in chunk_slices(len(all_N))),
+                table.row_N,
+                config.contamination,
+                config.split.seed,
+            )
+            train_N = assignment.rows["train"]
+            preprocessing = Preprocessing.fit(table, train_N, config)
         rest_N = np.concatenate([assignment.rows[name] for name in SPLIT_NAMES[1:]])
         codes = () if table.label_N is None else np.unique(table.label_N[train_N])
         info = DatasetInfo(

@@ -1,6 +1,6 @@
 """Assign rows to train, validation and test so that equal rows share a split and train has normal rows only."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,10 +16,13 @@ SPLIT_NAMES = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
 # An anomalous row among this many equal normal ones may be a wrong label.
 CONFLICT, ROWS_SHOWN = 100, 3
+# Each tree of a forest sees 256 rows; more rows than these to draw them from change little.
+MOST_FITTED = 2**16
 Flags = NDArray[np.bool_]
 Ids = NDArray[np.int64]
 # Of sets: small ones where that is enough.
 SetIds = NDArray[Any]
+Chunks = Callable[[], Iterator[NDArray[np.float32]]]
 # Of each row or group, the index of its split in SPLIT_NAMES.
 SplitIndices = NDArray[np.int8]
 # From SplitMix64 (Steele et al. 2014). It is odd, so multiplying by it loses nothing.
@@ -69,6 +72,67 @@ def assign_splits(table: Table, is_anomaly_N: Flags, config: SplitConfig) -> Spl
             got = f"data.split.{name}: got {getattr(config, name):g}"
             raise UserError(f"{got}, which leaves it no normal row{reasons}")
     return SplitAssignment(rows=rows, notes=tuple(notes))
+
+
+def without_suspects(
+    assignment: SplitAssignment, chunks: Chunks, named_N: Ids | None, share: float, seed: int
+) -> SplitAssignment:
+    """The same splits without the training rows that may be anomalies of which nobody knows, and a note on these.
+
+    Args:
+        assignment: The splits of N rows.
+        chunks: As of `most_isolated`, of the training rows.
+        named_N: The number of each row where it came from, if it is another one.
+        share: The share of the training rows to leave out.
+        seed: Of the forest that finds them.
+    """
+    train = assignment.rows["train"]
+    place_L = most_isolated(chunks, len(train), share, seed)
+    left_out = train[place_L] if named_N is None else named_N[train[place_L]]
+    shown = ", ".join(f"{row + 1:,}" for row in left_out[:ROWS_SHOWN].tolist())
+    note = (
+        f"training rows left out because they may be anomalies (data.contamination {share:g}): "
+        f"{len(place_L):,} of {len(train):,}{f', the rarest first: rows {shown}' if shown else ''}"
+        f"{', ...' if len(place_L) > ROWS_SHOWN else ''}"
+    )
+    rows = {**assignment.rows, "train": np.delete(train, place_L)}
+    return SplitAssignment(rows=rows, notes=(*assignment.notes, note))
+
+
+def most_isolated(chunks: Chunks, rows: int, share: float, seed: int) -> NDArray[np.int64]:
+    """The rows that an isolation forest (Liu et al. 2008) isolates by the fewest splits.
+
+    It was fitted to these rows themselves: where few of them are anomalies, most trees see none of those. A missing
+    value (NaN) counts as the mean of its feature.
+
+    Args:
+        chunks: Gives the features of all N rows in their order, chunk by chunk, each (n, D). It is called twice.
+        rows: N.
+        share: The share of the rows to give, below 1, rounded to a whole number of them.
+        seed: Of the trees.
+
+    Returns:
+        Their places, the most isolated first; of equal ones, the first.
+    """
+    # A worker reads splits that are made, and does without this import.
+    from sklearn.ensemble import IsolationForest
+
+    place_F = np.sort(np.random.default_rng(seed).choice(rows, min(rows, MOST_FITTED), replace=False))
+    fitted_FD = np.concatenate([*_taken(chunks(), place_F)])
+    is_known_FD = np.isfinite(fitted_FD)
+    mean_D = np.where(is_known_FD, fitted_FD, 0).sum(axis=0, dtype=np.float64) / is_known_FD.sum(axis=0).clip(1)
+    forest = IsolationForest(random_state=seed).fit(np.where(is_known_FD, fitted_FD, mean_D))
+    score_N = np.concatenate([forest.score_samples(np.where(np.isfinite(x_ND), x_ND, mean_D)) for x_ND in chunks()])
+    return np.argsort(score_N, kind="stable")[: round(share * rows)]
+
+
+def _taken(chunks: Iterator[NDArray[np.float32]], place_F: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+    """The rows at ascending places, chunk by chunk."""
+    start = 0
+    for x_ND in chunks:
+        inside = slice(*np.searchsorted(place_F, (start, start + len(x_ND))))
+        yield x_ND[place_F[inside] - start]
+        start += len(x_ND)
 
 
 @dataclass(frozen=True, kw_only=True)
