@@ -105,3 +105,36 @@ def test_to_look_at_all_trials_asks_the_database_nothing_however_many_are_runnin
         store.ask()
     assert abs(queries(turn) - few) < 12
     assert queries(lambda: (store.counts(), store.finished_values(), store.remaining())) == 0
+
+
+def test_an_ask_takes_no_trial_into_its_hand_that_ended_long_ago(open_store, monkeypatch):
+    """To sort all trials by their numbers at each look, as Optuna does, took 20 ms of an ask after 100,000 trials."""
+    store, looks = open_store("sampler.kind=random"), []
+    number = optuna.trial.FrozenTrial.number
+    monkeypatch.setattr(
+        optuna.trial.FrozenTrial, "number", property(lambda one: looks.append(1) or number.fget(one), number.fset)
+    )
+
+    def looked():
+        looks.clear()
+        store.ask()
+        store.study.get_trials(deepcopy=False)
+        return len(looks)
+
+    store.ask()
+    few = looked()
+    for _ in range(30):
+        store.fail(store.ask().number, "error")
+    assert looked() == few
+
+
+@settings(max_examples=20)
+@given(st.permutations(range(6)), st.integers(0, 6))
+def test_trials_stay_in_the_order_of_their_numbers_in_whatever_order_threads_make_them_known(order, at_once):
+    storage = DriverStorage("sqlite:///:memory:")
+    study = storage.create_new_study(MINIMIZE, "a")
+    made = [storage._backend._create_new_trial(study) for _ in order]
+    for some in ([made[place] for place in order[:at_once]], *([made[place]] for place in order[at_once:])):
+        storage._add_trials_to_cache(study, some)
+    assert [trial.number for trial in storage.get_all_trials(study)] == sorted(order)
+    storage.remove_session()

@@ -1,6 +1,7 @@
 import math
 
 import pytest
+from vae_study.search import early_stopping, study_store
 
 from .conftest import GOOD
 
@@ -83,3 +84,25 @@ def test_values_that_are_not_finite_end_the_trial_and_are_not_recorded(open_stor
     assert decided(store, 2, {**GOOD, **bad} if bad else {"val/reconstruction": 1.0}) == [False]
     assert attributes(store, 0)["rung:2"] == {"goes_on": False}
     assert decided(store, 2, GOOD) == [True]
+
+
+@pytest.mark.parametrize("kind", ["pareto", "asha", "median"])
+def test_of_a_long_study_the_newest_trials_are_compared_in_every_driver(open_store, monkeypatch, kind):
+    compared, rule = [], early_stopping.RULES[kind]
+
+    def heard(record_NM, *others):
+        compared.append(record_NM.tolist())
+        return rule(record_NM, *others)
+
+    monkeypatch.setattr(early_stopping, "RULES", {kind: heard})
+    monkeypatch.setattr(study_store, "COMPARED", 4)
+    values = [{**pair(number, 20 - number), "val/elbo": -float(number)} for number in range(9)]
+    stopping = f"early_stopping={{kind: {kind}}}"
+    store = open_store(stopping)
+    decided(store, 2, *values[:7])
+    for number in range(7):
+        store.fail(number, "error")
+    decided(open_store(stopping), 2, *values[7:])
+    assert [len(record) for record in compared] == [0, 1, 2, 3, 4, 4, 4, 4, 4]
+    # All are told as what is to be minimized.
+    assert [record[0][0] for record in compared[5:]] == [1, 2, 3, 4]

@@ -180,6 +180,21 @@ def test_a_trial_that_ends_while_a_sweep_is_waiting_keeps_its_weights(tmp_path, 
     assert left(plan, WEIGHTS) == {1, 2}
 
 
+def test_a_driver_that_goes_on_asks_the_store_to_delete_what_is_there_and_nothing_else(tmp_path, monkeypatch):
+    """An earlier one has deleted the weights of nearly all trials: an object store takes a request for each file."""
+    plan, removed, remove = plan_in(tmp_path), [], Folder.remove
+    rows = [{"trial": number, "state": "finished", "val/reconstruction": 9.0 - number} for number in range(9)]
+    for number in (3, 5, 8):
+        leave_files(plan, number)
+    monkeypatch.setattr(
+        Folder, "remove", lambda folder, name: removed.append(f"{folder.place[-4:]}/{name}") or remove(folder, name)
+    )
+    trials = pd.DataFrame(rows).assign(**{"val/kl": 1.0, "feasible": True})
+    Retention(plan, trials).close()
+    assert sorted(removed) == sorted(f"000{number}/{name}" for number in (3, 5) for name in LARGE)
+    assert left(plan, WEIGHTS) == {8}
+
+
 def test_the_checkpoints_of_a_trial_go_when_it_ends_and_those_of_others_stay(tmp_path):
     plan = plan_in(tmp_path)
     for number in range(4):

@@ -152,6 +152,26 @@ def test_a_server_that_stays_away_holds_nobody_up_and_loses_nothing(impatient, m
     check(store, parent, records_of(again))
 
 
+def test_to_count_what_is_pending_reads_no_record_twice(monkeypatch, store, tmp_path, name):
+    """The progress line asks once a second, and MLflow may be a million records behind."""
+    parent, read = new_parent(store, name), []
+    count = uploader.count_lines
+    monkeypatch.setattr(
+        uploader, "count_lines", lambda path, first, last: read.append(last - first) or count(path, first, last)
+    )
+    driver = TrackingWriter(open_client(f"http://127.0.0.1:{free_port()}"), parent, {}, tmp_path)
+    for number in range(5):
+        tell(driver, [start(number), log(number, 1, 3)])
+        assert driver.uploader.pending() == 2 * (number + 1)
+    assert sum(read) == driver.journal.end
+    ends = [offset for offset, _ in driver.journal.read()]
+    for done in (1, 4, 10):
+        driver.uploader._offset = ends[done - 1]
+        assert driver.uploader.pending() == 10 - done
+    assert sum(read) == 2 * driver.journal.end
+    driver.close()
+
+
 def test_while_the_server_is_away_it_is_asked_ever_more_seldom_also_by_who_waits_for_it(
     monkeypatch, store, tmp_path, name
 ):

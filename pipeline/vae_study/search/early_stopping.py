@@ -26,6 +26,9 @@ RUNGS_AFTER_FIRST = 3
 # Of `median`: rungs in a budget, and the fewest earlier trials that a median is taken of.
 RUNGS_OF_MEDIAN = 10
 FEWEST_FOR_MEDIAN = 3
+# A trial is compared at a rung with so many others, the newest: with all of them, the time of a study would grow with
+# more than the square of its trials.
+COMPARED = 2000
 
 
 def rungs(config: EarlyStoppingConfig, epochs: int) -> tuple[int, ...]:

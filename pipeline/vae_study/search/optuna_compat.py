@@ -168,13 +168,20 @@ class DriverStorage(_CachedStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """The trials by number; those that have not ended are found without a look at the others."""
-        if states is None or any(state in states for state in ENDED):
-            return super().get_all_trials(study_id, deepcopy, states)
+        """The trials by number; those that have not ended are found without a look at the others.
+
+        Optuna's own cache sorts all of them at every look: 20 ms of an ask after 100,000 trials.
+        """
         self._read_trials_from_remote_storage(study_id)
         with self._lock:
-            under_way = [self._studies[study_id].trials[number] for number in sorted(self._under_way[study_id])]
-            found = [trial for trial in under_way if trial.state in states]
+            trials = self._studies[study_id].trials
+            if states is None:
+                found = list(trials.values())
+            elif any(state in states for state in ENDED):
+                found = [trial for trial in trials.values() if trial.state in states]
+            else:
+                under_way = [trials[number] for number in sorted(self._under_way[study_id])]
+                found = [trial for trial in under_way if trial.state in states]
         return copy.deepcopy(found) if deepcopy else found
 
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
@@ -192,7 +199,12 @@ class DriverStorage(_CachedStorage):
             self._studies[study_id].trials[number] = changed
 
     def _add_trials_to_cache(self, study_id: int, trials: list[FrozenTrial]) -> None:
+        known = self._studies[study_id].trials
+        last, fresh = next(reversed(known), -1), [trial.number for trial in trials if trial.number not in known]
         super()._add_trials_to_cache(study_id, trials)
+        # Of two threads that make a trial each, the one with the later trial may be here first.
+        if fresh != sorted(fresh) or (fresh and fresh[0] < last):
+            self._studies[study_id].trials = dict(sorted(known.items()))
         for trial in trials:
             change = set.discard if trial.state.is_finished() else set.add
             change(self._under_way[study_id], trial.number)

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from vae_study.config.study import StudyConfig
 from vae_study.errors import UserError, opening
 from vae_study.metrics import STEERING
-from vae_study.search.early_stopping import Floats, compared_metrics, pruning_decision
+from vae_study.search.early_stopping import COMPARED, Floats, compared_metrics, pruning_decision
 from vae_study.search.lock import DriverLock
 from vae_study.search.optuna_compat import open_storage
 from vae_study.search.sampler import (
@@ -264,14 +264,14 @@ class StudyStore:
             known = pruning_decision(self.config, record_NM, metrics, is_late)
             self._note(number, f"rung:{rung}", known)
             if "values" in known:
-                self._records[rung] = np.vstack([record_NM, known["values"]])
+                self._records[rung] = np.vstack([record_NM, known["values"]])[-COMPARED:]
         return bool(known["goes_on"])
 
     def _record(self, rung: int) -> Floats:
-        """The values of the trials that were compared at a rung, read from the store once; (N, M)."""
+        """The values of the newest trials that were compared at a rung, read from the store once; (N, M)."""
         if rung not in self._records:
             decisions = [trial.user_attrs.get(f"rung:{rung}", {}) for trial in self.own_trials()]
-            kept = [one["values"] for one in decisions if "values" in one]
+            kept = [one["values"] for one in decisions if "values" in one][-COMPARED:]
             self._records[rung] = np.array(kept, dtype=np.float64).reshape(-1, len(compared_metrics(self.config)))
         return self._records[rung]
 

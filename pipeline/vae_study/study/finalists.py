@@ -31,6 +31,7 @@ from vae_study.study.trial_files import (
     SCORES,
     WEIGHTS,
     fetch,
+    holders,
     read_code,
     read_scores,
     subfolders,
@@ -64,7 +65,7 @@ class Retention:
         self.plan = plan
         self._rows: list[Mapping[Any, Any]] = [*trials.loc[trials["state"] == "finished"].to_dict("records")]
         self._with_weights = {int(row["trial"]) for row in self._rows}
-        self._swept = time.monotonic()
+        self._swept, self._has_looked = time.monotonic(), False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="retention")
 
     def ended(self, task: Task, report: TrialReport, metrics: Mapping[str, float]) -> None:
@@ -117,6 +118,11 @@ class Retention:
         # A trial that ended after this sweep was ordered is not among the rows, and may be better than all of them.
         known = self._with_weights & {int(row["trial"]) for row in rows}
         try:
+            if not self._has_looked:
+                # An earlier driver has deleted most of them: to do so again would cost an object store hours.
+                there = holders(self.plan.trials, OF_FINALISTS)
+                self._with_weights -= {number for number in known if trial_name(number) not in there}
+                known, self._has_looked = known & self._with_weights, True
             for number in known - finalists(self.plan, pd.DataFrame(rows)):
                 for name in OF_FINALISTS:
                     (self.plan.trials / trial_name(number)).remove(name)

@@ -10,7 +10,7 @@ import logging
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -137,6 +137,16 @@ def subfolders(folder: Folder) -> list[str]:
     """
     found = folder.system.get_file_info(FileSelector(folder.path, allow_not_found=True))
     return [one.base_name for one in found if not one.is_file]
+
+
+def holders(folder: Folder, names: Collection[str]) -> set[str]:
+    """The names of the folders in this one that have any file of these names; an object store is asked once for 1,000.
+
+    Raises:
+        OSError: It cannot be listed.
+    """
+    found = folder.system.get_file_info(FileSelector(folder.path, allow_not_found=True, recursive=True))
+    return {one.path.split("/")[-2] for one in found if one.is_file and one.base_name in names}
 
 
 def _epoch(name: str) -> int:

@@ -61,6 +61,8 @@ class Uploader:
             self._offset = 0
         self._marker.write(self._offset)
         self._size = EVENTS_PER_BATCH
+        # Two offsets, and how many events lie between them.
+        self._counted = self._offset, self._offset, 0
         self._advanced = time.monotonic()
         self._wake, self._is_closing, self._is_awaited = threading.Event(), False, False
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
@@ -73,7 +75,12 @@ class Uploader:
 
     def pending(self) -> int:
         """How many events of the journal are not in MLflow yet."""
-        return count_lines(self.journal.path, self._offset, self.journal.end)
+        # Once a second the progress line asks: only what has come and gone since is read.
+        first, last, count = self._counted
+        begin, end = self._offset, self.journal.end
+        count += count_lines(self.journal.path, last, end) - count_lines(self.journal.path, first, begin)
+        self._counted = begin, end, count
+        return count
 
     def stalled(self) -> int:
         """How many events are pending because MLflow does not answer, or is slower than the study; else 0."""
