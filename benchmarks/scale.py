@@ -345,6 +345,7 @@ def least(folder: Path, epochs: int, times: int = 200) -> dict[str, float]:
         with (folder / "least.jsonl").open("ab", buffering=0) as file:
             file.write(encoded({"epochs": [vars(one) for one in every[:EPOCHS_PER_REPORT]]}))
     a_report, started = time.thread_time() - started, time.thread_time()
+    (folder / "least.db").unlink(missing_ok=True)
     with closing(sqlite3.connect(folder / "least.db")) as database:
         database.execute("CREATE TABLE m (key, time, step, run, value, PRIMARY KEY (key, time, step, run, value))")
         for run in range(times):
