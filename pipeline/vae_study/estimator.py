@@ -18,6 +18,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from vae_study.config.data import WHOLE
 from vae_study.config.loading import load_config
 from vae_study.config.study import StudyConfig
 from vae_study.data import build_dataset, frame_features
@@ -68,7 +69,8 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         home: The folder of all studies. Only several trials use it.
         sequence: Of time series, the section `data.sequence` of a study file, such as {"time": "ts", "window": 64}: the
             model learns from windows of the rows. The first 80 % of the time are train, the last 10 % test. Each row
-            has the score of the window that ends with it; see docs/sequences.md.
+            has the score of the window that ends with it. With {"series": "trip", "window": "whole"}, it learns from
+            whole series, split by chance, and each row has the score of its series; see docs/sequences.md.
 
     Attributes:
         config_: The study's config, with all defaults that were chosen for these data.
@@ -271,7 +273,10 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         split = {f"data.split.{part}": share for part, share in SPLIT.items()}
         if self.sequence is None:
             return {"seed": seed, "data.missing": "median", **split}
-        return {"seed": seed, "data.sequence": dict(self.sequence), "data.split.by": "time", **split}
+        found = {"seed": seed, "data.sequence": dict(self.sequence), **split}
+        if self.sequence.get("window") == WHOLE:
+            return {**found, "data.missing": "mask"}
+        return {**found, "data.split.by": "time"}
 
     def _run_study(self, frame: pd.DataFrame, seed: int) -> None:
         from vae_study import api
@@ -279,7 +284,9 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
         from vae_study.tracking.models import fetch_model
 
         name = f"detector-{secrets.token_hex(4)}"
-        rows = round(SPLIT["train"] * len(frame))
+        sequence = self.sequence or {}
+        is_whole = sequence.get("window") == WHOLE and sequence.get("series") in frame
+        rows = round(SPLIT["train"] * (frame[sequence["series"]].nunique() if is_whole else len(frame)))
         settings = {**self._settings(seed), **_budget(rows), **self._asked(), "trials": self.trials}
         plain = {"study": name, "data": {"source": "parquet", "path": "X"}, "search": dict(self.search or SEARCH)}
         self.config_ = _config(plain, {**settings, "data.path": stored_frame(frame, self.home)})

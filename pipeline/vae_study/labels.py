@@ -271,8 +271,8 @@ def _packed(client: Any, kept: KeptScores, chosen: Candidate, scratch: Path) -> 
     into, data, fdr = scratch / "packed", ensemble.data, kept.record.config["anomaly"]["fdr"]
     pack(into, data, configs, chosen, files, kept.frames.__getitem__, fdr, raw)
     rows_ND = baseline.ensemble.reference_RD[:EXAMPLE_ROWS].astype(np.float32)
-    steps = data.preprocessing.sequence.steps if data.preprocessing.sequence else 1
-    write_pyfunc(into, data.frame(rows_ND), Detector.load(into).score(rows_ND), scratch / "model", steps)
+    output, sequence = Detector.load(into).score(rows_ND), data.preprocessing.sequence
+    write_pyfunc(into, data.frame(rows_ND), output, scratch / "model", sequence)
     return scratch / "model"
 
 

@@ -103,7 +103,9 @@ def serve(
 def _commands(example: Mapping[str, Any], detector: Detector, port: int) -> Iterator[str]:
     """What to try: shell commands that ask for the scores of an example's first row or window, in JSON and in CSV."""
     sequence = detector.preprocessing.sequence
-    row = {"columns": example["columns"], "data": example["data"][: sequence.steps if sequence else 1]}
+    # The example of whole series is one.
+    count = None if sequence and sequence.is_whole else sequence.steps if sequence else 1
+    row = {"columns": example["columns"], "data": example["data"][:count]}
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([row["columns"], *row["data"]])
     bodies = {JSON: json.dumps({"dataframe_split": row}, ensure_ascii=False)}

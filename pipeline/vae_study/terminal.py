@@ -217,8 +217,9 @@ def scoring_bar(console: Console) -> Iterator[Callable[[int, int | None], None]]
 def scored_text(found: ScoredSummary, output: Path) -> str:
     """The result of scoring: rows, rate, flagged rows, highest scores, output file."""
     rate = found.rows / found.seconds if found.seconds else float("nan")
-    above = [f"{count:,} above p{name} ({count / max(found.rows, 1):.1%})" for name, count in found.above.items()]
-    lines = [f"scored     {found.rows:,} rows by {found.model}, {rate:,.0f} a second"]
+    examples, of_series = found.series or found.rows, f" of {found.series:,} series" if found.series else ""
+    above = [f"{count:,} above p{name} ({count / max(examples, 1):.1%})" for name, count in found.above.items()]
+    lines = [f"scored     {found.rows:,} rows{of_series} by {found.model}, {rate:,.0f} a second"]
     lines += [f"{'':10} {note}" for note in found.notes]
     lines += [f"flagged    {_flagged_text(found)}", f"scores     {', '.join(above)}"]
     lines += [f"explained  {found.explanation}"] if found.explanation else []
@@ -259,16 +260,18 @@ def _flagged_text(found: ScoredSummary) -> str:
     """How many rows are flagged; if none is, why not and what it would take."""
     from vae_study.anomaly.conformal import calibration_needed, fewest_flags
 
-    rate, known = f"{100 * found.fdr:g} %", f"{found.calibration_rows:,} normal validation rows"
-    text = f"{found.flagged:,} rows at a false discovery rate of {rate}"
-    fewest = fewest_flags(found.rows, found.calibration_rows, found.fdr)
+    examples, what = (found.series, "series") if found.series else (found.rows, "rows")
+    rate, known = f"{100 * found.fdr:g} %", f"{found.calibration_rows:,} normal validation {what}"
+    text = f"{found.flagged:,} {what} at a false discovery rate of {rate}"
+    fewest = fewest_flags(examples, found.calibration_rows, found.fdr)
     if found.flagged or found.highest >= fewest:
         return text
     if not found.highest:
-        return f"{text}: no row scores above all {known}"
-    needed = calibration_needed(found.rows, found.highest, found.fdr)
-    higher = f"{found.highest:,} {'rows score' if found.highest > 1 else 'row scores'} above all {known}"
-    return f"{text}: {higher}; to flag as few of {found.rows:,} rows takes {needed:,} normal validation rows"
+        return f"{text}: no {'row' if what == 'rows' else what} scores above all {known}"
+    needed = calibration_needed(examples, found.highest, found.fdr)
+    one = "row scores" if what == "rows" else "series scores"
+    higher = f"{found.highest:,} {f'{what} score' if found.highest > 1 else one} above all {known}"
+    return f"{text}: {higher}; to flag as few of {examples:,} {what} takes {needed:,} normal validation {what}"
 
 
 def _devices(record: StudyRecord) -> Iterator[str]:

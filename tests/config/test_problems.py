@@ -199,7 +199,7 @@ def test_of_several_settings_the_one_that_went_wrong_is_named():
         ("=3", "expected key=value"),
         ("trials=[", "not valid YAML"),
         ("trials=2020-13-45", "not valid YAML"),
-        ("data.sequence={time: t, window: 1}", "data.sequence.window: got 1, expected at least 2"),
+        ("data.sequence={time: t, window: 1}", "data.sequence.window: got 1, expected the rows of a window, 2 or more"),
         (
             "data.sequence={time: t, window: 8, max_gap: 0s}",
             "data.sequence.max_gap: got '0s', expected a duration such",

@@ -90,6 +90,10 @@ def test_scoring_gives_a_row_the_window_that_ends_with_its_step(kind, tmp_path):
     stream = open_stream(str(path or source), data.preprocessing)
     x_ND = np.concatenate([np.asarray(batch.x_ND) for batch in stream])
     np.testing.assert_array_equal(frame_features(new, data.preprocessing), x_ND)
+    [note] = [n for n in stream.differences.notes() if "steps" in n]
+    by_step = by_pandas(new.assign(fault=0), "1s", pd.Timedelta("5s"))
+    assert note.startswith(f"270 rows become steps of 00:00:01: {by_step['any'].notna().sum()} steps with a row; ")
+    assert note.endswith(f"; {by_step['any'].isna().sum()} steps are empty")
     steps = by_pandas(new.assign(fault=0), "1s", pd.Timedelta("5s"))
     by_time = {key: place for place, key in enumerate(zip(steps["machine"], steps.index, strict=True))}
     is_new = (steps["machine"] != steps["machine"].shift()) | (steps.index.to_series().diff() > "5s").to_numpy()

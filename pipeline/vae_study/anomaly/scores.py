@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vae_study.metrics import SCORES
+from vae_study.metrics import SCORES, need
 
 Floats = NDArray[np.float64]
 NEIGHBOURS = 5
@@ -23,6 +23,18 @@ LARGEST_COORDINATE = 1e12
 REFERENCE_ROWS = 8192
 #: With more features than these a full covariance costs more than the model.
 FULL_COVARIANCE = 4096
+
+
+def per_value(scores: Mapping[str, Floats], values_N: Floats | None) -> dict[str, Floats]:
+    """Scores of N series of different length: means over the values that are there, which do not grow with them.
+
+    Args:
+        scores: By name; those of the code alone stay as they are.
+        values_N: How many values of each are there; None leaves all scores as they are.
+    """
+    if values_N is None:
+        return dict(scores)
+    return {name: score_N if need([name], "code") else score_N / values_N for name, score_N in scores.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,8 @@ FILE_SOURCES = ("parquet", "csv", "npz", "idx", "images")
 NEGATIVE_BRACKETS, NEGATIVE_END = "()", "-"
 SEPARATORS = (",", ";", "\t", "|")
 PYTHON_SOURCE = r"python:\s*[\w.]+:\w+"
+#: Of data.sequence.window: each series is one example, as long as it is.
+WHOLE = "whole"
 # What becomes of missing values.
 Missing = Literal["refuse", "median", "mask"]
 # Sources whose labels are classes: none is an anomaly unless anomaly_labels says so.
@@ -113,13 +115,26 @@ Duration = Annotated[
 ]
 
 
+def _window(given: Any) -> Any:
+    if given == WHOLE or (isinstance(given, int) and not isinstance(given, bool) and given >= 2):
+        return given
+    raise ValueError(f"the rows of a window, 2 or more, or {WHOLE}: each series is one example")
+
+
+Window = Annotated[
+    Any, PlainValidator(_window), WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 2}, {"enum": [WHOLE]}]})
+]
+
+
 class SequenceConfig(ConfigPart):
-    """A table whose rows are points in time of one or several series; its windows are the examples.
+    """A table whose rows are points in time of one or several series; its windows, or its series, are the examples.
 
     Attributes:
         time: The column with the times, which ascend within a series.
         series: The column that names the series; without it, the table is one.
-        window: The number of rows of a window.
+        window: The number of rows of a window; or `whole`, each series is one example.
+        longest: With window `whole`, the most rows of a series, also of one to be scored; by default those of the
+            longest series of the table.
         stride: A window starts every so many rows.
         max_gap: A series is cut where two times are further apart, such as 5s; without it, 1.5 times the usual step
             apart is an error.
@@ -129,7 +144,8 @@ class SequenceConfig(ConfigPart):
 
     time: str
     series: str | None = None
-    window: Annotated[int, Field(ge=2)]
+    window: Window
+    longest: Annotated[int, Field(ge=2)] | None = None
     stride: Annotated[int, Field(ge=1)] = 1
     max_gap: Duration | None = None
     resample: Duration | None = None

@@ -37,6 +37,7 @@ EXAMPLES: Mapping[str, Any] = {
     "data.sequence.time": "ts",
     "data.sequence.series": "machine",
     "data.sequence.window": 64,
+    "data.sequence.longest": 500,
     "data.sequence.max_gap": "5s",
     "data.sequence.resample": "1s",
     "model.code": "deterministic",

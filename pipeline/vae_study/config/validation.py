@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vae_study.config.base import Path, Problem, from_validation
-from vae_study.config.data import SequenceConfig, SplitConfig
+from vae_study.config.data import WHOLE, SequenceConfig, SplitConfig
 from vae_study.config.model import TrialConfig
 from vae_study.config.search_space import (
     LIKELIHOODS,
@@ -150,16 +150,42 @@ def _data(config: StudyConfig) -> Iterator[Problem]:
 
 
 def _sequence(sequence: SequenceConfig, split: SplitConfig, missing: str) -> Iterator[Problem]:
+    if sequence.window == WHOLE:
+        yield from _whole(sequence, split, missing)
+        return
+    if sequence.longest is not None:
+        expected = f"expected none: only with data.sequence.window {WHOLE} is a series as long as it is"
+        yield Problem(("data", "sequence", "longest"), f"got {sequence.longest}, {expected}")
     if split.by not in ("group", "time"):
         whole = "'group', which keeps each series in one split, or 'time', the earliest rows for training"
         yield Problem(("data", "split", "by"), f"got {split.by!r}, expected with data.sequence {whole}")
     if split.by == "group" and sequence.series is None:
         yield Problem(("data", "sequence", "series"), "is missing; split.by group needs the column with the series")
+    yield from _no_split_column(split)
+    if missing == "median":
+        yield Problem(("data", "missing"), "got 'median', expected 'refuse' or 'mask' with data.sequence")
+
+
+def _whole(sequence: SequenceConfig, split: SplitConfig, missing: str) -> Iterator[Problem]:
+    """Of series that are one example each."""
+    whole = f"with data.sequence.window {WHOLE}"
+    if sequence.series is None:
+        yield Problem(("data", "sequence", "series"), f"is missing; {whole} it names the column with the series")
+    if sequence.stride != 1:
+        yield Problem(("data", "sequence", "stride"), f"got {sequence.stride}, expected none {whole}")
+    if split.by not in ("random", "group"):
+        reason = "each series in one split by chance: series of all splits may be of the same time"
+        yield Problem(("data", "split", "by"), f"got {split.by!r}, expected {whole} 'random' or 'group', {reason}")
+    yield from _no_split_column(split)
+    if missing != "mask":
+        reason = "as shorter series are filled up behind their end"
+        yield Problem(("data", "missing"), f"got {missing!r}, expected 'mask' {whole}, {reason}")
+
+
+def _no_split_column(split: SplitConfig) -> Iterator[Problem]:
     if split.column is not None:
         expected = "expected none: data.sequence names the columns of times and series"
         yield Problem(("data", "split", "column"), f"got {split.column!r}, {expected}")
-    if missing == "median":
-        yield Problem(("data", "missing"), "got 'median', expected 'refuse' or 'mask' with data.sequence")
 
 
 def _labels(config: StudyConfig) -> Iterator[Problem]:

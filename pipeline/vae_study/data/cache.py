@@ -153,9 +153,9 @@ def write_split(path: Path, builder: DatasetBuilder, name: str) -> None:
     """Write a split into two files beside each other, without a second copy of it in memory.
 
     `path`.npy has its features, of windows those of the rows that they cover. `path`.arrow has one record batch with
-    the columns anomaly and row, and label, file, start and `factor NAME` if there are labels, files, windows and
-    factors. Of windows, `path`.points.npy says which of the rows are anomalous, and of test `path`.times.arrow when
-    they are.
+    the columns anomaly and row, and label, file, start (of whole series also length) and `factor NAME` if there are
+    labels, files, windows and factors. Of windows, `path`.points.npy says which of the rows are anomalous, and of test
+    `path`.times.arrow when they are.
     """
     split = builder.bare_split(name)
     examples, rows, features = len(split.row_N), len(builder.rows[name]), len(builder.info.preprocessing.row_features)
@@ -178,6 +178,8 @@ def write_split(path: Path, builder: DatasetBuilder, name: str) -> None:
         columns["file"] = split.file_N
     if split.start_N is not None and split.is_anomaly_R is not None:
         columns["start"] = _column(split.start_N, pa.int64(), examples)
+        if split.length_N is not None:
+            columns["length"] = _column(split.length_N, pa.int64(), examples)
         np.save(f"{path}{POINTS}", split.is_anomaly_R)
     if split.rows_R is not None:
         _write_arrow(Path(f"{path}{TIMES}"), split.rows_R)
@@ -216,6 +218,7 @@ def map_split(path: Path, sequence_shape: tuple[int, int] | None = None) -> Spli
         factors=tuple(_mapped_factor(pages, name, batch.column(name)) for name in names if name.startswith(FACTOR)),
         file_N=batch.column("file") if "file" in names else None,
         start_N=_mapped(pages, batch.column("start"), np.int64) if "start" in names else None,
+        length_N=_mapped(pages, batch.column("length"), np.int64) if "length" in names else None,
         is_anomaly_R=np.load(f"{path}{POINTS}") if "start" in names else None,
         rows_R=pa.ipc.open_file(pa.memory_map(str(times))).read_all() if times.exists() else None,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import PurePath
 from typing import Any, Self
 
@@ -44,6 +45,7 @@ class Split:
         factors: The known factors of variation of the examples.
         file_N: Each example's path within the source's folder, a pyarrow array; None if examples are no files.
         start_N: Of windows, the place of each one's first row among the R rows of the split; else None.
+        length_N: Of whole series, the rows of each; else None.
         is_anomaly_R: Of windows, which of these rows are anomalous; else None.
         rows_R: Of the windows of test, a pyarrow table of these rows: `row` (in the source), `time` (nanoseconds, or
             the column's own numbers) and, where a column names it, `series`; else None.
@@ -57,6 +59,7 @@ class Split:
     factors: tuple[Factor, ...] = ()
     file_N: Any = None
     start_N: NDArray[np.int64] | None = None
+    length_N: NDArray[np.int64] | None = None
     is_anomaly_R: NDArray[np.bool_] | None = None
     rows_R: Any = None
 
@@ -64,7 +67,17 @@ class Split:
         """The split with its features: of windows, from those of their rows, (R, F)."""
         if self.start_N is None or sequence_shape is None:
             return replace(self, x_ND=x_ND)
-        return replace(self, x_ND=Windows(x_ND, self.start_N, sequence_shape[0]))
+        return replace(self, x_ND=Windows(x_ND, self.start_N, sequence_shape[0], self.length_N))
+
+    @cached_property
+    def values_N(self) -> NDArray[np.float64] | None:
+        """How many values of each whole series are there, 1 at least; None of other examples."""
+        if not isinstance(self.x_ND, Windows) or self.x_ND.length_N is None:
+            return None
+        rows_RF = self.x_ND.rows_RF
+        there_R = np.concatenate([(~np.isnan(rows_RF[rows])).sum(axis=1) for rows in slices_of(rows_RF)])
+        before_R, start_N = np.append(0, np.cumsum(there_R)), self.x_ND.start_N
+        return np.asarray(np.maximum(before_R[start_N + self.x_ND.length_N] - before_R[start_N], 1), np.float64)
 
     @property
     def label_N(self) -> NDArray[np.str_]:
@@ -127,7 +140,8 @@ class DatasetInfo:
     def frame(self, x_ND: NDArray[np.float32]) -> pd.DataFrame:
         """The rows of some features, in the user's columns, units and types.
 
-        Text, and float64 numbers. A window gives T rows, with times and series that are examples.
+        Text, and float64 numbers. A window gives T rows, with times and series that are examples, and a whole series
+        those before its end.
         Where no value may be missing, whole numbers are int64 and truth values bool.
         """
         found = self.preprocessing.inverse(x_ND)
@@ -144,6 +158,12 @@ class DatasetInfo:
                 found[sequence.time] = pd.to_datetime(found[sequence.time].astype(np.int64))
             if sequence.series is not None:
                 found[sequence.series] = (np.arange(len(found)) // sequence.steps).astype(str)
+            if sequence.is_whole:
+                # Up to the last step of each series with a value.
+                is_there_XF = ~np.isnan(x_ND).reshape(len(found), -1)
+                is_there_NT = is_there_XF.any(axis=1).reshape(-1, sequence.steps)
+                is_before_end_NT = np.asarray(np.logical_or.accumulate(is_there_NT[:, ::-1], axis=1))[:, ::-1]
+                found = found[is_before_end_NT.ravel()].reset_index(drop=True)
         return found
 
     def lines(self) -> Iterator[str]:
@@ -268,6 +288,7 @@ class DatasetBuilder:
             if sequence.resample is not None:
                 made = resample(table, sequence, is_anomaly_N)
                 table, is_anomaly_N = made.table, made.is_anomaly_R
+            sequence = sequence.fitted(table)
             assignment, windows = assign_windows(table, is_anomaly_N, sequence, config.sequence.stride, config.split)
         train_N = assignment.rows["train"]
         preprocessing = Preprocessing.fit(table, train_N, config, sequence)
@@ -326,6 +347,7 @@ class DatasetBuilder:
             is_anomaly_N=self.is_anomaly_N[row_N],
             row_N=row_N if self.table.row_N is None else self.table.row_N[row_N],
             start_N=None if window is None else window.start_N,
+            length_N=None if window is None else window.length_N,
             is_anomaly_R=None if window is None else self.is_anomaly_N[window.rows_R],
             # Of the others, nobody asks when they were.
             rows_R=None if window is None or name != "test" else self.table.times_of(window.rows_R),

@@ -47,7 +47,7 @@ class Differences:
     def add(self, table: Table) -> None:
         """Take the rows of a table, and its notes."""
         self._rows += len(table.x_ND)
-        self._said |= dict.fromkeys(table.notes)
+        self.say(table.notes)
         if self._pixels is not None:
             self._add_pixels(self._pixels, table.x_ND)
             return
@@ -57,6 +57,10 @@ class Differences:
             if name in self._near:
                 self._add_missing(name, table.code_NC[:, index] < 0)
                 self._add_unknown(name, table.categories[index], table.code_NC[:, index])
+
+    def say(self, notes: Sequence[str]) -> None:
+        """Take notes that are known only once the rows are read."""
+        self._said |= dict.fromkeys(notes)
 
     def _add_missing(self, name: str, is_missing_N: NDArray[np.bool_]) -> None:
         if name in self._columns and (count := int(is_missing_N.sum())):

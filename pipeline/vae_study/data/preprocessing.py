@@ -92,10 +92,16 @@ class Preprocessing:
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
-        """The names of the D features; no two are the same. Of windows, step by step: `heat[t-1]`, `heat[t]`."""
+        """The names of the D features; no two are the same. Of windows, step by step: `heat[t-1]`, `heat[t]`.
+
+        Of whole series `heat[1]`, `heat[2]`.
+        """
         if self.sequence is None:
             return self.row_features
-        before = [f"-{steps}" if steps else "" for steps in reversed(range(self.sequence.steps))]
+        steps = range(self.sequence.steps)
+        if self.sequence.is_whole:
+            return tuple(f"{name}[{step + 1}]" for step in steps for name in self.row_features)
+        before = [f"-{step}" if step else "" for step in reversed(steps)]
         return tuple(f"{name}[t{step}]" for step in before for name in self.row_features)
 
     @cached_property

@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 
 from vae_study.data.preprocessing import Preprocessing
-from vae_study.data.scales import Floats
 from vae_study.data.sources.csv import csv_rows
 from vae_study.data.sources.files import column_error
 from vae_study.data.sources.source import CSV_SETTINGS, TABLE_SETTINGS, Rows
@@ -102,7 +101,7 @@ def json_request(content: bytes, preprocessing: Preprocessing) -> RequestRows:
     return _in_memory(Rows(where=WHERE, schema=table.schema, count=None, batches=lambda wanted: iter(())), table)
 
 
-def request_features(requests: Sequence[RequestRows], preprocessing: Preprocessing) -> Floats:
+def request_features(requests: Sequence[RequestRows], preprocessing: Preprocessing) -> Any:
     """The features x_ND of the rows of requests of one kind, one after the other.
 
     Raise UserError if a column is missing, or if a column or a value is not what the model takes it for; the number of

@@ -105,7 +105,7 @@ def open_stream(
     a function returns, and the rows of a model of windows are in memory as a whole.
 
     A model of windows gets one window for each row, the one that ends with it; the first rows of a series get its first
-    window. Times and series are the first keys.
+    window. One of whole series gets the series of each row. Times and series are the first keys.
 
     Raise UserError if there is nothing at the location, if its kind is unknown, or if columns that the model was
     trained on are missing.
@@ -169,8 +169,10 @@ def open_stream(
     )
 
 
-def frame_features(frame: pd.DataFrame, preprocessing: Preprocessing) -> Floats:
-    """The features x_ND of a data frame in the user's columns, read as all tables are; of windows, one for each row.
+def frame_features(frame: pd.DataFrame, preprocessing: Preprocessing) -> Any:
+    """The features x_ND of a data frame in the user's columns, read as all tables are.
+
+    Of a model of time series, `Windows`: the window or the whole series of each row.
 
     Raise UserError if a column is missing, or if a column or a value is not what the model takes it for.
 
@@ -181,14 +183,14 @@ def frame_features(frame: pd.DataFrame, preprocessing: Preprocessing) -> Floats:
     return rows_features(frame_rows(frame, "the data frame", preprocessing.read_names), preprocessing)
 
 
-def rows_features(rows: Rows, preprocessing: Preprocessing) -> Floats:
+def rows_features(rows: Rows, preprocessing: Preprocessing) -> Any:
     """The features x_ND of a table whose count of rows is known; takes and raises what `frame_features` does."""
     config = reading_config(preprocessing, TABLE_SETTINGS, "parquet", None)
     rows = respelled(rows, preprocessing.column_names, config)
     sequence = preprocessing.sequence
     rows, columns = _model_columns(rows, preprocessing, () if sequence is None else sequence.columns)
     if sequence is not None:
-        return np.asarray(_windows(rows, columns, preprocessing, lambda part: None))
+        return _windows(rows, columns, preprocessing)
     x_ND = np.empty((rows.count or 0, len(preprocessing.feature_names)), np.float32)
     for part in read_parts(rows, columns):
         x_ND[part.first : part.first + part.batch.num_rows] = _features(preprocessing, part.table, part.first)
@@ -236,7 +238,7 @@ def _window_batches(
         differences.add(part.table)
         kept.append(_keys(rows, keys, part.batch))
 
-    windows, first = _windows(rows, columns, preprocessing, take), 0
+    windows, first = _windows(rows, columns, preprocessing, take, differences.say), 0
     for one in kept:
         part = slice(first, first + one.num_rows)
         yield Batch(first=first, x_ND=windows.only(part), keys=one)
@@ -244,9 +246,16 @@ def _window_batches(
 
 
 def _windows(
-    rows: Rows, columns: FeatureColumns, preprocessing: Preprocessing, take: Callable[[Part], None]
+    rows: Rows,
+    columns: FeatureColumns,
+    preprocessing: Preprocessing,
+    take: Callable[[Part], None] = lambda part: None,
+    say: Callable[[Sequence[str]], None] = lambda notes: None,
 ) -> Windows:
-    """A window for each row of a table: views of its rows, all of which are in memory."""
+    """A window for each row of a table: views of its rows, all of which are in memory.
+
+    `take` is called with each part that is read, and `say` with notes on steps of one length.
+    """
     sequence, count = preprocessing.sequence, rows.count or 0
     assert sequence is not None
     is_resampled, tables = sequence.resample is not None, list[Table]()
@@ -270,6 +279,7 @@ def _windows(
     if not is_resampled:
         return sequence.windows_for(Table(x_ND=x_RF, **fields, **order.finish()))
     made = resample(replace(_joined(tables), **order.finish()), sequence)
+    say(made.table.notes)
     times = {name: getattr(made.table, name) for name in ("time_N", "series_N", "is_moment", "row_N")}
     x_RF = preprocessing.transform(made.table)
     return sequence.windows_for(Table(x_ND=x_RF, **fields, **times)).only(made.step_N)

@@ -1,13 +1,13 @@
 """Windows of time series: which rows follow one another, where windows start, and windows as views of the rows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vae_study.config.data import SequenceConfig
+from vae_study.config.data import WHOLE, SequenceConfig
 from vae_study.data.table import Table
 from vae_study.errors import UserError
 
@@ -15,6 +15,8 @@ Ids = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 # Without data.sequence.max_gap, times may be this many usual steps apart: a clock jitters, a lost row leaves two.
 LARGEST_STEPS = 1.5
+# With window `whole`, a series has at least so many rows; and a gap may be as long as 64 bits of nanoseconds hold.
+SHORTEST, LONGEST = 2, 2**62
 
 
 class Windows:
@@ -26,12 +28,18 @@ class Windows:
         rows_RF: The rows in time, series behind series: an array of numpy or a tensor.
         start_N: The row with which each window starts, of the same kind.
         steps: T.
+        length_N: The rows of each window, of the same kind, at most T: copies are NaN behind them; None if all have T.
+        step_N: Where each row of a table has the whole series that it is in, the row's place there; else None.
     """
 
-    def __init__(self, rows_RF: Any, start_N: Any, steps: int):
+    def __init__(self, rows_RF: Any, start_N: Any, steps: int, length_N: Any = None, step_N: Any = None):
         """Make the view; nothing is copied."""
         self.rows_RF, self.start_N, self.steps = rows_RF, start_N, steps
+        self.length_N, self.step_N = length_N, step_N
         rows, features = rows_RF.shape
+        self._width = steps * features
+        if length_N is not None:
+            return
         shape, width = (max(rows - steps + 1, 0), steps * features), rows_RF.dtype.itemsize
         if isinstance(rows_RF, np.ndarray):
             view = np.lib.stride_tricks.as_strided(rows_RF, shape, (features * width, width), writeable=False)
@@ -47,12 +55,17 @@ class Windows:
     @property
     def shape(self) -> tuple[int, int]:
         """N and T * F."""
-        return len(self.start_N), self._every.shape[1]
+        return len(self.start_N), self._width
 
     @property
     def dtype(self) -> Any:
         """That of the rows."""
         return self.rows_RF.dtype
+
+    @property
+    def has_ends(self) -> bool:
+        """Whether a window may be shorter than others, so that there are steps behind its end."""
+        return self.length_N is not None
 
     @property
     def device(self) -> Any:
@@ -61,7 +74,15 @@ class Windows:
 
     def __getitem__(self, key: Any) -> Any:
         """Copies of some windows, (n, T * F)."""
-        return self._every[self.start_N[key]]
+        if self.length_N is None:
+            return self._every[self.start_N[key]]
+        start_n1, length_n1 = self.start_N[key][..., None], self.length_N[key][..., None]
+        # Of numpy and of torch alike.
+        step_T = (self.start_N[:1] * 0 + 1).repeat(self.steps).cumsum(0) - 1
+        is_there_nT = step_T < length_n1
+        x_nTF = self.rows_RF[(start_n1 + step_T) * is_there_nT]
+        x_nTF[~is_there_nT] = np.nan
+        return x_nTF.reshape(*x_nTF.shape[:-2], self._width)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Copies of all windows, T times as large as the rows."""
@@ -73,22 +94,29 @@ class Windows:
 
     def only(self, chosen: Any) -> "Windows":
         """Some of the windows, as views."""
-        return Windows(self.rows_RF, self.start_N[chosen], self.steps)
+        more = (None if one is None else one[chosen] for one in (self.length_N, self.step_N))
+        return Windows(self.rows_RF, self.start_N[chosen], self.steps, *more)
+
+    def each_once(self) -> tuple["Windows", Ids]:
+        """The distinct windows, and for each of the N the place of its own among these."""
+        _, first_U, place_N = np.unique(self.start_N, return_index=True, return_inverse=True)
+        return Windows(self.rows_RF, self.start_N[first_U], self.steps, self.length_N[first_U]), place_N
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceInput:
-    """How rows become windows; it is saved with a model.
+    """How rows become windows, or whole series examples; it is saved with a model.
 
     Attributes:
         time, series: The columns; series is None if the table is one series.
-        steps: Rows of a window.
+        steps: Rows of a window; of whole series, of the longest one.
         step: The usual time from row to row, in nanoseconds if times are moments, else in the column's own unit.
         limit: A series is cut where two times are further apart.
         cuts: Whether it is; otherwise such a gap is an error.
         is_moment: Whether times are moments.
         resample: The length of the steps that rows are brought to, in the unit of `step`; None for rows as they are.
         fills: Whether steps without a row are filled in, up to the limit.
+        is_whole: Whether each series, or where it is cut each segment, is one example.
     """
 
     time: str
@@ -100,6 +128,7 @@ class SequenceInput:
     is_moment: bool
     resample: float | None = None
     fills: bool = False
+    is_whole: bool = False
 
     @classmethod
     def of(cls, table: Table, config: SequenceConfig, fills: bool = False) -> Self:
@@ -120,12 +149,32 @@ class SequenceInput:
         if gap is not None and resample is not None and gap < resample:
             got = f"data.sequence.max_gap: got {config.max_gap!r}"
             raise UserError(f"{got}, expected no less than data.sequence.resample ({config.resample!r})")
-        # Without a limit of its own, a gap as long as a window is no longer filled.
-        limit = gap if gap is not None else step * (config.window if fills else LARGEST_STEPS)
+        is_whole = config.window == WHOLE
+        steps = (config.longest or 0) if is_whole else config.window
+        if gap is None and fills:
+            # A gap as long as a window is no longer filled; a whole series has no such gap.
+            gap = LONGEST if is_whole else step * steps
         return cls(
-            time=config.time, series=config.series, steps=config.window, step=step, limit=limit,
-            cuts=gap is not None or fills, is_moment=table.is_moment, resample=resample, fills=fills,
+            time=config.time, series=config.series, steps=steps, step=step,
+            limit=step * LARGEST_STEPS if gap is None else gap, cuts=gap not in (None, LONGEST),
+            is_moment=table.is_moment, resample=resample, fills=fills, is_whole=is_whole,
         )  # fmt: skip
+
+    def fitted(self, table: Table) -> Self:
+        """The same for the rows of training, of which whole series without a longest length are as long as they are."""
+        return self if self.steps else replace(self, steps=int(Segments.of(table, self).length_S.max()))
+
+    @property
+    def least(self) -> int:
+        """The rows that a segment has at least."""
+        return SHORTEST if self.is_whole else self.steps
+
+    def example(self, frame: pd.DataFrame, rows: int) -> pd.DataFrame:
+        """The first so many rows of a frame, at least a window; of whole series all of the first one."""
+        if self.is_whole:
+            first: pd.DataFrame = frame[frame[self.series] == frame[self.series].iloc[0]]
+            return first
+        return frame.head(max(rows, self.steps))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -140,7 +189,8 @@ class SequenceInput:
     def windows_for(self, table: Table) -> Windows:
         """A window for each row of a table, the one that ends with it; at first, the first window of its segment.
 
-        Raise UserError if the times are wrong, or if a segment is shorter than a window.
+        Where whole series are examples, it is the row's series. Raise UserError if the times are wrong, or if a segment
+        is shorter than a window, or longer than any series that the model takes.
 
         Args:
             table: Its x_ND are the features.
@@ -150,17 +200,15 @@ class SequenceInput:
             kinds = ("times", "numbers") if table.is_moment else ("numbers", "times")
             raise UserError(f"{table.where}: column {self.time!r}: got {kinds[0]}, expected {kinds[1]}, as in training")
         segments = Segments.of(table, self)
-        short_S = segments.length_S < self.steps
-        if short_S.any():
-            first = int(np.flatnonzero(short_S)[0])
-            row = segments.shown_N[segments.first_S[first]] + 1
-            said = f"{int(short_S.sum()):,} of {len(short_S):,} segments without a gap are shorter than a window"
-            place = f"the first has {segments.length_S[first]:,} (from row {row:,} on)"
-            raise UserError(f"{table.where}: {said}, {place}; expected at least {self.steps} rows in each")
-        order_N, start_N = segments.order_N, np.empty(len(segments.order_N), np.int64)
-        start_N[order_N] = segments.window_of_row(self.steps)
+        segments.require_lengths(table, self)
+        order_N, length_S = segments.order_N, segments.length_S
         is_in_order = bool((order_N[1:] > order_N[:-1]).all())
-        return Windows(table.x_ND if is_in_order else table.x_ND[order_N], start_N, self.steps)
+        x_RF = table.x_ND if is_in_order else table.x_ND[order_N]
+        if self.is_whole:
+            first_N, length_N = (_back(order_N, np.repeat(one_S, length_S)) for one_S in (segments.first_S, length_S))
+            place_N = _back(order_N, np.arange(len(order_N)))
+            return Windows(x_RF, first_N, self.steps, length_N, place_N - first_N)
+        return Windows(x_RF, _back(order_N, segments.window_of_row(self.steps)), self.steps)
 
     def duration(self, time: float) -> str:
         """A duration for people to read."""
@@ -215,17 +263,42 @@ class Segments:
         series = int(is_new_N.sum())
         said = f"{series:,} series" if sequence.series else "one series"
         usual = f"{said} with {len(time_N):,} rows {sequence.duration(sequence.step)} apart"
+        examples = f"windows of {sequence.steps} rows"
+        if sequence.is_whole:
+            examples = f"each {'segment' if len(first_S) > series else 'series'} is one example"
         return cls(
             order_N=order_N,
             shown_N=shown_N,
             first_S=first_S,
             length_S=length_S,
-            notes=(f"{usual}, windows of {sequence.steps} rows", *notes),
+            notes=(f"{usual}, {examples}", *notes),
         )
 
-    def require_windows(self, table: Table, steps: int) -> None:
-        """Raise UserError if all segments are shorter than a window."""
-        longest = int(self.length_S.argmax())
+    def require_lengths(self, table: Table, sequence: SequenceInput, may_be_short: bool = False) -> None:
+        """Raise UserError if a segment is shorter than a window, or longer than any series may be."""
+        each = "series" if sequence.is_whole and not sequence.cuts else "segments without a gap"
+        few = "have a single row" if sequence.is_whole else "are shorter than a window"
+        least = f"expected at least {sequence.least:,} rows in each"
+        wrong = [] if may_be_short else [(self.length_S < sequence.least, few, least)]
+        if sequence.is_whole:
+            origin = "data.sequence.longest of the study, by default the length of its longest series"
+            most = f"expected at most {sequence.steps:,} rows in each, {origin}"
+            wrong.append((self.length_S > sequence.steps, "are longer than the model takes", most))
+        for wrong_S, what, expected in wrong:
+            if wrong_S.any():
+                first = int(np.flatnonzero(wrong_S)[0])
+                said = f"{int(wrong_S.sum()):,} of {len(wrong_S):,} {each} {what}"
+                row = self.shown_N[self.first_S[first]] + 1
+                place = f"the first has {self.length_S[first]:,} (from row {row:,} on)"
+                raise UserError(f"{table.where}: {said}, {place}; {expected}")
+
+    def require_windows(self, table: Table, sequence: SequenceInput) -> None:
+        """Raise UserError if all segments are shorter than a window; of whole series, if one is too short or long."""
+        if sequence.is_whole:
+            # What is left of a series that was cut may be short.
+            self.require_lengths(table, sequence, may_be_short=sequence.cuts)
+            return
+        longest, steps = int(self.length_S.argmax()), sequence.steps
         if self.length_S[longest] < steps:
             row = self.shown_N[self.first_S[longest]] + 1
             several = f"{len(self.length_S):,} segments, of which the longest has" if len(self.length_S) > 1 else "got"
@@ -250,6 +323,13 @@ class Segments:
         """
         start_N = np.arange(len(self.order_N)) - (steps - 1)
         return np.maximum(start_N, np.repeat(self.first_S, self.length_S))
+
+
+def _back(order_N: Ids, value_N: Ids) -> Ids:
+    """Values in the order of the table's rows."""
+    found_N = np.empty_like(value_N)
+    found_N[order_N] = value_N
+    return found_N
 
 
 def _length(table: Table, config: SequenceConfig, name: str) -> float | None:

@@ -17,6 +17,7 @@ from vae_study.anomaly.scores import ADDITIVE, Scorer, finite
 from vae_study.config.model import TrialConfig
 from vae_study.data.dataset import DatasetInfo
 from vae_study.data.preprocessing import Preprocessing
+from vae_study.data.windows import Windows
 from vae_study.detector.format import (
     BASELINE_FILE,
     CALIBRATION_FILE,
@@ -56,6 +57,8 @@ Places = slice | NDArray[np.int64]
 PARTS = ("reconstruction", "kl", "squared_error")
 #: The prefixes of the columns that flag rows, and that explain their scores; what a usual row has of a score in nats.
 FLAG, PART, USUAL = "above_p", "part/", "usual"
+#: What a row of a whole series adds to the score of that.
+POINT = "point"
 # How many rows a detector without a model takes at once.
 ROWS_WITHOUT_MODEL = 4096
 
@@ -200,13 +203,14 @@ class Detector:
             return f"the columns do not add up to the score: {what}"
         return f"the columns add up to the score: {', '.join((*self.summands, f'{PART}COLUMN'))}"
 
-    def score(self, x_ND: NDArray[np.float32], explain: bool = False) -> pd.DataFrame:
+    def score(self, x_ND: Any, explain: bool = False) -> pd.DataFrame:
         """Score N rows, some at a time: besides the result, memory does not grow with N.
 
         Raise UserError if there are more or fewer features than it was trained on.
 
         Args:
-            x_ND: Features, as `preprocessing` makes them.
+            x_ND: Features, as `preprocessing` makes them: an array, or Windows. A whole series is scored once, and each
+                of its rows has its score.
             explain: Whether to add what each column does to the score. If `summands` is None, this takes one more
                 scoring for each column.
 
@@ -223,7 +227,11 @@ class Detector:
             to the score, of a score in nats what it adds above its mean in training rows, of which `usual` is the sum;
             or, if `summands` is None, how much lower the score is with the training mean in this column. Of a missing
             value that is masked, 0.
+            `point`: Of the rows of whole series, where `summands` is not None, what the row adds to its series' score:
+            the values of `part/COLUMN` of the series are the sums of such parts.
         """
+        if isinstance(x_ND, Windows) and x_ND.step_N is not None:
+            return self._score_rows(x_ND, explain)
         features = len(self.data.feature_names)
         if len(x_ND.shape) != 2 or x_ND.shape[1] != features:
             raise UserError(f"features: got an array of shape {x_ND.shape}, expected (rows, {features})")
@@ -233,6 +241,38 @@ class Detector:
         parts = [self._minibatch(x_ND[start : start + rows], explain) for start in starts]
         joined = {name: np.concatenate([columns[name] for columns in parts]) for name in parts[0]}
         return pd.DataFrame(joined, copy=False)
+
+    def _score_rows(self, x_ND: Windows, explain: bool) -> pd.DataFrame:
+        """The score of each row's series, and what the row adds to it."""
+        series, place_N = x_ND.each_once()
+        found = self.score(series, explain).iloc[place_N].reset_index(drop=True)
+        if self.summands is not None and len(found):
+            point_N, rows = np.empty(len(found)), rows_per_minibatch(self._own.rows.model)
+            order_N = np.argsort(place_N, kind="stable")
+            for start in range(0, len(series), rows):
+                own_n = order_N[slice(*np.searchsorted(place_N[order_N], (start, start + rows)))]
+                x_BD = series[start : start + rows]
+                part_BD, _ = self._parts(whole_blocks(torch.as_tensor(x_BD)))
+                part_BT = part_BD[: len(x_BD)].reshape(len(x_BD), series.steps, -1).sum(axis=2)
+                point_N[own_n] = finite(part_BT[place_N[own_n] - start, x_ND.step_N[own_n]])
+            found[POINT] = point_N
+        return found
+
+    @property
+    def _own(self) -> TrialScorer:
+        """The trial whose score alone is the detector's."""
+        return self.trials[self.description.votes[0].trial]
+
+    def _parts(self, rows_BD: Tensor) -> tuple[Floats, Columns]:
+        """What each feature adds to a score with summands, above its usual cost, (B, D); and that of all features."""
+        part_BD = self._own.rows.contributions(rows_BD.to(self.device), self.description.votes[0].score)
+        if USUAL not in (self.summands or ()):
+            return part_BD, {}
+        # What is missing costs nothing, as usual.
+        usual_BD = np.where(rows_BD.isnan().numpy(), 0, self._own.usual_D)
+        if (values_B := self._own.rows.values(rows_BD)) is not None:
+            usual_BD /= values_B[:, None]
+        return part_BD - usual_BD, {USUAL: usual_BD.sum(axis=1)}
 
     def _minibatch(self, x_BD: NDArray[np.float32], explain: bool) -> Columns:
         # Whole blocks, so that the last digit of a row does not depend on how many rows are scored.
@@ -250,13 +290,7 @@ class Detector:
         if self.summands is None:
             lower = {name: self._scores(_with_mean(rows_BD, self.mean_D, places))[0] for name, places in features}
             return {f"{PART}{name}": score_B - lower_B for name, lower_B in lower.items()}
-        vote = self.description.votes[0]
-        trial = self.trials[vote.trial]
-        part_BD, rest = trial.rows.contributions(rows_BD.to(self.device), vote.score), {}
-        if USUAL in self.summands:
-            # What is missing costs nothing, as usual.
-            usual_BD = np.where(rows_BD.isnan().numpy(), 0, trial.usual_D)
-            part_BD, rest = part_BD - usual_BD, {USUAL: usual_BD.sum(axis=1)}
+        part_BD, rest = self._parts(rows_BD)
         return {**{f"{PART}{name}": finite(part_BD[:, places].sum(axis=1)) for name, places in features}, **rest}
 
     def _scores(self, rows_BD: Tensor) -> tuple[Floats, Columns]:

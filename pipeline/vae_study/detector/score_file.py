@@ -19,11 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 from pyarrow import csv
 
 from vae_study.anomaly.conformal import flag_limit, p_value_counts
 from vae_study.data import Batch, Stream
-from vae_study.detector.detector import FLAG, PART, Detector
+from vae_study.data.windows import Windows
+from vae_study.detector.detector import FLAG, PART, POINT, Detector
 from vae_study.errors import UserError, redacted
 
 #: The size of a row group: half a million rows without explanations.
@@ -51,6 +53,8 @@ class ScoredSummary:
         seconds: How long it took.
         notes: What a user should know about the rows, such as categories that the model does not know.
         top: The rows with the highest scores, the highest first: `row`, the keys, `score` and `p_value` of each.
+        series: If whole series are scored, how many: `above`, `flagged` and `highest` count these, and `top` has the
+            first row of each; else 0.
     """
 
     model: str
@@ -64,6 +68,7 @@ class ScoredSummary:
     seconds: float
     notes: tuple[str, ...] = ()
     top: tuple[Mapping[str, Any], ...] = ()
+    series: int = 0
 
 
 def score_file(
@@ -81,9 +86,10 @@ def score_file(
     The file has the columns `row` (the index in the source, from 0), the keys, `score`, `p_value`, `flag`: whether the
     row is among those that the Benjamini-Hochberg procedure over all rows of the file selects, and `above_p90`,
     `above_p95` and `above_p99`: whether the score is above that percentile of normal validation rows. Of images, the
-    key is `file`. The metadata of a Parquet file's schema names model and source. The file is written under a temporary
-    name in the same folder and moved when it is complete: a second pass, over what was scored, adds the flags. Only a
-    few batches are in memory; the next one is read while one is scored.
+    key is `file`. Of whole series, each row has the values of its series, which counts once, and `point`. The metadata
+    of a Parquet file's schema names model and source. The file is written under a temporary name in the same folder and
+    moved when it is complete: a second pass, over what was scored, adds the flags. Only a few batches are in memory;
+    the next one is read while one is scored.
 
     Raise UserError if the model cannot take the source, if the output cannot be written, or if `fdr` is no rate.
 
@@ -102,6 +108,11 @@ def score_file(
     """
     started = time.monotonic()
     output = _checked(output, stream)
+    sequence = detector.preprocessing.sequence
+    is_whole = sequence is not None and sequence.is_whole
+    if after is not None and is_whole:
+        why = "later rows change the score of a whole series"
+        raise UserError(f"--after: got {after}, expected none for a model of whole series: {why}")
     earlier = None if after is None else EarlierScores.read(after)
     first = 0 if earlier is None else earlier.rows
     fdr = detector.description.fdr if fdr is None else fdr
@@ -110,7 +121,7 @@ def score_file(
     above: Counter[str] = Counter({percentile: 0 for percentile in detector.description.thresholds})
     calibration_rows = len(detector.calibration_M)
     count_R = np.zeros(calibration_rows + 1, np.int64)
-    rows, top = 0, None
+    rows, series, top, seen = 0, 0, None, set[int]()
     with (
         _one_core_for_reading(),
         _Output(output, stream.untyped_keys) as file,
@@ -125,6 +136,10 @@ def score_file(
             scores = detector.score(batch.x_ND, explain=explain)
             table = _table(stream, batch, scores, (detector.summands or ()) if explain else ())
             file.add(table)
+            if is_whole:
+                first_U = _first_rows(batch.x_ND, seen)
+                scores, table = scores.iloc[first_U], table.take(first_U)
+                series += len(scores)
             top = _highest(table.select(["row", *batch.keys.column_names, "score", P_VALUE]), top)
             above.update({name: int(scores[f"{FLAG}{name}"].sum()) for name in above})
             count_R += p_value_counts(scores[P_VALUE].to_numpy(), calibration_rows)
@@ -147,6 +162,7 @@ def score_file(
         seconds=time.monotonic() - started,
         notes=tuple(stream.differences.notes()),
         top=tuple(top.to_pylist()) if top is not None else (),
+        series=series,
     )
 
 
@@ -202,6 +218,15 @@ def _is_same(earlier: Any, found: Any) -> bool:
         return False
 
 
+def _first_rows(series: Windows, seen: set[int]) -> NDArray[np.int64]:
+    """The places of the rows that stand for their series: the first of each that is not among those seen; adds them."""
+    place_F = np.flatnonzero(series.step_N == 0)
+    start_U, first_U = np.unique(series.start_N[place_F], return_index=True)
+    is_new_U = np.array([start not in seen for start in start_U.tolist()], bool)
+    seen.update(start_U.tolist())
+    return np.sort(place_F[first_U[is_new_U]])
+
+
 def _highest(table: Any, others: Any) -> Any:
     """The TOP_ROWS rows of two tables with the highest scores; of equal ones the first."""
     both = table if others is None else pa.concat_tables([others, table])
@@ -235,7 +260,7 @@ def _table(stream: Stream, batch: Batch, scores: pd.DataFrame, summands: Sequenc
     rows_N = np.arange(batch.first, batch.first + len(batch.x_ND), dtype=np.int64)
     columns: dict[str, Any] = {name: scores[name].to_numpy(np.float64) for name in ("score", P_VALUE)}
     columns |= {name: scores[name].to_numpy(np.bool_) for name in map(str, scores) if name.startswith(FLAG)}
-    columns |= {name: scores[name].to_numpy(np.float64) for name in summands}
+    columns |= {name: scores[name].to_numpy(np.float64) for name in (*summands, POINT) if name in scores}
     columns |= {name: scores[name].to_numpy(np.float32) for name in map(str, scores) if name.startswith(PART)}
     keys = dict(zip(batch.keys.column_names, batch.keys.columns, strict=True))
     taken = [name for name in keys if name in ("row", DISCOVERY, *columns)]

@@ -34,7 +34,7 @@ def series_frame(detector: Detector, split: Split) -> pd.DataFrame | None:
     """
     windows: Any = split.x_ND
     sequence = detector.preprocessing.sequence
-    if sequence is None or split.rows_R is None or not isinstance(windows, Windows):
+    if sequence is None or sequence.is_whole or split.rows_R is None or not isinstance(windows, Windows):
         return None
     found: pd.DataFrame = split.rows_R.to_pandas()
     segments, steps = _segments(found, sequence), windows.steps

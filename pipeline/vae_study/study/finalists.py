@@ -294,9 +294,8 @@ def _build(plan: Plan, outbox: Path, parameters: Parameters, baseline: Baseline,
     fdr = plan.config.anomaly.fdr
     pack(folder / "packed", plan.data, configs, choice, files, lambda number: _scores(plan, number), fdr, raw)
     rows_ND = plan.data.splits["validation"].normal_ND[:EXAMPLE_ROWS]
-    output = Detector.load(folder / "packed").score(rows_ND)
-    steps = plan.data.preprocessing.sequence.steps if plan.data.preprocessing.sequence else 1
-    write_pyfunc(folder / "packed", plan.data.frame(rows_ND), output, folder / "model", steps)
+    output, sequence = Detector.load(folder / "packed").score(rows_ND), plan.data.preprocessing.sequence
+    write_pyfunc(folder / "packed", plan.data.frame(rows_ND), output, folder / "model", sequence)
     return folder / "model"
 
 

@@ -27,6 +27,7 @@ from mlflow.models import ModelSignature
 from mlflow.pyfunc import save_model
 from mlflow.types.schema import ColSpec, DataType, Schema
 
+from vae_study.data.windows import SequenceInput
 from vae_study.tracking.schema import DETECTOR_FOLDER
 
 # MLflow would ask pip, for seconds, whether the installed versions go together; and it would take the uv project in
@@ -55,7 +56,11 @@ DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "ruamel": "ruamel.y
 
 
 def write_pyfunc(
-    detector_folder: Path, example: pd.DataFrame, output: pd.DataFrame, into: Path, least_rows: int = 1
+    detector_folder: Path,
+    example: pd.DataFrame,
+    output: pd.DataFrame,
+    into: Path,
+    sequence: SequenceInput | None = None,
 ) -> None:
     """Write a folder that `mlflow.pyfunc.load_model` loads: JSON, safetensors and source code, no pickle.
 
@@ -65,10 +70,11 @@ def write_pyfunc(
             saved with the model.
         output: What the detector returns for any rows.
         into: The folder; it is replaced once the new one is complete.
-        least_rows: Of windows, how many rows the detector takes at least.
+        sequence: How the detector takes rows as series; None if each is an example.
     """
     into.parent.mkdir(parents=True, exist_ok=True)
-    code, first = shipped_code(), example.head(max(EXAMPLE_ROWS, least_rows))
+    code = shipped_code()
+    first = example.head(EXAMPLE_ROWS) if sequence is None else sequence.example(example, EXAMPLE_ROWS)
     inputs, outputs = (Schema([*map(_column, frame.columns, frame.dtypes)]) for frame in (example, output))
     with tempfile.TemporaryDirectory(dir=into.parent, prefix=".unfinished-") as scratch:
         # MLflow names the folder in the model after the one that it is copied from.

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vae_study.anomaly.detection import auroc
-from vae_study.anomaly.scores import simple_scores
+from vae_study.anomaly.scores import per_value, simple_scores
 from vae_study.config.model import ModelConfig
-from vae_study.data import Dataset
+from vae_study.data import Dataset, Split
 from vae_study.data.dataset import slices_of
 from vae_study.metrics import ACTIVE_VARIANCE, COLLAPSED_KL, SIMPLE_SCORES
 from vae_study.vae.families.base import Family
@@ -42,6 +42,7 @@ class Measurement:
         squared_error_N: Sum over features of (x - E[x|posterior mean])^2.
         mean_NZ: Posterior means.
         is_anomaly_N: Which examples are anomalous.
+        values_N: Of series of different length, how many values of each are there; else None.
         own: Metrics that only its family has.
     """
 
@@ -52,6 +53,7 @@ class Measurement:
     squared_error_N: Floats
     mean_NZ: Floats
     is_anomaly_N: NDArray[np.bool_]
+    values_N: Floats | None = None
     own: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -61,9 +63,10 @@ class Measurement:
 
     def scores(self) -> dict[str, Floats]:
         """The anomaly scores that need nothing but these parts, by name; higher is more anomalous."""
-        return simple_scores(
+        found = simple_scores(
             reconstruction_N=self.reconstruction_N, kl_N=self.kl_N, squared_error_N=self.squared_error_N
         )
+        return per_value(found, self.values_N)
 
 
 class RawMeasurement(NamedTuple):
@@ -91,7 +94,7 @@ def measure(model: Family, examples: Examples, generators_K: Sequence[torch.Gene
     return RawMeasurement._make([*parts, model.code_mask_KZ, model.rate_mask_KR, model.parameters_to_measure()])
 
 
-def measurements(model: Family, raw: RawMeasurement, is_anomaly_N: NDArray[np.bool_]) -> list[Measurement]:
+def measurements(model: Family, raw: RawMeasurement, split: Split) -> list[Measurement]:
     """Each model's Measurement, from what was measured and is on the host."""
     sampled, sampled_kl, reconstruction, rate, error, mean, code_mask, rate_mask, own = (
         part.double().numpy() for part in raw
@@ -106,8 +109,9 @@ def measurements(model: Family, raw: RawMeasurement, is_anomaly_N: NDArray[np.bo
             kl_NR=rate[k][:, rate_masks[k]] if model.has_rate else None,
             squared_error_N=error[k],
             mean_NZ=codes[k],
-            is_anomaly_N=is_anomaly_N,
-            own=model.split_metrics(codes[k][~is_anomaly_N], own[k]),
+            is_anomaly_N=split.is_anomaly_N,
+            values_N=split.values_N,
+            own=model.split_metrics(codes[k][~split.is_anomaly_N], own[k]),
         )
         for k in range(len(codes))
     ]

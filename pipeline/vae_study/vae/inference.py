@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vae_study.anomaly.scores import ADDITIVE, FITTED, Parts, Scorer, finite
+from vae_study.anomaly.scores import ADDITIVE, FITTED, Parts, Scorer, finite, per_value
 from vae_study.data.windows import Windows
 from vae_study.metrics import SCORES, need
 from vae_study.vae.device import on_host
@@ -225,7 +225,8 @@ class RowScorer:
             cost_KBD = torch.zeros_like(cost_KBD)
             for drawn_KBD in _drawn_costs(self.model, x_KBD, mode.condition_KBC, self.noise_LKZ):
                 cost_KBD += drawn_KBD / len(self.noise_LKZ)
-        return ADDITIVE[score](self.scorers_K[0], _host(cost_KBD[0]), _host(mode.residual_KBD[0]))
+        parts_BD = ADDITIVE[score](self.scorers_K[0], _host(cost_KBD[0]), _host(mode.residual_KBD[0]))
+        return parts_BD if (values_B := self.values(x_BD)) is None else parts_BD / values_B[:, None]
 
     def _scores(self, x_BD: Tensor, names: Collection[str]) -> list[dict[str, Floats]]:
         # In whole blocks up to the scores: their products, too, are rounded in another way for a few rows.
@@ -235,7 +236,12 @@ class RowScorer:
         else:
             parts_K = parts_of(self.model, on_host(outputs))
             every_K = [scorer.scores(parts, names) for scorer, parts in zip(self.scorers_K, parts_K, strict=True)]
-        return [{name: score_B[: len(x_BD)] for name, score_B in every.items()} for every in every_K]
+        values_B = self.values(x_BD)
+        return [per_value({name: one[: len(x_BD)] for name, one in every.items()}, values_B) for every in every_K]
+
+    def values(self, x_BD: Tensor) -> Floats | None:
+        """How many values of each row are there, if its scores are means over them; else None."""
+        return _host((~x_BD.isnan()).sum(dim=1).clamp(min=1)) if self.model.shape.has_ends else None
 
     @torch.inference_mode()
     def _scores_on_device(self, outputs: Sequence[Tensor], names: Collection[str]) -> list[dict[str, Floats]]:

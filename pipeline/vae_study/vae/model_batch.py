@@ -268,7 +268,8 @@ class ModelBatch:
     def _features(self, split: str) -> Tensor | Windows:
         x_ND = self.data.splits[split].x_ND
         if isinstance(x_ND, Windows):
-            return Windows(self.tensor(x_ND.rows_RF), self.index(x_ND.start_N), x_ND.steps)
+            length_N = None if x_ND.length_N is None else self.index(x_ND.length_N)
+            return Windows(self.tensor(x_ND.rows_RF), self.index(x_ND.start_N), x_ND.steps, length_N)
         return self.tensor(x_ND)
 
     def train_epoch(self) -> list[dict[str, float]]:
@@ -385,10 +386,10 @@ class ModelBatch:
 
     def measure_beside(self, split: str, beside: Tensor) -> tuple[Tensor, list[Measurement]]:
         """Measure a split, and bring another tensor of the device to the host in the same copy."""
-        generators_K, is_anomaly_N = self.generators("evaluation"), self.data.splits[split].is_anomaly_N
+        generators_K, of_split = self.generators("evaluation"), self.data.splits[split]
         raw = [measure(model, self.examples[split], generators_K[own]) for own, model in self.chunks]
         beside, *parts = on_host([beside, *(part for one in raw for part in one)])
         width = len(RawMeasurement._fields)
         found = [RawMeasurement(*parts[start : start + width]) for start in range(0, len(parts), width)]
         every = zip(self.chunks, found, strict=True)
-        return beside, [one for chunk, own in every for one in measurements(chunk.model, own, is_anomaly_N)]
+        return beside, [one for chunk, own in every for one in measurements(chunk.model, own, of_split)]

@@ -129,6 +129,7 @@ class DataShape:
         classes: Number of labels that occur among the training rows.
         sequence: Steps and features of each step, where the features are a window of a time series; else None.
         may_miss: Whether values may be missing, which are NaN.
+        has_ends: Whether sequences differ in length, so that their scores are means over the values that are there.
     """
 
     features: int
@@ -136,6 +137,7 @@ class DataShape:
     classes: int = 0
     sequence: tuple[int, int] | None = None
     may_miss: bool = False
+    has_ends: bool = False
 
 
 def shape_of(data: DatasetInfo) -> DataShape:
@@ -144,18 +146,21 @@ def shape_of(data: DatasetInfo) -> DataShape:
     if data.image_shape is not None:
         *channels, height, width = data.image_shape
         image = (channels[0] if channels else 1, height, width)
-    is_masked = data.preprocessing.missing == "mask"
+    is_masked, sequence = data.preprocessing.missing == "mask", data.preprocessing.sequence
     return DataShape(
         features=len(data.feature_names),
         image=image,
         classes=len(data.classes),
         sequence=data.sequence_shape,
         may_miss=is_masked and (not isinstance(data, Dataset) or _misses(data)),
+        has_ends=sequence is not None and sequence.is_whole,
     )
 
 
 def _misses(data: Dataset) -> bool:
-    found = (split.x_ND for split in data.splits.values())
+    found = [split.x_ND for split in data.splits.values()]
+    if any(isinstance(x_ND, Windows) and x_ND.has_ends for x_ND in found):
+        return True
     every = (x_ND.rows_RF if isinstance(x_ND, Windows) else x_ND for x_ND in found)
     return any(bool(np.isnan(x_ND[rows]).any()) for x_ND in every for rows in slices_of(x_ND))
 

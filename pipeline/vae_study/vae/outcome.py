@@ -313,9 +313,12 @@ def _detection(asked: str, is_anomaly: Mapping[str, NDArray[np.bool_]], scores: 
 
 
 def _of_points(split: Split, score_N: Floats) -> dict[str, float]:
-    """The metrics of a split's time points, each with the mean score of its windows; none where rows are examples."""
+    """The metrics of a split's time points, each with the mean score of its windows.
+
+    None where rows are examples, or whole series: that has no score of its own for each of its points.
+    """
     windows = split.x_ND
-    if not isinstance(windows, Windows) or split.is_anomaly_R is None:
+    if not isinstance(windows, Windows) or windows.has_ends or split.is_anomaly_R is None:
         return {}
     score_R = covered(score_N, windows.start_N, windows.steps, len(split.is_anomaly_R))
     found = point_metrics(split.is_anomaly_R, score_R, largest_buffer=windows.steps)
