@@ -52,7 +52,7 @@ def data_of(frame, **sequence):
 MANY = tuple(range(2, 32))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.integers(2, 30), min_size=8, max_size=25),
     st.booleans(),

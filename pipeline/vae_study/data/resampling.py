@@ -1,7 +1,7 @@
 """Irregular times on a regular grid: of the rows within a step, numbers have the mean, categories the last."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,47 @@ class Resampled:
     table: Table
     is_anomaly_R: Flags
     step_N: Ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCounts:
+    """How rows became steps.
+
+    Attributes:
+        rows, steps: How many there are, of steps those with a row.
+        shared_rows, shared_steps: Those where a step has several rows.
+        empty: Steps without a row.
+    """
+
+    rows: int = 0
+    steps: int = 0
+    shared_rows: int = 0
+    shared_steps: int = 0
+    empty: int = 0
+
+    @classmethod
+    def of(cls, size_M: Ids, empty: int) -> Self:
+        """Of steps with so many rows each, and empty ones."""
+        shared_M = size_M[size_M > 1]
+        return cls(
+            rows=int(size_M.sum()),
+            steps=len(size_M),
+            shared_rows=int(shared_M.sum()),
+            shared_steps=len(shared_M),
+            empty=empty,
+        )
+
+    def __add__(self, other: Self) -> Self:
+        """The counts of both."""
+        return replace(self, **{name: value + getattr(other, name) for name, value in vars(self).items()})
+
+    def note(self, sequence: SequenceInput) -> str:
+        """What a user should know."""
+        mean = f"{self.shared_rows:,} rows share {self.shared_steps:,} of these and are averaged"
+        found = [f"{self.steps:,} steps with a row", mean if self.shared_steps else ""]
+        found.append(f"{self.empty:,} steps are empty" if self.empty else "")
+        length = sequence.duration(sequence.step)
+        return f"{self.rows:,} rows become steps of {length}: {'; '.join(filter(None, found))}"
 
 
 def resample(table: Table, sequence: SequenceInput, is_anomaly_N: Flags | None = None) -> Resampled:
@@ -70,7 +111,8 @@ def resample(table: Table, sequence: SequenceInput, is_anomaly_N: Flags | None =
     is_empty_R = place_M[next_R] != np.arange(steps)
     like_R = np.where(is_empty_R & ~any_M[next_R - 1], next_R - 1, next_R)
     shown_M = order_N[_last(is_anomaly_N[order_N] | ~np.repeat(any_M, _sizes(first_M, len(order_N))), first_M)]
-    x_RD = np.full((steps, table.x_ND.shape[1]), np.nan, table.x_ND.dtype)
+    # A mean is the same whether the other numbers are exact in float32 or not.
+    x_RD = np.full((steps, table.x_ND.shape[1]), np.nan, np.float64)
     for column in range(x_RD.shape[1]):
         x_RD[place_M, column] = _means(table.x_ND[order_N, column], first_M)
     code_RC = np.full((steps, len(table.category_names)), -1, np.int32)
@@ -89,7 +131,7 @@ def resample(table: Table, sequence: SequenceInput, is_anomaly_N: Flags | None =
         "time_N": time_R,
         "series_N": None if table.series_N is None else table.series_N[shown_R],
         "row_N": shown_R,
-        "notes": (*table.notes, _note(sequence, _sizes(first_M, len(order_N)), int(is_empty_R.sum()))),
+        "notes": (*table.notes, StepCounts.of(_sizes(first_M, len(order_N)), int(is_empty_R.sum())).note(sequence)),
     }
     return Resampled(table=replace(table, **fields), is_anomaly_R=any_M[like_R], step_N=step_N)
 
@@ -129,11 +171,3 @@ def _last(is_wanted_N: Flags, first_M: Ids) -> Ids:
     place_N = np.where(is_wanted_N, np.arange(len(is_wanted_N)), -1)
     last_M: Ids = np.maximum.reduceat(place_N, first_M)
     return last_M
-
-
-def _note(sequence: SequenceInput, size_M: Ids, empty: int) -> str:
-    several_M = size_M[size_M > 1]
-    mean = f"{int(several_M.sum()):,} rows share {len(several_M):,} of these and are averaged" if len(several_M) else ""
-    found = [f"{len(size_M):,} steps with a row", mean, f"{empty:,} steps are empty" if empty else ""]
-    length = sequence.duration(sequence.step)
-    return f"{int(size_M.sum()):,} rows become steps of {length}: {'; '.join(filter(None, found))}"

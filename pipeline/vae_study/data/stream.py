@@ -12,26 +12,24 @@ from pyarrow import types
 
 from vae_study.config.data import DataConfig
 from vae_study.data.differences import Differences
+from vae_study.data.model_columns import model_columns, on_types
 from vae_study.data.preprocessing import Preprocessing
 from vae_study.data.resampling import resample
 from vae_study.data.scales import Floats
 from vae_study.data.sources import PYTHON, find_source
 from vae_study.data.sources.category_index import Order
-from vae_study.data.sources.files import no_such, rows_error
+from vae_study.data.sources.files import rows_error
 from vae_study.data.sources.python import frame_rows
-from vae_study.data.sources.source import TABLE_SETTINGS, ModelInput, Rows, batch_rows, is_category, is_number, is_text
+from vae_study.data.sources.source import TABLE_SETTINGS, ModelInput, Rows, batch_rows, is_text
 from vae_study.data.sources.spelling import respelled
 from vae_study.data.sources.table_reader import (
-    TABLE,
     FeatureColumns,
     Part,
     read_parts,
-    require_feature_type,
-    require_once,
 )
-from vae_study.data.sources.type_inference import CategoryNormalizer, infer_types
 from vae_study.data.table import Table
-from vae_study.data.windows import SequenceInput, Windows
+from vae_study.data.window_stream import WindowReader, joined
+from vae_study.data.windows import Windows
 from vae_study.errors import UserError
 
 # A message names no more columns than these.
@@ -128,7 +126,7 @@ def open_stream(
     if isinstance(opened, Rows):
         rows = respelled(opened, preprocessing.column_names, config)
         keys = keys if sequence is None else tuple(dict.fromkeys((*sequence.columns, *keys)))
-        rows, columns = _model_columns(rows, preprocessing, keys)
+        rows, columns = model_columns(rows, preprocessing, keys)
 
         def parts(differences: Differences) -> Iterator[Batch]:
             if sequence is not None:
@@ -145,7 +143,7 @@ def open_stream(
             count=rows.count,
             preprocessing=preprocessing,
             batches=parts,
-            differences=Differences(preprocessing, (*rows.notes, *_on_types(rows, preprocessing))),
+            differences=Differences(preprocessing, (*rows.notes, *on_types(rows, preprocessing))),
             untyped_keys=untyped,
         )
     if keys:
@@ -188,7 +186,7 @@ def rows_features(rows: Rows, preprocessing: Preprocessing) -> Any:
     config = reading_config(preprocessing, TABLE_SETTINGS, "parquet", None)
     rows = respelled(rows, preprocessing.column_names, config)
     sequence = preprocessing.sequence
-    rows, columns = _model_columns(rows, preprocessing, () if sequence is None else sequence.columns)
+    rows, columns = model_columns(rows, preprocessing, () if sequence is None else sequence.columns)
     if sequence is not None:
         return _windows(rows, columns, preprocessing)
     x_ND = np.empty((rows.count or 0, len(preprocessing.feature_names)), np.float32)
@@ -231,18 +229,77 @@ def _model_input(preprocessing: Preprocessing, keys: Sequence[str] = ()) -> Mode
 def _window_batches(
     rows: Rows, columns: FeatureColumns, preprocessing: Preprocessing, keys: Sequence[str], differences: Differences
 ) -> Iterator[Batch]:
-    """A window for each row of a table, in the order of its rows."""
+    """A window for each row of a table, in the order of its rows; of whole series, all rows are in memory."""
+    sequence, given = preprocessing.sequence, 0
+    assert sequence is not None
+    if not sequence.is_whole:
+        try:
+            for batch in _windows_in_turn(rows, columns, preprocessing, keys, differences):
+                yield batch
+                given = batch.first + len(batch.x_ND)
+            return
+        except UserError:
+            # Of all rows at once, the message has counts of all.
+            differences.clear()
     kept: list[Any] = []
 
     def take(part: Part) -> None:
         differences.add(part.table)
         kept.append(_keys(rows, keys, part.batch))
 
-    windows, first = _windows(rows, columns, preprocessing, take, differences.say), 0
-    for one in kept:
-        part = slice(first, first + one.num_rows)
-        yield Batch(first=first, x_ND=windows.only(part), keys=one)
-        first += one.num_rows
+    windows = _windows(rows, columns, preprocessing, take, differences.say)
+    every = Batch(first=0, x_ND=windows, keys=pa.concat_tables(kept))
+    size = max(one.num_rows for one in kept)
+    for first in range(given, len(windows), size):
+        part = slice(first, first + size)
+        yield replace(every, first=first, x_ND=windows.only(part), keys=every.keys.slice(first, size))
+
+
+def _windows_in_turn(
+    rows: Rows, columns: FeatureColumns, preprocessing: Preprocessing, keys: Sequence[str], differences: Differences
+) -> Iterator[Batch]:
+    """A window for each row of a table, read part by part."""
+    reader, series, first = WindowReader(preprocessing), dict[str, int](), 0
+    kept: list[Any] = []
+
+    def batch(windows: Windows) -> Batch:
+        nonlocal kept, first
+        waiting = pa.concat_tables(kept)
+        made = Batch(first=first, x_ND=windows, keys=waiting.slice(0, len(windows)))
+        kept, first = [waiting.slice(len(windows))], first + len(windows)
+        return made
+
+    for part in read_parts(rows, columns):
+        differences.add(part.table)
+        kept.append(_keys(rows, keys, part.batch))
+        if windows := reader.add(_in_time(rows, part, preprocessing, series)):
+            yield batch(windows)
+    if windows := reader.finish():
+        yield batch(windows)
+    if reader.counts.rows:
+        assert preprocessing.sequence is not None
+        differences.say([reader.counts.note(preprocessing.sequence)])
+
+
+def _in_time(rows: Rows, part: Part, preprocessing: Preprocessing, series: dict[str, int]) -> Table:
+    """The rows of a part, or where they stay rows their features, with times, series and row numbers.
+
+    `series` are the numbers of those that came before, by name.
+    """
+    sequence, count = preprocessing.sequence, part.batch.num_rows
+    assert sequence is not None
+    order = Order(replace(rows, count=count), *sequence.order)
+    order.add(0, part.batch)
+    fields = order.finish()
+    if names := fields.pop("series", ()):
+        number_V = np.array([series.setdefault(name, len(series)) for name in names])
+        fields["series_N"] = number_V[fields["series_N"]]
+    fields["row_N"] = np.arange(part.first, part.first + count)
+    if sequence.resample is not None:
+        _require_values(preprocessing, part.table, part.first)
+        return replace(part.table, **fields)
+    x_ND = _features(preprocessing, part.table, part.first)
+    return Table(x_ND=x_ND, feature_names=preprocessing.row_features, where=rows.where, **fields)
 
 
 def _windows(
@@ -278,118 +335,11 @@ def _windows(
     fields: dict[str, Any] = {"feature_names": preprocessing.row_features, "where": rows.where}
     if not is_resampled:
         return sequence.windows_for(Table(x_ND=x_RF, **fields, **order.finish()))
-    made = resample(replace(_joined(tables), **order.finish()), sequence)
+    made = resample(replace(joined(tables), **order.finish()), sequence)
     say(made.table.notes)
     times = {name: getattr(made.table, name) for name in ("time_N", "series_N", "is_moment", "row_N")}
     x_RF = preprocessing.transform(made.table)
     return sequence.windows_for(Table(x_ND=x_RF, **fields, **times)).only(made.step_N)
-
-
-def _joined(tables: Sequence[Table]) -> Table:
-    """The rows of tables of the same columns, one after the other."""
-    codes, found = [], [dict[str, int]() for _ in tables[0].category_names]
-    for table in tables:
-        # The categories of each part are those that occur in it.
-        places = [
-            np.array([known.setdefault(value, len(known)) for value in values] + [-1], np.int32)
-            for known, values in zip(found, table.categories, strict=True)
-        ]
-        codes.append([place_V[table.code_NC[:, index]] for index, place_V in enumerate(places)])
-    return replace(
-        tables[0],
-        x_ND=np.concatenate([table.x_ND for table in tables]),
-        code_NC=np.concatenate([np.stack(code_CN, axis=1) for code_CN in codes]) if found else tables[0].code_NC,
-        categories=tuple(map(tuple, found)),
-    )
-
-
-def _ordered(rows: Rows, sequence: SequenceInput, names: Sequence[str]) -> Rows:
-    """The rows with the types of their times and series."""
-    found = tuple(dict.fromkeys(name for name in (*names, *sequence.columns) if name in rows.schema.names))
-    spelled = () if sequence.series is None else (sequence.series,)
-    declared = {*found} - {sequence.time}
-    if rows.is_typed:
-        return infer_types(rows, found, as_declared=declared)
-    return infer_types(rows, found, as_declared=declared - {*spelled}, as_spelled=spelled)
-
-
-def _model_columns(rows: Rows, preprocessing: Preprocessing, keys: Sequence[str] = ()) -> tuple[Rows, FeatureColumns]:
-    """The rows, of windows with the types of times and series, and the columns that a model needs, and the keys.
-
-    Raise UserError if one is not there, occurs twice, or cannot be what the model takes it for.
-    """
-    pixels, where, names = preprocessing.pixels, rows.where, rows.schema.names
-    numbers = pixels.features if pixels else tuple(c.name for c in preprocessing.numbers if c.features)
-    normalizers = {c.name: CategoryNormalizer(c.kept, c.kind) for c in preprocessing.categories if c.features}
-    untyped = {*(rows.folder_keys if rows.is_typed else names)}
-    columns = FeatureColumns(
-        numbers=numbers,
-        categories={
-            name: one.of_source(is_untyped=name in untyped, is_number=name in names and _holds_numbers(rows, name))
-            for name, one in normalizers.items()
-        },
-        others=tuple(keys),
-        image_shape=pixels.image_shape if pixels else None,
-        origins={name: 0 for name in numbers} if pixels else {c.name: c.origin for c in preprocessing.numbers},
-    )
-    sequence = preprocessing.sequence
-    for key, name in zip(("time", "series"), sequence.columns if sequence else (), strict=False):
-        if name not in names:
-            raise no_such(where, f"column (of data.sequence.{key})", name, names)
-    for key in keys:
-        if key not in names:
-            raise no_such(where, "column (of the keys)", key, names)
-    used = {*columns.names}
-    require_once(where, TABLE, [name for name in names if name in used])
-    require_once(where, "the keys", keys)
-    wrong = [*_wrong_columns(rows, numbers, normalizers)]
-    if wrong:
-        more = f" and {len(wrong) - COLUMNS_SHOWN} columns more" if len(wrong) > COLUMNS_SHOWN else ""
-        said = f"{', '.join(wrong[:COLUMNS_SHOWN])}{more}"
-        raise UserError(f"{where}: {said}; expected every column that the model was trained on")
-    return rows if sequence is None else _ordered(rows, sequence, columns.names), columns
-
-
-def _wrong_columns(rows: Rows, numbers: Sequence[str], normalizers: dict[str, CategoryNormalizer]) -> Iterator[str]:
-    for name in (*numbers, *normalizers):
-        if name not in rows.schema.names:
-            yield f"no column {name!r}"
-            continue
-        dtype = rows.schema.field(name).type
-        require_feature_type(rows.where, name, dtype)
-        if name in normalizers:
-            # Numbers can be categories if the model's are; a column of nulls can be anything.
-            are_numbers = is_number(dtype) and normalizers[name].are_numbers
-            if not is_category(dtype) and not types.is_null(dtype) and not are_numbers:
-                yield f"column {name!r} holds numbers, expected categories"
-        elif types.is_dictionary(dtype):
-            yield f"column {name!r} holds categories, expected numbers"
-
-
-def _on_types(rows: Rows, preprocessing: Preprocessing) -> Iterator[str]:
-    """Notes on the columns whose declared type is another one than the model's; all columns of a CSV file are text."""
-    if not rows.is_typed:
-        return
-    names = [name for name in preprocessing.column_names if name in rows.schema.names and name not in rows.folder_keys]
-    given = {name: rows.schema.field(name).type for name in names}
-    found = {name: dtype.value_type if types.is_dictionary(dtype) else dtype for name, dtype in given.items()}
-    kinds = {column.name: column.kind for column in preprocessing.categories}
-    texts = [name for name, dtype in found.items() if is_text(dtype) and kinds.get(name, "numbers") == "numbers"]
-    numbers = [
-        name
-        for name, dtype in found.items()
-        if is_number(dtype) and not types.is_null(dtype) and kinds.get(name, "numbers") != "numbers"
-    ]
-    for names, came, read_as in ((texts, "text", "numbers"), (numbers, "numbers", "categories")):
-        if names:
-            more = f" and {len(names) - COLUMNS_SHOWN} columns more" if len(names) > COLUMNS_SHOWN else ""
-            shown = f"{', '.join(map(repr, names[:COLUMNS_SHOWN]))}{more}"
-            yield f"column{'s' * (len(names) > 1)} {shown} came as {came}, read as {read_as}"
-
-
-def _holds_numbers(rows: Rows, name: str) -> bool:
-    dtype = rows.schema.field(name).type
-    return is_number(dtype.value_type if types.is_dictionary(dtype) else dtype)
 
 
 def _keys(rows: Rows, names: Sequence[str], batch: Any) -> Any:
