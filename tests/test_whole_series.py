@@ -12,7 +12,10 @@ from vae_study.data import frame_features, open_stream, prepare
 from vae_study.detector.detector import POINT, Detector
 from vae_study.detector.pyfunc import PackedModel
 from vae_study.detector.score_file import score_file
+from vae_study.detector.series import alarm_metrics
 from vae_study.errors import UserError
+from vae_study.report.sections.series import alarm_note, series, stretch_grid
+from vae_study.report.tables import StudyTables
 from vae_study.server import Scorer
 from vae_study.study.single import SingleModel
 from vae_study.terminal import scored_text
@@ -116,6 +119,31 @@ def test_the_rows_that_go_apart_add_most_to_the_score_of_their_series(detector):
     assert (frame.loc[highest[faults], "fault"] == 1).all()
 
 
+def test_the_report_has_each_series_of_test_with_its_score_and_what_the_model_gives_back(trained, detector):
+    split, record = trained.data.splits["test"], trained.record()
+    rows = record.champion.series
+    frame = trips().loc[rows["row"]]
+    assert rows["series"].tolist() == frame["trip"].tolist()
+    assert rows["anomaly"].tolist() == frame["fault"].eq(1).tolist()
+    np.testing.assert_allclose(rows["value/heat"], frame["heat"], atol=1e-4)
+    scores = detector.score(np.asarray(split.x_ND))["score"]
+    assert rows.groupby("segment")["score"].nunique().eq(1).all()
+    np.testing.assert_array_equal(rows.groupby("segment")["score"].first(), scores)
+    cost = rows.groupby("segment")[["cost/speed", "cost/heat"]].sum().sum(axis=1)
+    usual_N = np.where(np.isnan(np.asarray(split.x_ND)), 0, detector.trials[0].usual_D).sum(axis=1)
+    reconstruction_N = detector.score(np.asarray(split.x_ND))["reconstruction"] * split.values_N
+    np.testing.assert_allclose(cost, reconstruction_N - usual_N, rtol=1e-3, atol=1e-2)
+    tables = StudyTables(record)
+    grid, table = stretch_grid(tables), tables.once(series)
+    above = rows.groupby("series", observed=True)["score"].first().sort_values(ascending=False)
+    above = above[above > max(detector.description.thresholds.values())]
+    assert [row[1] for row in grid.rows] == above.index[:10].tolist()
+    assert "delay" not in grid.head
+    assert table.views[0].label == f"all of {above.index[0]}"
+    assert alarm_note(tables).startswith("A stretch is a series whose score is above the 99th percentile of normal")
+    assert alarm_metrics(rows, detector) == {}
+
+
 def test_a_request_and_a_frame_of_mlflow_hold_whole_series(detector, new):
     expected = detector.score(frame_features(new, detector.preprocessing))
     pd.testing.assert_frame_equal(PackedModel(detector).predict(new), expected)
@@ -137,3 +165,4 @@ def test_a_detector_of_whole_series_scores_each_row_and_has_a_report(tmp_path):
     assert len(detector.score_samples(frame.drop(columns="fault"))) == len(frame)
     page = detector.report(tmp_path / "report").read_text(encoding="utf-8")
     assert "what the model did not expect" in page
+    assert "The series of test" in page

@@ -20,13 +20,14 @@ def series_frame(detector: Detector, split: Split) -> pd.DataFrame | None:
     """A row for each row that the windows of a split cover, series by series and in time; None where rows are examples.
 
     Args:
-        detector: Of a single trial of windows.
+        detector: Of a single trial of windows, or of whole series.
         split: Test.
 
     Returns:
         `row` (in the source), `time` (nanoseconds, or the column's own numbers), `series` if a column names it;
         `segment`: A number for the series without a gap that the row is in.
-        `anomaly`, and `score`: Of the window that ends with the row, of a segment's first rows of its first window.
+        `anomaly`, and `score`: Of the window that ends with the row, of a segment's first rows of its first window; of
+        whole series, that of the row's series.
         `value/COLUMN`, `expected/COLUMN`, `cost/COLUMN`: Of each column that is a feature, what it is, what the model
         gives back, and its reconstruction term, nats above the mean in train. For these three and for `kl`, windows
         lie one behind the other, so that each row is in one.
@@ -34,20 +35,26 @@ def series_frame(detector: Detector, split: Split) -> pd.DataFrame | None:
     """
     windows: Any = split.x_ND
     sequence = detector.preprocessing.sequence
-    if sequence is None or sequence.is_whole or split.rows_R is None or not isinstance(windows, Windows):
+    if sequence is None or split.rows_R is None or not isinstance(windows, Windows):
         return None
     found: pd.DataFrame = split.rows_R.to_pandas()
-    segments, steps = _segments(found, sequence), windows.steps
-    found["segment"] = np.repeat(np.arange(len(segments.first_S)), segments.length_S)
-    found["anomaly"] = split.is_anomaly_R
-    each_row: Any = Windows(windows.rows_RF, segments.window_of_row(steps), steps)
-    found["score"] = detector.score(each_row)["score"].to_numpy(np.float64)
-    tiles = Windows(windows.rows_RF, segments.starts(steps, steps), steps)
-    place_X = (tiles.start_N[:, None] + np.arange(steps)).ravel()
+    steps, length_N = windows.steps, windows.length_N
+    if length_N is None:
+        segments = _segments(found, sequence)
+        length_S, tiles = segments.length_S, Windows(windows.rows_RF, segments.starts(steps, steps), steps)
+        each_row = Windows(windows.rows_RF, segments.window_of_row(steps), steps)
+        score_R = detector.score(each_row)["score"].to_numpy(np.float64)
+    else:
+        length_S, tiles = length_N, windows
+        score_R = np.repeat(detector.score(windows)["score"].to_numpy(np.float64), length_N)
+    found["segment"] = np.repeat(np.arange(len(length_S)), length_S)
+    found["anomaly"], found["score"] = split.is_anomaly_R, score_R
+    place_NT = tiles.start_N[:, None] + np.arange(steps)
+    is_there_NT = np.ones_like(place_NT, bool) if length_N is None else np.arange(steps) < length_N[:, None]
     [trial] = detector.trials.values()
     for name, value_X in _reconstructed(detector, trial, tiles).items():
         column_R = np.empty(len(found), value_X.dtype)
-        column_R[place_X] = value_X
+        column_R[place_NT[is_there_NT]] = value_X[is_there_NT.ravel()]
         found[name] = column_R
     return found
 
@@ -102,9 +109,14 @@ def _stored(values: "pd.Series[Any]") -> NDArray[Any]:
 
 
 def alarm_metrics(frame: pd.DataFrame, detector: Detector) -> dict[str, float]:
-    """What the rows of `series_frame` above the highest threshold find, by the names of METRICS."""
+    """What the rows of `series_frame` above the highest threshold find, by the names of METRICS.
+
+    Nothing of whole series, whose score is known once they have ended.
+    """
     sequence, threshold = detector.preprocessing.sequence, max(detector.description.thresholds.values())
     assert sequence is not None
+    if sequence.is_whole:
+        return {}
     found = alarms_of(frame, threshold, sequence.steps)
     timed = {"detection_delay": found.delay / NANOSECONDS, "false_alarms_a_day": found.false_a_day}
     return {"ranges_found": found.found, **(timed if sequence.is_moment else {})}

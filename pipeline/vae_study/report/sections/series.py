@@ -38,7 +38,7 @@ class Stretch:
         peak, mean: Of its scores.
         is_true: Whether it holds an anomalous row.
         delay: From the beginning of the first range that it is the first to find, in the unit of the times; NaN if it
-            is the first for none.
+            is the first for none, and of whole series.
         shares: Of the sensors with the largest costs in all rows of its windows, each one's share of the costs above
             usual.
     """
@@ -147,7 +147,7 @@ def series(tables: StudyTables) -> Series | Missing:
     assert sequence is not None
     rows, thresholds = champion.series, found.thresholds
     threshold = float(thresholds["threshold"].iloc[-1])
-    stretches = tuple(sorted(_stretches(rows, threshold, sequence.steps), key=lambda one: -one.peak))
+    stretches = tuple(sorted(_stretches(rows, threshold, sequence), key=lambda one: -one.peak))
     sensors, left_out = _sensors(rows, stretches, sequence.steps)
     return Series(
         score=meaning(tables.record, champion),
@@ -163,7 +163,8 @@ def series(tables: StudyTables) -> Series | Missing:
     )
 
 
-def _stretches(rows: pd.DataFrame, threshold: float, steps: int) -> Iterator[Stretch]:
+def _stretches(rows: pd.DataFrame, threshold: float, sequence: SequenceInput) -> Iterator[Stretch]:
+    steps = sequence.steps
     columns = (rows[name].to_numpy() for name in ("score", "anomaly", "time", "segment"))
     score_R, is_anomaly_R, time_R, segment_R = columns
     is_flagged_R = score_R > threshold
@@ -182,7 +183,7 @@ def _stretches(rows: pd.DataFrame, threshold: float, steps: int) -> Iterator[Str
             peak=float(score_R[first : last + 1].max()),
             mean=float(score_R[first : last + 1].mean()),
             is_true=is_true,
-            delay=float(delay_G[is_own_G][0]) if is_own_G.any() else float("nan"),
+            delay=float(delay_G[is_own_G][0]) if is_own_G.any() and not sequence.is_whole else float("nan"),
             shares=_shares({name: float(np.nansum(cost_R[begin : last + 1])) for name, cost_R in costs.items()}),
         )
 
@@ -219,11 +220,13 @@ def _views(
 ) -> Iterator[Period]:
     """Whole series, that with the highest score first, then the highest stretches."""
     highest = rows.groupby("series" if "series" in rows else rows["segment"] * 0, observed=True)["score"].max()
-    names = highest.sort_values(ascending=False, kind="stable").index[:MOST_SERIES]
+    most = MOST_SERIES + DRAWN_STRETCHES if sequence.is_whole else MOST_SERIES
+    names = highest.sort_values(ascending=False, kind="stable").index[:most]
     for name in names:
         own = rows[rows["series"] == name] if "series" in rows else rows
         yield _period(f"all of {name}" if "series" in rows else "all of test", own, sensors, sequence)
-    for place, one in enumerate(stretches[:DRAWN_STRETCHES], start=1):
+    # Where whole series are examples, the stretches are these.
+    for place, one in enumerate(() if sequence.is_whole else stretches[:DRAWN_STRETCHES], start=1):
         reach = WINDOWS_AROUND * sequence.steps
         near = rows.iloc[max(one.first - reach, 0) : one.last + 1 + reach]
         near = near[near["segment"] == rows["segment"].iloc[one.first]]
@@ -292,6 +295,7 @@ def stretch_grid(tables: StudyTables) -> Grid:
     cells["mean score"] = [quantity(one.mean) for one in shown]
     if table.has_anomalies:
         cells["anomalous range"] = ["yes" if one.is_true else "no" for one in shown]
+    if table.has_anomalies and not table.sequence.is_whole:
         cells["delay"] = [NONE if np.isnan(one.delay) else table.sequence.duration(one.delay) for one in shown]
     cells["sensors with the highest cost"] = [
         ", ".join(_unbroken(f"{name} {percent(share)}") for name, share in one.shares) or NONE for one in shown
