@@ -151,11 +151,12 @@ def _grow_journal(path: Path, originals: int, numbers: Sequence[int]) -> int:
             lines[plain["run"]].append(line)
             if plain["op"] == "end":
                 states[plain["number"]] = plain["tags"][schema.STATE]
-    counts = Counter(states[number] for number in range(originals))
+    counts, random = Counter(states[number] for number in range(originals)), np.random.default_rng(originals)
     with path.open("a", encoding="utf-8") as file:
         for number in numbers:
             original = number % originals
-            file.writelines(_renamed(line, original, number) for line in lines[schema.trial_name(original)])
+            by = float(random.normal(1, NOISE))
+            file.writelines(_renamed(line, original, number, by) for line in lines[schema.trial_name(original)])
             counts[states[original]] += 1
             metrics = {f"study/{state}": float(counts[state]) for state in schema.ENDED}
             point = {"op": "epochs", "run": "", "time_ms": 0, "epochs": [[number + 1, 0, metrics]]}
@@ -163,11 +164,18 @@ def _grow_journal(path: Path, originals: int, numbers: Sequence[int]) -> int:
     return journal.end if not numbers else path.stat().st_size
 
 
-def _renamed(line: str, old: int, new: int) -> str:
+def _renamed(line: str, old: int, new: int, by: float) -> str:
+    """An event of one trial as that of another, whose reconstruction is larger and whose KL is smaller by a factor."""
     line = line.replace(f'"{schema.trial_name(old)}"', f'"{schema.trial_name(new)}"')
-    return line.replace(f'"number": {old},', f'"number": {new},').replace(
-        f'"{schema.TRIAL}": "{old}"', f'"{schema.TRIAL}": "{new}"'
-    )
+    line = line.replace(f'"number": {old},', f'"number": {new},')
+    line = line.replace(f'"{schema.TRIAL}": "{old}"', f'"{schema.TRIAL}": "{new}"')
+    plain = json.loads(line)
+    if plain["op"] != "epochs":
+        return line
+    for _, _, metrics in plain["epochs"]:
+        metrics["val/reconstruction"] *= by
+        metrics["val/kl"] /= by
+    return json.dumps(plain) + "\n"
 
 
 def _columns(database: Connection, table: str) -> list[str]:

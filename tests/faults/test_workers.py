@@ -1,4 +1,4 @@
-"""Workers that die again and again, and a disk that is full."""
+"""Workers that die again and again or find no room, and a disk that is full."""
 
 import signal
 import subprocess
@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import psutil
 import pytest
+import ray
 from vae_study.api import load_study
 
 from tests.faults.runs import Driver, check_equal, check_invariants, ended, newest_checkpoint
@@ -55,3 +56,19 @@ def test_a_full_disk_ends_the_study_and_once_there_is_room_it_goes_on(undisturbe
         assert again.wait() == 0, again.text()
         check_invariants(disk, 4)
         check_equal(disk, undisturbed)
+
+
+def test_a_second_study_on_a_full_ray_says_what_it_waits_for_and_starts_when_the_first_has_ended(ray_address, tmp_path):
+    every = ray.cluster_resources()["CPU"]
+    whole = [f"resources.cpu={every:g}", "trials=1"]
+    first = Driver(tmp_path / "first", more=ONE_BY_ONE, ray=ray_address, settings=[*whole, "training.epochs=100000"])
+    until(lambda: newest_checkpoint(tmp_path / "first") or first.poll() is not None, "the first has a worker")
+    second = Driver(tmp_path / "second", more=ONE_BY_ONE, ray=ray_address, settings=whole)
+    until(lambda: "waiting for room" in second.text() or second.poll() is not None, "the second says that it waits")
+    first.send_signal(signal.SIGINT)
+    assert first.wait() == 1, first.text()
+    assert second.wait() == 0, second.text()
+    assert "waiting for room" not in first.text()
+    [line] = [line for line in second.text().splitlines() if "waiting for room" in line]
+    assert f"asks for {every:g} CPU and 0 GPU, and 0 of {every:g} CPU and 0 of 0 GPU are free" in line
+    check_invariants(tmp_path / "second", 1)

@@ -1,7 +1,9 @@
 """Tasks in one worker: trained together they end as they do alone, and an error of one is no other's."""
 
+import itertools
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,7 @@ import torch
 from safetensors.numpy import load_file
 from vae_study.config.loading import load_config
 from vae_study.data import prepare
+from vae_study.study import worker
 from vae_study.study.messages import Assignment, Commands, Task
 from vae_study.study.trial_run import RunGroup, TrialRun
 from vae_study.study.worker import WorkerLoop
@@ -134,6 +137,20 @@ def test_who_joins_and_leaves_in_mid_training_changes_nobody(alone, tmp_path, mo
     assert company[:4] == [1, 2, 3, 4]
     assert 0 < len(epochs.pop(leaver)) < TASKS[1].parameters["training.epochs"]
     same((epochs, ends), alone)
+
+
+@pytest.mark.parametrize("pace", [0.0, 3.0])
+def test_a_worker_trains_on_for_as_long_as_the_driver_wants_no_report(tmp_path, monkeypatch, pace):
+    ticks = itertools.count()
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: 0.6 * next(ticks)))
+    loop = open_loop(tmp_path, "early_stopping={kind: none}")
+    loop.apply(Commands(start=[task(0, **{"training.epochs": 9})], pace_seconds=pace))
+    reports = [loop.advance()]
+    loop.apply(Commands())
+    reports.append(loop.advance())
+    [first, second] = [len(report.epochs) for one in reports for report in one.values()]
+    # Each look at the clock, one an epoch, takes 0.6 seconds here.
+    assert first == second == (1 if pace == 0 else 4)
 
 
 def test_one_that_diverges_ends_with_its_reason_and_the_others_as_they_would(alone, tmp_path):

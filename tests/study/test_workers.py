@@ -221,3 +221,28 @@ def test_workers_that_die_before_they_begin_end_the_study_and_those_of_a_lost_no
     floor.searcher.causes[list(floor.tasks)[-1]] = "no such library"
     floor.die(list(floor.tasks)[-1])
     assert "6 workers in a row died before they began: no such library" in str(floor.searcher.shutdown.reason)
+
+
+def test_however_many_workers_there_are_a_driver_is_not_asked_more_than_200_times_a_second():
+    """An idle worker would ask 20 times a second, one that trains tells once."""
+    floor = Floor(tasks=900, slots=1, at_once=500, workers=600)
+    for _ in range(600):
+        floor.call_in()
+    paces = {}
+    for _ in range(3):
+        for name in list(floor.known):
+            commands = floor.posted[floor.known[name].channel]
+            if commands is not None and commands.pace_seconds is not None:
+                paces[name] = commands.pace_seconds
+            floor.step(name, "nothing")
+    assert len(paces) == 600
+    assert sum(1 / pace for pace in paces.values()) <= 2 * 200
+    few = Floor(tasks=9, slots=1, at_once=4, workers=6)
+    for _ in range(6):
+        few.call_in()
+    for name in list(few.known):
+        few.step(name, "nothing")
+    told = [one for one in few.posted.values() if one is not None]
+    # What the first ones begin with; nobody else is told of a pace.
+    assert [len(one.start) for one in told] == [1, 1, 1, 1]
+    assert max(one.pace_seconds for one in told) < 0.05

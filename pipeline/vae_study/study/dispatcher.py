@@ -66,7 +66,10 @@ class Dispatcher(ABC):
 
     Attributes:
         open: The tasks that are handed out and have not ended, by their keys; some may wait for another worker.
+        display: Where it is shown how far they are.
     """
+
+    display: Progress
 
     def __init__(self, tracking: TrackingWriter, recalled: Mapping[str, Recalled]):
         self.tracking, self.recalled = tracking, recalled

@@ -73,11 +73,14 @@ class Commands:
         start: Tasks to train, beside those that it has.
         stop: Keys of tasks to prune.
         is_over: Whether the worker is to end.
+        pace_seconds: The least time from one report to the next from now on, since many workers report to one driver;
+            None leaves it as it is.
     """
 
     start: list[Task] = field(default_factory=list)
     stop: list[str] = field(default_factory=list)
     is_over: bool = False
+    pace_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

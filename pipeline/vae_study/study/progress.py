@@ -198,6 +198,10 @@ class Progress:
             self._last_line = self._clock()
             self.console.print(f"{count}  {text}", highlight=False)
 
+    def tell(self, text: str) -> None:
+        """Print a line above the progress line."""
+        self.console.print(text, highlight=False, soft_wrap=True)
+
     def after_search(self, done: int, total: int, what: str, facts: str) -> None:
         """Show how far that is which is trained after the search, if there is any: how many of what, and facts."""
         if not total:

@@ -16,6 +16,8 @@ A private part may be renamed in any release of Ray. Then nothing breaks, but so
 - `generate_and_save_token`: everybody on the machine may read a token that Ray has just made, until the next study.
 - `print_to_stdstream`: without it, a raylet that dies puts the end of its log on the terminal, twice.
 - `TrialProgressCallback`: Tune prints a line for each worker that ends, as if it were a trial.
+- The end of a placement group's id, which is the id of the job that made it: a study that waits for room on a full Ray
+  does not say so.
 - `ENV_VARS_TO_PROPAGATE`: Ray writes the driver's AWS keys into its logs; there is a warning if it has any.
 """
 
@@ -31,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util import placement_group_table
 
 from vae_study.storage import make_private, private_folder
 
@@ -67,6 +70,14 @@ def silent_callbacks() -> list[Any]:
         return []
     silenced = dict.fromkeys(("on_trial_result", "on_trial_error", "on_trial_complete"), lambda *_, **__: None)
     return [type("Silent", (base,), silenced)()]
+
+
+def waits_for_room() -> bool:
+    """Whether everything that this process has asked a place for, such as its workers, is still without one."""
+    job = ray.get_runtime_context().get_job_id()
+    states = [group["state"] for key, group in placement_group_table().items() if key.endswith(job)]
+    asked = [state for state in states if state != "REMOVED"]
+    return bool(asked) and all(state == "PENDING" for state in asked)
 
 
 def draining() -> set[str]:

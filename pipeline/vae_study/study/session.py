@@ -16,13 +16,15 @@ from vae_study.config.study import ResourcesConfig
 from vae_study.errors import StudyError, UserError, opening
 from vae_study.study.budget import Budget, Limits
 from vae_study.study.local_ray import LocalRay
-from vae_study.study.ray_compat import draining, init_local, is_known_cluster_alive, start_no_other
+from vae_study.study.ray_compat import draining, init_local, is_known_cluster_alive, start_no_other, waits_for_room
 from vae_study.tracking.serving import ENDS, handling
 
 Concurrency = int | Literal["max"] | None
 WORKER_MODULES = ("vae_study.study.worker",)
 # New nodes take longer than this to start.
 SECONDS_BETWEEN_LOOKS = 2.0
+# A worker that has room starts within this, unless the machine is very busy.
+SECONDS_FOR_A_PLACE = 10.0
 STOPPING = "stopping: running trials are being saved; Ctrl-C again ends at once"
 
 
@@ -154,6 +156,31 @@ class Workers:
             self._fit, self._looked = _fitting(self.resources), time.monotonic()
         trials = max(1, min(left, self.at_once))
         return max(min(self._fit, trials), math.ceil(trials / self.resources.most_per_device))
+
+
+class RoomWatch:
+    """Says so, once, if a full Ray keeps a study waiting: another study or job has what its first worker needs."""
+
+    def __init__(self, resources: ResourcesConfig, tell: Callable[[str], None], seconds: float = SECONDS_FOR_A_PLACE):
+        """Begin as the first worker is asked for; `tell` is called if none has a place after some seconds."""
+        self.resources, self._tell, self._next = resources, tell, time.monotonic() + seconds
+
+    def look(self, has_begun: bool) -> None:
+        """Look now and then, until a worker has begun."""
+        if has_begun:
+            self._next = math.inf
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + SECONDS_BETWEEN_LOOKS
+        if waits_for_room():
+            self._next = math.inf
+            free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+            every: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            parts = " and ".join(f"{free.get(kind, 0):g} of {every.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU"))
+            self._tell(
+                f"waiting for room: a worker asks for {self.resources.cpu:g} CPU and {self.resources.gpu:g} GPU, and "
+                f"{parts} are free; it starts when another study or job has ended, or a node has joined"
+            )
 
 
 def _fitting(resources: ResourcesConfig) -> int:

@@ -99,9 +99,12 @@ class WorkerLoop:
         self.groups: list[RunGroup] = []
         self.suspects: deque[TrialRun] = deque()
         self.ended: dict[str, TrialReport] = {}
+        self.pace_seconds = 0.0
 
     def apply(self, commands: Commands) -> None:
         """Let tasks go, and take others in."""
+        if commands.pace_seconds is not None:
+            self.pace_seconds = commands.pace_seconds
         for group in [*self.groups]:
             for run in [*group.runs]:
                 if run.key in commands.stop:
@@ -113,15 +116,16 @@ class WorkerLoop:
                 self.ended[task.key] = self._failed(error)
 
     def advance(self) -> dict[str, TrialReport]:
-        """Train for about a second, or until a task ends or comes to a rung.
+        """Train for about a second, or longer by the driver's command, or until a task ends or comes to a rung.
 
         Returns:
             A report on each task, by keys; the worker has released those that ended.
         """
         began = time.monotonic()
         if not self._has_work() and not self.ended:
-            time.sleep(SECONDS_BETWEEN_ASKS)
-        while self._has_work() and not self.ended and time.monotonic() - began < SECONDS_PER_REPORT:
+            time.sleep(max(SECONDS_BETWEEN_ASKS, self.pace_seconds))
+        seconds = max(SECONDS_PER_REPORT, self.pace_seconds)
+        while self._has_work() and not self.ended and time.monotonic() - began < seconds:
             self._train_epoch()
             if any(run.is_at_rung for run in self._runs()):
                 break

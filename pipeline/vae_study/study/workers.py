@@ -25,7 +25,7 @@ from vae_study.search.study_store import STORE_ERRORS
 from vae_study.study.dispatcher import Dispatcher
 from vae_study.study.messages import Assignment, Commands, Task, TrialReport, WorkerReport
 from vae_study.study.ray_compat import leave_environment_alone, silent_callbacks
-from vae_study.study.session import Shutdown, whole_device
+from vae_study.study.session import RoomWatch, Shutdown, whole_device
 from vae_study.tracking.store import Refusal
 
 logger = logging.getLogger(__name__)
@@ -38,15 +38,23 @@ DIED = "the trial's worker died"
 EARLY_DEATHS = 3
 # The cluster may grow for this many waiting workers at a time; Ray Tune checks all of them at every step.
 MOST_WAITING = 64
+# Of all workers together; a driver takes some milliseconds for one.
+REPORTS_PER_SECOND = 200
+# A worker is told of a pace that is slower than this, and twice as slow as the one that it has.
+SLOWER_SECONDS = 0.1
 
 
 @dataclass(kw_only=True)
 class Worker:
-    """A worker as the driver knows it; `keys` are those of its tasks, `device` is what it trains on."""
+    """A worker as the driver knows it; `keys` are those of its tasks, `device` is what it trains on.
+
+    `pace_seconds` is the least time between its reports, as far as it has been told.
+    """
 
     channel: str
     is_exclusive: bool
     has_reported: bool = False
+    pace_seconds: float = 0.0
     device: str = ""
     keys: set[str] = field(default_factory=set)
 
@@ -138,8 +146,10 @@ class WorkerSearcher(Searcher):
             is_over = not worker.keys and (
                 not self._has_work() or (self.exclusive is not None and not worker.is_exclusive)
             )
-            if stop or start or is_over:
-                commands = Commands(start=start, stop=stop, is_over=is_over)
+            pace = self.active / REPORTS_PER_SECOND
+            if stop or start or is_over or pace > max(SLOWER_SECONDS, 2 * worker.pace_seconds):
+                commands = Commands(start=start, stop=stop, is_over=is_over, pace_seconds=pace)
+                worker.pace_seconds = pace
                 self.guarded(lambda: self.post(worker.channel, commands), None)
 
     def _continues(self, worker: Worker, key: str, report: TrialReport) -> bool:
@@ -245,14 +255,15 @@ class WorkerScheduler(FIFOScheduler):
 class _Ends(tune.Stopper):
     """Ends Tune's run when the study is to end; its workers are then stopped one by one, and save their tasks."""
 
-    def __init__(self, shutdown: Shutdown, searcher: WorkerSearcher):
-        self.shutdown, self.searcher = shutdown, searcher
+    def __init__(self, shutdown: Shutdown, searcher: WorkerSearcher, room: RoomWatch):
+        self.shutdown, self.searcher, self.room = shutdown, searcher, room
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        self.shutdown.spend(self.searcher.active)
+        self.shutdown.spend(active := self.searcher.active)
+        self.searcher.guarded(lambda: self.room.look(active > 0), None)
         return self.shutdown.reason is not None or self.searcher.is_done
 
     def __getstate__(self) -> dict[str, Any]:
@@ -305,7 +316,7 @@ def run_workers(
                 callbacks=silent_callbacks(),
                 # In a notebook, Tune's own would clear the output of the cell.
                 progress_reporter=tune.CLIReporter(),
-                stop=_Ends(shutdown, searcher),
+                stop=_Ends(shutdown, searcher, RoomWatch(resources, searcher.dispatcher.display.tell)),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
