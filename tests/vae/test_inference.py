@@ -9,7 +9,7 @@ from vae_study.vae.families import make_family
 from vae_study.vae.inference import ROWS_PER_BLOCK, FastLinear, inference_model, posterior_mode
 from vae_study.vae.networks import DataShape, StackedMLP
 
-FAMILIES = ["vae", "autoencoder", "hierarchical", "adversarial", "vector_quantized"]
+FAMILIES = ["vae", "autoencoder", "hierarchical", "adversarial", "vector_quantized", "semi_supervised"]
 ACTIVATIONS = ["relu", "elu", "gelu", "silu", "tanh"]
 SIDE = 8
 

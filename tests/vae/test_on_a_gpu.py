@@ -54,8 +54,8 @@ BY_HAND = {
     "dip": 133,
 }  # fmt: skip
 BY_AUTOGRAD = {
-    "adversarial": 215, "hierarchical": 299, "vector_quantized": 135, "batch-norm": 202, "conv": 203,
-    "conv-batch-norm": 255, "conv-beta_tc": 279,
+    "adversarial": 215, "hierarchical": 299, "vector_quantized": 135, "semi_supervised": 271, "batch-norm": 202,
+    "conv": 203, "conv-batch-norm": 255, "conv-beta_tc": 279,
 }  # fmt: skip
 
 

@@ -170,6 +170,17 @@ class CodebookConfig(ConfigPart):
     commitment: NotNegative = 0.25
 
 
+class LabelsConfig(ConfigPart):
+    """The labels that `semi_supervised` is told in training (Kingma et al. 2014).
+
+    `share` is the share of the training rows of each label, one row at least; `weight` is that of -log q(y|x) of these
+    in the loss.
+    """
+
+    share: Fraction = 0.1
+    weight: NotNegative = 10.0
+
+
 class ModelConfig(ConfigPart):
     """The model.
 
@@ -186,7 +197,14 @@ class ModelConfig(ConfigPart):
     """
 
     family: Literal[
-        "vae", "autoencoder", "denoising", "conditional", "hierarchical", "vector_quantized", "adversarial"
+        "vae",
+        "autoencoder",
+        "denoising",
+        "conditional",
+        "hierarchical",
+        "vector_quantized",
+        "adversarial",
+        "semi_supervised",
     ] = "vae"
     network: NetworkConfig = NetworkConfig()
     latent_dim: Width = 8
@@ -197,6 +215,7 @@ class ModelConfig(ConfigPart):
     code: Literal["gaussian", "deterministic"] = "gaussian"
     corruption: CorruptionConfig = CorruptionConfig()
     codebook: CodebookConfig = CodebookConfig()
+    labels: LabelsConfig = LabelsConfig()
 
     @property
     def is_trained_by_kl(self) -> bool:
@@ -206,7 +225,8 @@ class ModelConfig(ConfigPart):
     @property
     def has_normal_code(self) -> bool:
         """Whether q(z|x) is one normal distribution of the whole code, and the KL to N(0, I) is part of the loss."""
-        return self.is_trained_by_kl and self.family != "hierarchical" and self.latent == "window"
+        has_parts = self.family in ("hierarchical", "semi_supervised")
+        return self.is_trained_by_kl and not has_parts and self.latent == "window"
 
     @property
     def has_rate(self) -> bool:
@@ -226,7 +246,7 @@ class ModelConfig(ConfigPart):
         one_each = "model.latent: got 'step', expected 'window'"
         if self.latent == "step" and not reads_steps:
             raise UserError(f"{one_each} for network.kind {kind}, which does not read step by step")
-        if self.latent == "step" and self.family in ("hierarchical", "vector_quantized"):
+        if self.latent == "step" and self.family in ("hierarchical", "vector_quantized", "semi_supervised"):
             raise UserError(f"{one_each} for family {self.family}, whose code has several parts")
 
     def least_weights(self, features: int) -> int:

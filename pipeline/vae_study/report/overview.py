@@ -54,6 +54,7 @@ FAMILIES = {
     "hierarchical": "a hierarchical variational autoencoder",
     "vector_quantized": "a vector-quantized autoencoder",
     "adversarial": "an adversarial autoencoder",
+    "semi_supervised": "a semi-supervised variational autoencoder",
 }
 STOPPING_RULES = {"pareto": "non-dominated sorting", "asha": "successive halving (ASHA)", "median": "the median rule"}
 # A parameter that explains less of every target than this matters little.
@@ -279,6 +280,10 @@ def _auroc_remark(tables: StudyTables) -> str:
 
 def _of_code(tables: StudyTables) -> Iterator[KeyNumber]:
     code = tables.of(code_facts)
+    if math.isfinite(code.label_accuracy):
+        told = f", told {100 * code.told_share:.3g} % of the labels" * math.isfinite(code.told_share)
+        value = number(code.label_accuracy, 3)
+        yield KeyNumber(name="Label accuracy", value=value, remark=f"of the model itself{told}")
     if math.isfinite(code.probe_accuracy):
         share = f", trained with {100 * code.probe_share:.3g} % of the labels" * math.isfinite(code.probe_share)
         value = number(code.probe_accuracy, 3)

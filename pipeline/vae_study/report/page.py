@@ -30,6 +30,7 @@ from vae_study.report.sections.disentanglement import BETA_EFFECT, FACTOR_TABLE,
 from vae_study.report.sections.examples import INTERPOLATIONS, RECONSTRUCTIONS, SAMPLES, TRAVERSALS
 from vae_study.report.sections.highest_rows import HIGHEST_ROWS, highest_rows_grid
 from vae_study.report.sections.importances import CONTOUR, IMPORTANCES, importance_grid
+from vae_study.report.sections.labels import LABEL_ACCURACY
 from vae_study.report.sections.outcomes import failure_grid
 from vae_study.report.sections.progress import HYPERVOLUME, TRAINING
 from vae_study.report.sections.search_space import PARALLEL, SLICES
@@ -116,6 +117,7 @@ SECTIONS = (
                 (IMPORTANCES, Sentences(importance_note), Table(importance_grid, is_folded=True)),
             ),
             Part("One parameter at a time", (SLICES,)),
+            Part("Accuracy against the share of labels", (LABEL_ACCURACY,), anchor="labels"),
             Part("The two most important parameters", (CONTOUR,), is_folded=True),
             Part("Parallel coordinates", (PARALLEL,), is_folded=True),
         ),

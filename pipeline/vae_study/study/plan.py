@@ -199,8 +199,8 @@ def make_plan(config: StudyConfig, name: str | None, home: str | Path) -> Plan:
     data = prepare(config.data)
     _check_labels(config, data)
     families = {config.trial(values).model.family for values in reachable(config.search, ("family",))}
-    if "conditional" in families and not data.classes:
-        raise UserError(f"model.family: got 'conditional', which needs labels, and {data.source} has none")
+    if (of_labels := sorted(families & {"conditional", "semi_supervised"})) and not data.classes:
+        raise UserError(f"model.family: got {of_labels[0]!r}, which needs labels, and {data.source} has none")
     for values in reachable(config.search, KINDS):
         has_sequences = data.sequence_shape is not None
         config.trial(values).model.require_data(data.image_shape is not None, has_sequences)

@@ -95,6 +95,8 @@ class ModelBatch:
         self.steps_per_epoch = rows // self.batch_size
         self._start(setups)
         self.examples = {name: self._examples(name, beside) for name in data.splits}
+        told_NC = self.model.told(data.condition("train"))
+        self._told = None if told_NC is None else Examples(self.examples["train"].x_ND, self.tensor(told_NC))
 
     def _start(self, setups: Sequence[ModelSetup]) -> None:
         """Start with these models and no others."""
@@ -359,7 +361,7 @@ class ModelBatch:
         move: Callable[[], None],
     ) -> Losses:
         """One step of every model; `move` is the optimizer's."""
-        x_KBD, condition_KBC = self.examples["train"].at(rows_KB)
+        x_KBD, condition_KBC = (self._told or self.examples["train"]).at(rows_KB)
         seen_KBD = x_KBD if corruption_KBD is None else self.model.corrupt(x_KBD, corruption_KBD)
         assert self.gradient_step is not None
         losses = self.gradient_step(StepInputs(seen_KBD, x_KBD, condition_KBC, noise_KBZ, weight_K))

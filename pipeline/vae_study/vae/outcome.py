@@ -272,6 +272,7 @@ class _Examination:
             **_of_points(self.splits["test"], scores["test"][asked]),
             **_pseudo_metrics(scores["validation"], ~is_anomaly["validation"], pseudo),
             **self._probe(k),
+            **self._label_accuracy(k),
         }
 
     def _probe(self, k: int) -> dict[str, float]:
@@ -285,6 +286,16 @@ class _Examination:
             self.model_batch.setups[k].seed % 2**32,
         )
         return defined({"test/probe_accuracy": accuracy})
+
+    def _label_accuracy(self, k: int) -> dict[str, float]:
+        """The share of test's normal rows, with a label that train has, whose label the code says."""
+        test, classes = self.splits["test"], np.array(self.model_batch.data.classes)
+        known_N = ~test.is_anomaly_N & np.isin(test.label_N, classes)
+        parts = self.model_batch.model.label_parts
+        if not parts or not known_N.any():
+            return {}
+        said_N = classes[self.test[k].mean_NZ[known_N, :parts].argmax(axis=1)]
+        return {"test/label_accuracy": float((said_N == test.label_N[known_N]).mean())}
 
 
 def _detection(asked: str, is_anomaly: Mapping[str, NDArray[np.bool_]], scores: ScoresBySplit) -> dict[str, float]:

@@ -84,18 +84,22 @@ class CodeFacts:
     Attributes:
         probe_accuracy: Share of the normal test examples whose label a linear classifier on the posterior means finds.
         probe_share: Share of the training labels that it was shown.
+        label_accuracy: Share of them whose label the model itself finds.
+        told_share: Share of the training labels that the model was told.
         perplexity: How many codebook entries are in use, as exp of their usage's entropy: on test, else on validation.
         codebook_size: Entries that there are; 0 where unknown.
     """
 
     probe_accuracy: float
     probe_share: float
+    label_accuracy: float
+    told_share: float
     perplexity: float
     codebook_size: int
 
 
 def code_facts(record: StudyRecord) -> CodeFacts:
-    """The probe accuracy and the codebook's perplexity of the chosen trial."""
+    """The accuracies and the codebook's perplexity of the chosen trial."""
     trial = record.champion.trial if record.champion else -1
     row = row_of(record, trial)
     perplexity = [scalar(row, f"{split}/perplexity") for split in ("test", "val")]
@@ -103,6 +107,8 @@ def code_facts(record: StudyRecord) -> CodeFacts:
     return CodeFacts(
         probe_accuracy=scalar(row, "test/probe_accuracy"),
         probe_share=np.nan if share is None else float(share),
+        label_accuracy=scalar(row, "test/label_accuracy"),
+        told_share=float(setting(record, trial, "labels.share") or np.nan),
         perplexity=perplexity[0] if np.isfinite(perplexity[0]) else perplexity[1],
         codebook_size=int(setting(record, trial, "codebook.size") or 0),
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from vae_study.config.model import ModelConfig
 from vae_study.vae.families import gaussian, several_codes
 from vae_study.vae.families.base import Family
+from vae_study.vae.families.semi_supervised import SemiSupervised
 from vae_study.vae.networks import DataShape, Generators
 
 FAMILIES: Mapping[str, Callable[[Sequence[ModelConfig], DataShape, Generators], Family]] = {
@@ -20,6 +21,7 @@ FAMILIES: Mapping[str, Callable[[Sequence[ModelConfig], DataShape, Generators], 
     "adversarial": gaussian.Adversarial,
     "hierarchical": several_codes.Hierarchical,
     "vector_quantized": several_codes.VectorQuantized,
+    "semi_supervised": SemiSupervised,
 }
 
 

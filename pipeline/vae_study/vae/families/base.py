@@ -63,12 +63,14 @@ class Family(nn.Module):
         is_conditional: Whether encoder and decoder take a label beside x.
         corrupts: Whether `corrupt` changes its input.
         is_by_step: Whether each step of a sequence has a code of its own, one of `steps`.
+        label_parts: How many dimensions of the code, the first ones, say which label an example has.
     """
 
     code_mask_KZ: Tensor
     rate_mask_KR: Tensor
     is_conditional = False
     corrupts = False
+    label_parts = 0
 
     def __init__(
         self,
@@ -112,6 +114,14 @@ class Family(nn.Module):
             sequence_KBTF = x_KBD[..., : self.shape.features].reshape(*x_KBD.shape[:2], self.steps, -1)
             by_step_KBzT = by_step_KBzT * (step_T < lengths_of(sequence_KBTF)[:, :, None, None])
         return by_step_KBzT.flatten(2) * mask_K1Z
+
+    def told(self, indicator_NC: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """What `encode` is told of the labels of training rows, (N, ...), and of no others; None for nothing.
+
+        Args:
+            indicator_NC: The labels' indicators.
+        """
+        return None
 
     def corrupt(self, x_KBD: Tensor, noise_KBD: Tensor) -> Tensor:
         """Corrupt x by standard normal noise; training encodes the result in place of x."""
