@@ -15,17 +15,18 @@ class Stores:
     Attributes:
         study, tracking: The URL of the study store, and of MLflow's database or server.
         database: The URL of MLflow's database.
-        servers: The processes that serve them, if any.
+        servers: The ids of the processes that serve them, if any.
     """
 
     study: str
     tracking: str
     database: str
-    servers: tuple[psutil.Process, ...] = ()
+    servers: tuple[int, ...] = ()
 
     def cpu(self) -> float:
         """CPU seconds of the servers so far, those of their children included."""
-        every = {one for server in self.servers for one in (server, *server.children(recursive=True))}
+        parents = [psutil.Process(server) for server in self.servers]
+        every = {one for parent in parents for one in (parent, *parent.children(recursive=True))}
         return sum(sum(one.cpu_times()[:4]) for one in every)
 
 
@@ -44,5 +45,5 @@ def opened(folder: Path, is_team: bool) -> Iterator[Stores]:
         database = stack.enter_context(served_database("pass"))
         bucket = stack.enter_context(served_bucket(folder / "s3.log"))
         server = stack.enter_context(Server(folder, database, f"{bucket}/mlflow"))
-        processes = tuple(psutil.Process().children())
+        processes = tuple(one.pid for one in psutil.Process().children())
         yield Stores(make_database(database, "optuna"), server.uri, database, processes)
