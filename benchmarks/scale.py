@@ -1,6 +1,6 @@
 """What a study of 10,000 trials costs its driver, as simulated trials that train nothing: Markdown.
 
-    python benchmarks/scale.py --trials 1000 10000 --samplers tpe nsga2 random
+    python -m benchmarks.scale --trials 1000 10000 --samplers tpe nsga2 random
     python -m benchmarks.scale --trials 1500 --after 1000 10000 100000 --samplers tpe --at-once 1000 --slots 1
     python -m benchmarks.scale --trials 1500 --after 1000 10000 --samplers tpe --at-once 1000 --slots 1 --team
 

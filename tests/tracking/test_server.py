@@ -114,7 +114,7 @@ def test_the_pages_of_a_proxy_in_trouble_are_no_refusals(server, client, tmp_pat
 
 @pytest.mark.parametrize("lost", [1, 2, 3, 7])
 def test_a_run_whose_creation_is_carried_out_but_never_confirmed_is_there_once(server, client, tmp_path, name, lost):
-    """The client's own further attempts, of which it says nothing, create it again: two in each call."""
+    """Before MLflow 3.18, the client's own further attempts, of which it says nothing, create it again."""
     answers = dict.fromkeys(("trial-0000", "trial-0002"), lost)
 
     def fate(method, path, body):
@@ -133,8 +133,8 @@ def test_a_run_whose_creation_is_carried_out_but_never_confirmed_is_there_once(s
         driver.close()
         counts = {key: created(proxy).count(key) for key in dict.fromkeys(created(proxy))}
     # How many attempts the server sees is the client's affair, and the machine's.
-    assert min(counts["trial-0000"], counts["trial-0002"]) > 1
-    assert counts["trial-0001"] == 1
+    assert max(answers.values()) < lost
+    assert counts["trial-0001"] == 1 <= min(counts.values())
     check(client, parent, records_of(driver))
 
 
