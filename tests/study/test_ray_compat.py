@@ -16,6 +16,8 @@ from vae_study.study.local_ray import LocalRay
 from vae_study.study.messages import Commands, Task
 from vae_study.study.ray_compat import AUTO_INIT, CLASS_CACHE, CONSTANTS, KV, NODE, NOT_NEEDED, TOKENS, WORKER, private
 
+from tests.waiting import PATIENCE_SECONDS, until
+
 TEMPORARY = str(private_folder(os.environ.get("RAY_TMPDIR")) / "ray")
 LOCAL = {"address": "local", "include_dashboard": False, "_temp_dir": TEMPORARY}
 COMMANDS = Commands(start=[Task(key="trial-0007", number=7, parameters={"beta": 0.5})], stop=["trial-0001"])
@@ -240,3 +242,23 @@ def test_without_the_part_that_writes_a_token_a_local_ray_starts(monkeypatch, hi
     monkeypatch.setattr(ray, "init", lambda **settings: asked.append(settings))
     ray_compat.init_local([])
     assert len(asked) == 1
+
+
+def test_what_a_process_waits_for_is_told_from_what_it_has(ray_session):
+    """A placement group's id ends with that of the job that asked for it."""
+    asked = []
+
+    def ask(cpus):
+        asked.append(ray.util.placement_group([{"CPU": cpus}]))
+        return asked[-1]
+
+    try:
+        assert not ray_compat.waits_for_room()
+        ask(ray.cluster_resources()["CPU"] + 1)
+        until(ray_compat.waits_for_room, "it is known that nothing has a place")
+        assert ask(1).wait(PATIENCE_SECONDS)
+        assert not ray_compat.waits_for_room()
+    finally:
+        for group in asked:
+            ray.util.remove_placement_group(group)
+    until(lambda: not ray_compat.waits_for_room(), "what was given back is not waited for")
