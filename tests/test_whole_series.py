@@ -19,6 +19,8 @@ from vae_study.report.tables import StudyTables
 from vae_study.server import Scorer
 from vae_study.study.single import SingleModel
 from vae_study.terminal import scored_text
+from vae_study.vae.model_batch import ModelBatch
+from vae_study.vae.stacking import ModelSetup
 
 SEQUENCE = {"time": "ts", "series": "trip", "window": "whole"}
 MODEL = {"likelihood": "gaussian", "latent_dim": 2, "network": {"kind": "recurrent", "hidden": [8]}}
@@ -80,6 +82,26 @@ def test_scores_are_means_over_the_values_of_a_series_and_those_of_the_code_stay
     # Training and metrics are of nats of a whole series, as ever.
     normal_N = ~split.is_anomaly_N
     assert trained.outcome.metrics["test/kl"] == pytest.approx(kl_N[normal_N].mean(), rel=1e-3)
+
+
+def test_series_of_an_array_have_scores_per_value_as_those_of_a_table(tmp_path):
+    random = np.random.default_rng(4)
+    length_N = random.integers(5, 21, 90)
+    x_NTF = random.normal(size=(90, 20, 2))
+    x_NTF[np.arange(20) >= length_N[:, None]] = np.nan
+    np.savez(tmp_path / "t.npz", X=x_NTF)
+    plain = {"study": "t", "data": {"source": "npz", "path": str(tmp_path / "t.npz"), "layout": "series"}}
+    config = load_config({**plain, "model": MODEL, "trials": 1}, ["data.missing=mask", "training.epochs=2"])
+    trained = SingleModel.train(config, prepare(config.data))
+    scores, test = trained.outcome.scores, trained.data.splits["test"]
+    scores = scores[scores["split"] == "test"]
+    batch = ModelBatch([ModelSetup(config=config.trial({}), seed=0)], trained.data)
+    batch.model.load_state_dict({name: value[None] for name, value in trained.outcome.weights.items()}, strict=False)
+    (measured,) = batch.measure("test")
+    np.testing.assert_array_equal(test.values_N, 2 * length_N[test.row_N])
+    sums_N = measured.reconstruction_N + measured.kl_N
+    np.testing.assert_allclose(scores["elbo"], sums_N / (2 * length_N[test.row_N]), rtol=1e-4)
+    np.testing.assert_allclose(measured.scores()["elbo"], scores["elbo"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])

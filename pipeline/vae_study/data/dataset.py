@@ -70,10 +70,11 @@ class Split:
         return replace(self, x_ND=Windows(x_ND, self.start_N, sequence_shape[0], self.length_N))
 
     @cached_property
-    def values_N(self) -> NDArray[np.float64] | None:
-        """How many values of each whole series are there, 1 at least; None of other examples."""
+    def values_N(self) -> NDArray[np.float64]:
+        """How many values of each example are there, 1 at least."""
         if not isinstance(self.x_ND, Windows) or self.x_ND.length_N is None:
-            return None
+            there = [(~np.isnan(self.x_ND[rows])).sum(axis=1) for rows in slices_of(self.x_ND)]
+            return np.asarray(np.maximum(np.concatenate(there), 1), np.float64)
         rows_RF = self.x_ND.rows_RF
         there_R = np.concatenate([(~np.isnan(rows_RF[rows])).sum(axis=1) for rows in slices_of(rows_RF)])
         before_R, start_N = np.append(0, np.cumsum(there_R)), self.x_ND.start_N
@@ -131,6 +132,13 @@ class DatasetInfo:
     notes: tuple[str, ...]
     columns: tuple[tuple[str, ...], ...] = ()
     sequence_shape: tuple[int, int] | None = None
+
+    @property
+    def has_ends(self) -> bool:
+        """Whether examples are series that differ in length: whole ones of a table, or those of an array."""
+        sequence, is_masked = self.preprocessing.sequence, self.preprocessing.missing == "mask"
+        is_array = self.sequence_shape is not None and sequence is None
+        return is_masked and (is_array or (sequence is not None and sequence.is_whole))
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -110,7 +110,7 @@ def measurements(model: Family, raw: RawMeasurement, split: Split) -> list[Measu
             squared_error_N=error[k],
             mean_NZ=codes[k],
             is_anomaly_N=split.is_anomaly_N,
-            values_N=split.values_N,
+            values_N=split.values_N if model.shape.has_ends else None,
             own=model.split_metrics(codes[k][~split.is_anomaly_N], own[k]),
         )
         for k in range(len(codes))

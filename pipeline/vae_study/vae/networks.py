@@ -146,14 +146,14 @@ def shape_of(data: DatasetInfo) -> DataShape:
     if data.image_shape is not None:
         *channels, height, width = data.image_shape
         image = (channels[0] if channels else 1, height, width)
-    is_masked, sequence = data.preprocessing.missing == "mask", data.preprocessing.sequence
+    is_masked = data.preprocessing.missing == "mask"
     return DataShape(
         features=len(data.feature_names),
         image=image,
         classes=len(data.classes),
         sequence=data.sequence_shape,
         may_miss=is_masked and (not isinstance(data, Dataset) or _misses(data)),
-        has_ends=sequence is not None and sequence.is_whole,
+        has_ends=data.has_ends,
     )
 
 
