@@ -1,9 +1,12 @@
+import re
+
 import numpy as np
 import pytest
+from vae_study.config.loading import load_config
 from vae_study.data.dataset import find_anomalies
 from vae_study.errors import UserError
 
-from .tables import table
+from .tables import prepared, table
 
 X = np.zeros((4, 1))
 
@@ -72,3 +75,37 @@ def test_all_rows_anomalous_by_default_is_refused_with_their_number():
 def test_anomaly_labels_without_labels_are_refused():
     with pytest.raises(UserError, match=r"got 1, fraud, but a table has no labels"):
         find_anomalies(table(X, label_N=None, labels=()), (1, "fraud"))
+
+
+def test_rows_without_a_label_are_normal_and_their_label_is_no_class():
+    label_N = ["ok", "unknown", "bad", "unknown", "warm"] * 8
+    x_ND = np.random.default_rng(0).normal(size=(40, 2))
+    data = prepared(table(x_ND, label_N), anomaly_labels=("bad",), unlabelled=("unknown",))
+    assert data.classes == ("ok", "warm")
+    assert "rows whose label is not known (data.unlabelled), and that count as normal: 16" in data.notes
+    for name, split in data.splits.items():
+        is_unknown_N = split.label_N == "unknown"
+        assert is_unknown_N.any()
+        assert not split.is_anomaly_N[is_unknown_N].any()
+        indicator_NC = data.condition(name)
+        np.testing.assert_array_equal(indicator_NC.sum(axis=1) == 0, is_unknown_N | (split.label_N == "bad"))
+
+
+@pytest.mark.parametrize(
+    ("label_N", "words"),
+    [
+        (["ok", "unknwon", "ok", "bad"], "data.unlabelled: got 'unknown', which does not occur in a table; expected "
+         "some of bad, ok, unknwon; did you mean 'unknwon'?"),
+        (None, "data.unlabelled: got unknown, but a table has no labels; data.label says where they are"),
+    ],
+)  # fmt: skip
+def test_a_label_that_stands_for_none_has_to_occur(label_N, words):
+    source = table(np.random.default_rng(0).normal(size=(4, 2)), label_N)
+    with pytest.raises(UserError, match=re.escape(words)):
+        prepared(source, anomaly_labels=(), unlabelled=("unknown",))
+
+
+def test_no_label_is_anomalous_and_unknown_at_once():
+    plain = {"study": "s", "data": {"source": "digits"}, "search": {"beta": {"low": 0.1, "high": 1}}}
+    with pytest.raises(UserError, match=r"data\.unlabelled: got '8', which data\.anomaly_labels has as well"):
+        load_config(plain, ["data.anomaly_labels=[7, 8]", "data.unlabelled=[8]"])

@@ -8,7 +8,9 @@ import pytest
 import torch
 from scipy.stats import chisquare
 from torch.distributions import Categorical, Normal, kl_divergence
+from vae_study.config.data import DataConfig
 from vae_study.config.study import DiagnosticsConfig
+from vae_study.data import prepare
 from vae_study.errors import UserError
 from vae_study.vae.families.semi_supervised import TEMPERATURE, label_order
 from vae_study.vae.model_batch import ModelBatch
@@ -118,6 +120,21 @@ def test_measuring_is_told_no_label_and_training_none_beyond_the_share(digits):
         batches.append((train(batch, 2), batch.measure("train")[0].sampled_reconstruction_N))
     assert batches[0][0] == batches[1][0]
     np.testing.assert_array_equal(batches[0][1], batches[1][1])
+
+
+def test_rows_whose_label_is_not_known_are_told_to_nobody_and_all_others_with_a_share_of_one():
+    data = prepare(DataConfig(source="digits", anomaly_labels=(8,), unlabelled=(0, 1, 2, 3)))
+    assert data.classes == ("4", "5", "6", "7", "9")
+    batch = ModelBatch(setups(shares=(1.0, 0.1), training__epochs=15), data)
+    told_NC = batch._told.condition_NC.numpy()
+    label_N = data.splits["train"].label_N
+    for share, is_told_N in ((1.0, np.isin(label_N, data.classes)), (0.1, told_NC[:, -1] < 0.1)):
+        np.testing.assert_array_equal(told_NC[:, -1] < share, is_told_N)
+        assert (told_NC[is_told_N, :-1].argmax(axis=1) == [data.classes.index(one) for one in label_N[is_told_N]]).all()
+    train(batch, 15)
+    # By chance, a fifth of those whose label is known.
+    for outcome in outcomes_of(batch, DiagnosticsConfig(iwae_draws=0)):
+        assert outcome.metrics["test/label_accuracy"] > 0.4
 
 
 def test_the_accuracy_is_the_share_of_normal_rows_whose_likeliest_label_is_their_own(digits):

@@ -177,6 +177,8 @@ class DataConfig(ConfigPart):
         label: The column, or the array of an npz (default y), or the file of an idx, with the labels.
         factors: Columns, arrays of an npz, or parts such as shape=heart of the names of sub-folders and images: known
             factors of variation. They are no features; the code's disentanglement is measured against them.
+        unlabelled: Labels that mean that a row's label is not known, such as unknown: it counts as normal, and no model
+            is told it.
         anomaly_labels: The labels that count as anomalous; by default 1 where a file's labels are 0 and 1, and none
             of a bundled set's or of an image folder's classes.
         scale: `unit` maps train's range to [0, 1], `standard` to mean 0 and variance 1, `robust` to median 0 and
@@ -209,6 +211,7 @@ class DataConfig(ConfigPart):
     exclude: Annotated[tuple[str, ...], FromList] = ()
     label: str | None = None
     factors: Annotated[tuple[str, ...], FromList] = ()
+    unlabelled: Annotated[tuple[Label, ...], FromList] = ()
     anomaly_labels: Annotated[tuple[Label, ...] | None, FromList] = None
     scale: Literal["unit", "standard", "robust", "quantile", "none"] = "unit"
     clip: Positive | None = None

@@ -177,7 +177,7 @@ class LabelsConfig(ConfigPart):
     in the loss.
     """
 
-    share: Fraction = 0.1
+    share: Annotated[float, Field(gt=0, le=1)] = 0.1
     weight: NotNegative = 10.0
 
 

@@ -139,6 +139,8 @@ def _data(config: StudyConfig) -> Iterator[Problem]:
         yield Problem(path, f"got {split.column!r}, which only split.by group and time use; expected none")
     if data.scale == "quantile" and data.clip is not None:
         yield Problem(("data", "clip"), f"got {data.clip:g}, expected none, as scale quantile stays in [0, 1]")
+    if both := sorted({*map(str, data.unlabelled)} & {*map(str, data.anomaly_labels or ())}):
+        yield Problem(("data", "unlabelled"), f"got {both[0]!r}, which data.anomaly_labels has as well")
     likelihoods = config.search.get("likelihood")
     if "bernoulli" in (likelihoods.choices if isinstance(likelihoods, Choices) else (config.model.likelihood,)):
         needs = "as likelihood bernoulli needs values in [0, 1]"

@@ -16,7 +16,7 @@ from vae_study.data.inspection import column_lines, warnings_on
 from vae_study.data.preprocessing import Preprocessing, require_complete
 from vae_study.data.resampling import resample
 from vae_study.data.splits import SPLIT_NAMES, assign_splits, without_suspects
-from vae_study.data.table import Factor, Table, chunk_slices, find_anomalies
+from vae_study.data.table import Factor, Table, chunk_slices, find_anomalies, label_codes
 from vae_study.data.window_splits import WindowSplit, assign_windows
 from vae_study.data.windows import SequenceInput, Windows
 
@@ -115,7 +115,7 @@ class DatasetInfo:
         source: What to call the data: the name of a file or folder, else the config's source.
         image_shape: Height and width, preceded by the number of channels if there are several, if the features are
             pixels; else None.
-        classes: The labels that occur among the training rows, as text; none if the source has no labels.
+        classes: The known labels that occur among the training rows, as text; none if the source has no labels.
         sha256: Fingerprint of the source's content: names, values, categories, labels, split column.
         preprocessing: How the source's columns became features, and the way back.
         notes: What a user should know, such as columns left out and rows moved.
@@ -285,6 +285,7 @@ class DatasetBuilder:
             sha256: The table's fingerprint.
         """
         is_anomaly_N = find_anomalies(table, config.anomaly_labels)
+        unlabelled = label_codes(table, config.unlabelled, "data.unlabelled")
         require_complete(table, config)
         as_read, warnings = table, warnings_on(table, config, is_anomaly_N)
         windows: Mapping[str, WindowSplit] = {}
@@ -312,7 +313,7 @@ class DatasetBuilder:
             train_N = assignment.rows["train"]
             preprocessing = Preprocessing.fit(table, train_N, config)
         rest_N = np.concatenate([assignment.rows[name] for name in SPLIT_NAMES[1:]])
-        codes = () if table.label_N is None else np.unique(table.label_N[train_N])
+        codes = () if table.label_N is None else np.setdiff1d(table.label_N[train_N], unlabelled)
         info = DatasetInfo(
             # Without the folders above the file.
             source=config.source if config.path is None else PurePath(config.path).name,
@@ -325,6 +326,7 @@ class DatasetBuilder:
             notes=(
                 *table.notes,
                 *_notes_on_factors(table),
+                *_notes_on_unlabelled(table, unlabelled),
                 *assignment.notes,
                 *preprocessing.notes,
                 *preprocessing.notes_on_new_gaps(table, rest_N),
@@ -368,6 +370,12 @@ class DatasetBuilder:
     def build(self) -> Dataset:
         """The data set with all its splits in memory."""
         return Dataset(**vars(self.info), splits={name: self.split(name) for name in SPLIT_NAMES})
+
+
+def _notes_on_unlabelled(table: Table, unlabelled: list[int]) -> Iterator[str]:
+    if table.label_N is not None and unlabelled:
+        count = int(np.isin(table.label_N, unlabelled).sum())
+        yield f"rows whose label is not known (data.unlabelled), and that count as normal: {count:,}"
 
 
 def _notes_on_factors(table: Table) -> Iterator[str]:

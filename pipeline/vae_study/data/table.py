@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -185,22 +185,31 @@ def find_anomalies(table: Table, anomaly_labels: tuple[Label, ...] | None) -> ND
         table: Its labels decide.
         anomaly_labels: The labels that mean anomalous. None: label 1 if the labels are binary, else none.
     """
+    chosen = label_codes(table, anomaly_labels or (), "data.anomaly_labels")
     if table.label_N is None:
-        if anomaly_labels:
-            got = f"data.anomaly_labels: got {_listed(anomaly_labels)}, but {table.where} has no labels"
-            raise UserError(f"{got}; data.label says where they are")
         return np.zeros(len(table.x_ND), bool)
-    if anomaly_labels is None:
-        anomalous = _binary_anomalies(table)
-    else:
-        anomalous = [_label_index(label, table) for label in anomaly_labels]
+    anomalous = _binary_anomalies(table) if anomaly_labels is None else chosen
     is_anomaly_N = np.isin(table.label_N, anomalous)
     if is_anomaly_N.all():
         raise UserError(f"data.anomaly_labels: all {len(is_anomaly_N):,} rows of {table.where} are anomalous")
     return is_anomaly_N
 
 
-def _label_index(label: Label, table: Table) -> int:
+def label_codes(table: Table, labels: Sequence[Label], key: str) -> list[int]:
+    """The codes of some labels; raise UserError if one does not occur, or if there are none.
+
+    Args:
+        table: Has the labels.
+        labels: As the key of the config has them.
+        key: Such as data.anomaly_labels.
+    """
+    if labels and table.label_N is None:
+        got = f"{key}: got {_listed(tuple(labels))}, but {table.where} has no labels"
+        raise UserError(f"{got}; data.label says where they are")
+    return [_label_index(label, table, key) for label in labels]
+
+
+def _label_index(label: Label, table: Table, key: str) -> int:
     for index, known in enumerate(table.labels):
         # In Python, True equals 1.
         if label == known and isinstance(label, bool) == isinstance(known, bool):
@@ -209,7 +218,7 @@ def _label_index(label: Label, table: Table) -> int:
     close = difflib.get_close_matches(str(label), known_by_text, n=1, cutoff=0.5)
     # As Python writes it, so that the text '8' differs from the number.
     suggestion = f"; did you mean {known_by_text[close[0]]!r}?" if close else ""
-    got = f"data.anomaly_labels: got {label!r}, which does not occur in {table.where}"
+    got = f"{key}: got {label!r}, which does not occur in {table.where}"
     raise UserError(f"{got}; expected some of {_listed(table.labels)}{suggestion}")
 
 

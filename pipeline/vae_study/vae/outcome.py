@@ -276,26 +276,29 @@ class _Examination:
         }
 
     def _probe(self, k: int) -> dict[str, float]:
-        train, test, normal_N = self.splits["train"], self.splits["test"], ~self.splits["test"].is_anomaly_N
+        train_N, test_N = self._labelled("train"), self._labelled("test")
         accuracy = probe_accuracy(
-            self.train[k].mean_NZ,
-            train.label_N,
-            self.test[k].mean_NZ[normal_N],
-            test.label_N[normal_N],
+            self.train[k].mean_NZ[train_N],
+            self.splits["train"].label_N[train_N],
+            self.test[k].mean_NZ[test_N],
+            self.splits["test"].label_N[test_N],
             self.diagnostics.probe_labels,
             self.model_batch.setups[k].seed % 2**32,
         )
         return defined({"test/probe_accuracy": accuracy})
 
     def _label_accuracy(self, k: int) -> dict[str, float]:
-        """The share of test's normal rows, with a label that train has, whose label the code says."""
-        test, classes = self.splits["test"], np.array(self.model_batch.data.classes)
-        known_N = ~test.is_anomaly_N & np.isin(test.label_N, classes)
-        parts = self.model_batch.model.label_parts
-        if not parts or not known_N.any():
+        """The share of test's labelled rows whose label the code says."""
+        rows_N, parts = self._labelled("test"), self.model_batch.model.label_parts
+        if not parts or not rows_N.any():
             return {}
-        said_N = classes[self.test[k].mean_NZ[known_N, :parts].argmax(axis=1)]
-        return {"test/label_accuracy": float((said_N == test.label_N[known_N]).mean())}
+        said_N = np.array(self.model_batch.data.classes)[self.test[k].mean_NZ[rows_N, :parts].argmax(axis=1)]
+        return {"test/label_accuracy": float((said_N == self.splits["test"].label_N[rows_N]).mean())}
+
+    def _labelled(self, name: str) -> NDArray[np.bool_]:
+        """Which rows of a split are normal and have a label that is known and occurs in train."""
+        split = self.splits[name]
+        return ~split.is_anomaly_N & np.isin(split.label_N, self.model_batch.data.classes)
 
 
 def _detection(asked: str, is_anomaly: Mapping[str, NDArray[np.bool_]], scores: ScoresBySplit) -> dict[str, float]:
