@@ -104,6 +104,11 @@ METRICS: Mapping[str, Metric] = {
     "precision_at_n": Metric(label="precision at n", digits=3, direction="maximize", needs=("labels",), shown=_MODEL),
     "probe_accuracy": Metric(label="probe accuracy", digits=3, direction="maximize", shown={"frontier": ("test",)}),
     "label_accuracy": Metric(label="label accuracy", digits=3, direction="maximize", shown={"frontier": ("test",)}),
+    "ms_ssim": Metric(label="MS-SSIM", digits=3, direction="maximize", shown={"frontier": ("test",)}),
+    "sharpness": Metric(label="sharpness", digits=3, direction="maximize", shown={"frontier": ("test",)}),
+    "sample_distance": Metric(
+        label="distance of samples", digits=2, direction="minimize", shown={"frontier": ("test",)}
+    ),
     "perplexity": Metric(label="codebook perplexity", direction="maximize", shown={"frontier": _VAL}),
     "active_units": Metric(label="active units", digits=0, direction="maximize", steers=True, worst=0.0, shown=_UNITS),
     "mig": Metric(label="MIG", digits=3, direction="maximize", needs=("factors",)),

@@ -32,6 +32,7 @@ VARIANTS = {name: {"family": name} for name in FAMILIES} | {
     "batch-norm": {"network__batch_norm": True},
     "conv-batch-norm": {"network__kind": "conv", "network__channels": (4, 8), "network__batch_norm": True},
     "linear": {"network__hidden": ()},
+    "ms_ssim": {"ms_ssim": 0.3},
     **{f"recurrent-{name}": {"family": name, **RECURRENT} for name in FAMILIES},
     "temporal-conv": {"network__kind": "temporal_conv", "network__channels": (6, 6), "network__hidden": (16,)},
     **{

@@ -193,6 +193,8 @@ class ModelConfig(ConfigPart):
             `gaussian_learned`, in the scaled data's units.
         learned_sigma: What `gaussian_learned` learns: one sigma (`shared`), one for each feature, or a function of the
             code (`per_example`).
+        ms_ssim: Of images, what is added to the loss for a reconstruction whose multi-scale structural similarity to x
+            is 0, nats per pixel; nothing for one of 1. The likelihood, and what is measured, stay as they are.
         code: Whether `denoising` has a `gaussian` posterior, as a VAE, or a `deterministic` code, as an autoencoder.
     """
 
@@ -212,6 +214,7 @@ class ModelConfig(ConfigPart):
     likelihood: Literal["bernoulli", "gaussian", "gaussian_learned"] = "gaussian"
     sigma: Positive = 0.7071
     learned_sigma: Literal["shared", "per_feature", "per_example"] = "shared"
+    ms_ssim: NotNegative = 0.0
     code: Literal["gaussian", "deterministic"] = "gaussian"
     corruption: CorruptionConfig = CorruptionConfig()
     codebook: CodebookConfig = CodebookConfig()
@@ -239,6 +242,8 @@ class ModelConfig(ConfigPart):
         got, reads_steps = f"model.network.kind: got {kind!r}, expected 'mlp'", kind in ("recurrent", "temporal_conv")
         if kind == "conv" and not has_pixels:
             raise UserError(f"{got}: the features of this data are no pixels")
+        if self.ms_ssim and not has_pixels:
+            raise UserError(f"model.ms_ssim: got {self.ms_ssim:g}, expected 0: the features of this data are no pixels")
         if reads_steps and not has_sequences:
             raise UserError(f"{got}: this data has no sequences; data.sequence or data.layout: series makes them")
         if kind == "recurrent" and not self.network.hidden:

@@ -141,6 +141,9 @@ def _data(config: StudyConfig) -> Iterator[Problem]:
         yield Problem(("data", "clip"), f"got {data.clip:g}, expected none, as scale quantile stays in [0, 1]")
     if both := sorted({*map(str, data.unlabelled)} & {*map(str, data.anomaly_labels or ())}):
         yield Problem(("data", "unlabelled"), f"got {both[0]!r}, which data.anomaly_labels has as well")
+    if data.scale != "unit" and (config.model.ms_ssim or "ms_ssim" in config.search):
+        needs = "as model.ms_ssim needs values in [0, 1]"
+        yield Problem(("data", "scale"), f"got {data.scale!r}, expected 'unit', {needs}")
     likelihoods = config.search.get("likelihood")
     if "bernoulli" in (likelihoods.choices if isinstance(likelihoods, Choices) else (config.model.likelihood,)):
         needs = "as likelihood bernoulli needs values in [0, 1]"

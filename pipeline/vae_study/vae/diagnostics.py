@@ -11,9 +11,11 @@ from torch import Tensor
 
 from vae_study.anomaly.scores import reference_rows
 from vae_study.data import Split
-from vae_study.vae.evaluation import Measurement
-from vae_study.vae.inference import feature_costs, rows_per_minibatch
+from vae_study.vae.evaluation import Measurement, defined
+from vae_study.vae.families.base import Family
+from vae_study.vae.inference import Examples, feature_costs, posterior_mode, rows_per_minibatch, whole_blocks
 from vae_study.vae.model_batch import ModelBatch
+from vae_study.vae.pictures import detail, ms_ssim, patch_distance
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.str_]
@@ -21,6 +23,8 @@ Pictures = NDArray[np.float32]
 PICTURES_PER_CLASS, PRIOR_SAMPLES = 8, 16
 TRAVERSED_DIMENSIONS, STEPS, REACH = 8, 9, 2.5
 INTERPOLATED_PAIRS = 4
+# Samples that are compared with as many images.
+SAMPLES_MEASURED = 256
 # So many test rows for each score: which score is looked at is chosen later.
 TOP_ROWS = 10
 
@@ -189,6 +193,58 @@ def explained_arrays(
         "top_reconstructions": (input_TD - residual_TD).astype(np.float32),
         "top_contributions": nats_TD.astype(np.float32),
     }
+
+
+@torch.no_grad()
+def picture_metrics(model_batch: ModelBatch, model: Family) -> list[dict[str, float]]:
+    """How like test's normal images their reconstructions are, how sharp, and how far samples are from them.
+
+    Args:
+        model_batch: The models, of images.
+        model: The same as an `inference_model`.
+
+    Returns:
+        Of each model: `test/ms_ssim`, the mean where pixels lie in [0, 1]; `test/sharpness`, the energy of the fine
+        detail of all reconstructions as a share of the images' own; and for a family with a prior
+        `test/sample_distance`, the `patch_distance` of samples, as a multiple of that of as many training images.
+    """
+    models = len(model_batch.setups)
+    test = model_batch.examples["test"].rows(model_batch.index(~model_batch.data.splits["test"].is_anomaly_N))
+    sums_3K = torch.zeros(3, models, dtype=torch.float64, device=model_batch.device)
+    for x_KBD, condition_KBC in test.minibatches(models, rows_per_minibatch(model)):
+        rows, condition_KBC = x_KBD.shape[1], None if condition_KBC is None else whole_blocks(condition_KBC)
+        mode = posterior_mode(model, whole_blocks(x_KBD), condition_KBC)
+        own, got = (images_of(one, model) for one in (x_KBD, x_KBD - mode.residual_KBD[:, :rows]))
+        parts = (ms_ssim(own, got), detail(got), detail(own))
+        sums_3K += torch.stack([part.view(models, rows).sum(dim=1, dtype=torch.float64) for part in parts])
+    metrics = {"test/sharpness": (sums_3K[1] / sums_3K[2]).cpu().numpy()}
+    if bool(((test.x_ND >= 0) & (test.x_ND <= 1)).all()):
+        metrics["test/ms_ssim"] = (sums_3K[0] / len(test.x_ND)).cpu().numpy()
+    metrics |= _sample_distances(model_batch, test)
+    every = [{name: float(value_K[k]) for name, value_K in metrics.items()} for k in range(models)]
+    return [defined(one) for one in every]
+
+
+def _sample_distances(model_batch: ModelBatch, test: Examples) -> dict[str, Floats]:
+    model, train_ND = model_batch.model, model_batch.examples["train"].x_ND
+    count = min(SAMPLES_MEASURED, len(test.x_ND), len(train_ND))
+    prior_KMZ = model.eval().prior(model.prior_noise(count, model_batch.generators("samples")))
+    if prior_KMZ is None:
+        return {}
+    condition_NC = test.condition_NC
+    labels_KMC = None if condition_NC is None else condition_NC[:count].expand(len(prior_KMZ), -1, -1)
+    sample_KMD = model.likelihood.mean(model.decode(prior_KMZ, labels_KMC))
+    real, others, *samples = (
+        images_of(one, model).double().cpu().numpy() for one in (test.x_ND[:count], train_ND[:count], *sample_KMD)
+    )
+    usual = patch_distance(others, real)
+    return {"test/sample_distance": np.array([patch_distance(one, real) for one in samples]) / (usual or np.nan)}
+
+
+def images_of(x: Tensor, model: Family) -> Tensor:
+    """Features (..., D) of images as pixels, (N, C, H, W)."""
+    assert model.shape.image is not None
+    return x.reshape(-1, *model.shape.image)
 
 
 def probe_accuracy(

@@ -52,6 +52,8 @@ class AutogradPart:
             loss_K = loss_K + self.objective.weighted(term_K, inputs.weight_K)
         if code.auxiliary_K is not None:
             loss_K = loss_K + code.auxiliary_K
+        if (dissimilarity_K := self.model.dissimilarity(decoded_KBE, inputs.x_KBD)) is not None:
+            loss_K = loss_K + dissimilarity_K
         gradients = torch.autograd.grad(loss_K.sum(), self.parameters, materialize_grads=True)
         kernels.copy_all(self.gradients, gradients)
         return Losses(loss_K.detach(), reconstruction_K.detach(), kl_KR.detach().sum(dim=1), term_K.detach())

@@ -19,7 +19,14 @@ from vae_study.data import Split
 from vae_study.data.windows import Windows
 from vae_study.metrics import AREAS, SCORES, need
 from vae_study.vae.device import on_host
-from vae_study.vae.diagnostics import Illustrator, code_arrays, explained_arrays, probe_accuracy, usual_cost
+from vae_study.vae.diagnostics import (
+    Illustrator,
+    code_arrays,
+    explained_arrays,
+    picture_metrics,
+    probe_accuracy,
+    usual_cost,
+)
 from vae_study.vae.disentanglement import FactorValues, compared_code, measure_factors, total_correlation
 from vae_study.vae.evaluation import defined, iwae_nats, metrics_of
 from vae_study.vae.families.base import Family
@@ -193,6 +200,8 @@ class _Examination:
         self.usual_input_D = _usual_input(_reference_inputs(model_batch).double()).cpu()
         self.train, self.test = model_batch.measure("train"), model_batch.measure("test")
         self.bounds = self._bounds()
+        is_images = model_batch.data.image_shape is not None
+        self.pictures = picture_metrics(model_batch, self.scorer.model) if is_images else [{}] * len(self.test)
         self.factors = self._factors()
 
     def _bounds(self) -> list[dict[str, float]]:
@@ -268,6 +277,7 @@ class _Examination:
         return {
             **metrics_of(self.test[k], "test", asked),
             **self.bounds[k],
+            **self.pictures[k],
             **_detection(asked, is_anomaly, scores),
             **_of_points(self.splits["test"], scores["test"][asked]),
             **_pseudo_metrics(scores["validation"], ~is_anomaly["validation"], pseudo),

@@ -67,12 +67,14 @@ class Progress:
 def compatibility_key(config: TrialConfig) -> str:
     """Two trials of one study can be trained in one batch if and only if they have the same key.
 
-    They agree in family, network, likelihood, kinds of code and of corruption, codebook, batch size and precision.
-    Latent size, starting or fixed sigma, level of corruption, labels that are told, objective, optimizer settings,
-    budget and seed are each model's own. What a study has in common, its data and score, is not in the key.
+    They agree in family, network, likelihood, kinds of code and of corruption, codebook, batch size and precision, and
+    in whether the loss has a similarity. Latent size, starting or fixed sigma, level of corruption, labels that are
+    told, the similarity's weight, objective, optimizer settings, budget and seed are each model's own. What a study
+    has in common, its data and score, is not in the key.
     """
     corruption = config.model.corruption.model_copy(update={"level": _OWN.corruption.level})
     own = {"latent_dim": _OWN.latent_dim, "sigma": _OWN.sigma, "corruption": corruption, "labels": _OWN.labels}
+    own["ms_ssim"] = float(config.model.ms_ssim > 0)
     training = config.training
     return f"{training.batch_size} {training.precision} {config.model.model_copy(update=own).model_dump_json()}"
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vae_study.config.model import ModelConfig
 from vae_study.vae.likelihoods import make_likelihood
 from vae_study.vae.networks import DataShape, Generators, make_decoder
+from vae_study.vae.pictures import ms_ssim
 from vae_study.vae.sequence_networks import lengths_of
 
 
@@ -63,11 +64,13 @@ class Family(nn.Module):
         is_conditional: Whether encoder and decoder take a label beside x.
         corrupts: Whether `corrupt` changes its input.
         is_by_step: Whether each step of a sequence has a code of its own, one of `steps`.
+        dissimilarity_K: What the loss has for a reconstruction that is not similar to x, nats; None where it has none.
         label_parts: How many dimensions of the code, the first ones, say which label an example has.
     """
 
     code_mask_KZ: Tensor
     rate_mask_KR: Tensor
+    dissimilarity_K: Tensor | None
     is_conditional = False
     corrupts = False
     label_parts = 0
@@ -91,6 +94,8 @@ class Family(nn.Module):
         rate_mask_KR = code_mask_KZ if rate_mask_KR is None else rate_mask_KR
         self.register_buffer("rate_mask_KR", rate_mask_KR.float(), persistent=False)
         self.likelihood = make_likelihood(configs, shape.features, shape.may_miss)
+        weights = torch.tensor([config.ms_ssim * shape.features for config in configs], dtype=torch.float64)
+        self.register_buffer("dissimilarity_K", weights if configs[0].ms_ssim else None, persistent=False)
 
     def _add_decoder(self, generators_K: Generators) -> None:
         """Make the decoder. Call it last: the other layers take their initial weights first from each generator."""
@@ -139,6 +144,15 @@ class Family(nn.Module):
         """The parameters of p(x|z) as the likelihood takes them, (K, B, E)."""
         decoded: Tensor = self.decoder(z_KBZ)
         return decoded
+
+    def dissimilarity(self, decoded_KBE: Tensor, x_KBD: Tensor) -> Tensor | None:
+        """What the loss has beside the likelihood, because E[x|z] is not like x, nats per example, (K,)."""
+        if self.dissimilarity_K is None:
+            return None
+        assert self.shape.image is not None, "the config refuses it where there are no pixels"
+        images = (one.reshape(-1, *self.shape.image) for one in (x_KBD, self.likelihood.mean(decoded_KBE)))
+        similarity_KB = ms_ssim(*images).view(x_KBD.shape[:2])
+        return self.dissimilarity_K.to(similarity_KB) * (1 - similarity_KB).mean(dim=1)
 
     def prior(self, noise_KBZ: Tensor) -> Tensor | None:
         """Codes drawn from the prior by standard normal noise, (K, B, Z); None for a family without a prior."""

@@ -114,17 +114,18 @@ BLOCK_NUMBERS = 2**17
 
 
 def covers(model: Family) -> bool:
-    """Whether there is a hand-written step for the model: one code, a plain MLP on each side of it, no value missing.
+    """Whether there is a hand-written step for the model.
 
-    On a CPU also convolutions that halve and double whole sizes. Its activation's and its likelihood's derivatives have
-    to be known, too.
+    It has one code, a plain MLP on each side of it, no value missing, and no loss but of likelihood and code. On a CPU
+    also convolutions that halve and double whole sizes. Its activation's and its likelihood's derivatives have to be
+    known, too.
     """
     network, decoder = model.network, model.decoder
     if isinstance(decoder, ConvDecoder):
         is_cpu = model.code_mask_KZ.device.type == "cpu"
         if not is_cpu or any(2 * a != b for size in pairwise(decoder.sizes) for a, b in zip(*size, strict=True)):
             return False
-    if network.kind not in ("mlp", "conv") or model.shape.may_miss:
+    if network.kind not in ("mlp", "conv") or model.shape.may_miss or model.dissimilarity_K is not None:
         return False
     is_plain = type(model) in FAMILIES and not network.batch_norm
     return is_plain and network.activation in DERIVATIVES and type(model.likelihood) in COSTS
