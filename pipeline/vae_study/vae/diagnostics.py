@@ -218,6 +218,7 @@ def picture_metrics(model_batch: ModelBatch, model: Family) -> list[dict[str, fl
         parts = (ms_ssim(own, got), detail(got), detail(own))
         sums_3K += torch.stack([part.view(models, rows).sum(dim=1, dtype=torch.float64) for part in parts])
     metrics = {"test/sharpness": (sums_3K[1] / sums_3K[2]).cpu().numpy()}
+    assert isinstance(test.x_ND, Tensor), "windows are no images"
     if bool(((test.x_ND >= 0) & (test.x_ND <= 1)).all()):
         metrics["test/ms_ssim"] = (sums_3K[0] / len(test.x_ND)).cpu().numpy()
     metrics |= _sample_distances(model_batch, test)
