@@ -55,6 +55,8 @@ Columns = dict[str, NDArray[Any]]
 Places = slice | NDArray[np.int64]
 #: The columns of a single trial beside its score.
 PARTS = ("reconstruction", "kl", "squared_error")
+#: The column of a model that learns labels with the likeliest one.
+LABEL = "predicted_label"
 #: The prefixes of the columns that flag rows, and that explain their scores; what a usual row has of a score in nats.
 FLAG, PART, USUAL = "above_p", "part/", "usual"
 #: What a row of a whole series adds to the score of that.
@@ -221,6 +223,7 @@ class Detector:
             most 0.01 with a probability of at most 0.01.
             `above_p90`, `above_p95`, `above_p99`: Whether it is above that percentile of normal validation rows.
             `reconstruction` and `kl` (nats), `squared_error`: Of a single trial.
+            `predicted_label`: Of a single trial that learns labels, the likeliest one; text.
             `trial-0007/elbo`: Of an ensemble, each vote: -log of how rare it is among held-out normal rows.
             `without_model`: The score of the detector without a model, if it takes part.
             `part/COLUMN`: To explain, for each of the user's columns that is a feature, or for each pixel: what it adds
@@ -302,7 +305,9 @@ class Detector:
         if not self.description.is_combined:
             vote = self.description.votes[0]
             own = found[vote.trial]
-            return own[vote.score], {name: own[name] for name in PARTS}
+            labels = self.trials[vote.trial].rows.labels(device_BD, self.data.classes)
+            told: Columns = {} if labels is None else {LABEL: labels}
+            return own[vote.score], {**{name: own[name] for name in PARTS}, **told}
         raw = {one.name: found[one.trial][one.score] for one in self.description.votes}
         votes: Columns = {name: self.scales[name](score_B) for name, score_B in raw.items()}
         score_B = np.asarray(np.mean([*votes.values()], axis=0)) if votes else np.zeros(len(rows_BD))

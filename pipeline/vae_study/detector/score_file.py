@@ -25,7 +25,7 @@ from pyarrow import csv
 from vae_study.anomaly.conformal import flag_limit, p_value_counts
 from vae_study.data import Batch, Stream
 from vae_study.data.windows import Windows
-from vae_study.detector.detector import FLAG, PART, POINT, Detector
+from vae_study.detector.detector import FLAG, LABEL, PART, POINT, Detector
 from vae_study.errors import UserError, redacted
 
 #: The size of a row group: half a million rows without explanations.
@@ -86,7 +86,8 @@ def score_file(
     The file has the columns `row` (the index in the source, from 0), the keys, `score`, `p_value`, `flag`: whether the
     row is among those that the Benjamini-Hochberg procedure over all rows of the file selects, and `above_p90`,
     `above_p95` and `above_p99`: whether the score is above that percentile of normal validation rows. Of images, the
-    key is `file`. Of whole series, each row has the values of its series, which counts once, and `point`. The metadata
+    key is `file`. Of whole series, each row has the values of its series, which counts once, and `point`; of a model
+    that learns labels, there is `predicted_label`. The metadata
     of a Parquet file's schema names model and source. The file is written under a temporary name in the same folder and
     moved when it is complete: a second pass, over what was scored, adds the flags. Only a few batches are in memory;
     the next one is read while one is scored.
@@ -261,6 +262,7 @@ def _table(stream: Stream, batch: Batch, scores: pd.DataFrame, summands: Sequenc
     columns: dict[str, Any] = {name: scores[name].to_numpy(np.float64) for name in ("score", P_VALUE)}
     columns |= {name: scores[name].to_numpy(np.bool_) for name in map(str, scores) if name.startswith(FLAG)}
     columns |= {name: scores[name].to_numpy(np.float64) for name in (*summands, POINT) if name in scores}
+    columns |= {LABEL: pa.array(scores[LABEL], pa.string())} if LABEL in scores else {}
     columns |= {name: scores[name].to_numpy(np.float32) for name in map(str, scores) if name.startswith(PART)}
     keys = dict(zip(batch.keys.column_names, batch.keys.columns, strict=True))
     taken = [name for name in keys if name in ("row", DISCOVERY, *columns)]

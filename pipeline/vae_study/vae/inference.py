@@ -228,6 +228,15 @@ class RowScorer:
         parts_BD = ADDITIVE[score](self.scorers_K[0], _host(cost_KBD[0]), _host(mode.residual_KBD[0]))
         return parts_BD if (values_B := self.values(x_BD)) is None else parts_BD / values_B[:, None]
 
+    @torch.inference_mode()
+    def labels(self, x_BD: Tensor, classes: Sequence[str]) -> NDArray[np.object_] | None:
+        """The likeliest of the labels of each row, by the first model's code; None if it says nothing of labels."""
+        if not self.model.label_parts:
+            return None
+        code_1BZ = self.model.code(x_BD[None], None, None).z_KBZ
+        place_B = code_1BZ[0, :, : self.model.label_parts].argmax(dim=1).cpu().numpy()
+        return np.asarray(np.array(classes, object)[place_B])
+
     def _scores(self, x_BD: Tensor, names: Collection[str]) -> list[dict[str, Floats]]:
         # In whole blocks up to the scores: their products, too, are rounded in another way for a few rows.
         outputs = score_outputs(self.model, whole_blocks(x_BD), self.noise_LKZ, names)
