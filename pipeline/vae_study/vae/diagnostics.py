@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vae_study.anomaly.scores import reference_rows
 from vae_study.data import Split
+from vae_study.vae.device import on_host
 from vae_study.vae.evaluation import Measurement, defined
 from vae_study.vae.families.base import Family
 from vae_study.vae.inference import Examples, feature_costs, posterior_mode, rows_per_minibatch, whole_blocks
@@ -217,10 +218,11 @@ def picture_metrics(model_batch: ModelBatch, model: Family) -> list[dict[str, fl
         own, got = (images_of(one, model) for one in (x_KBD, x_KBD - mode.residual_KBD[:, :rows]))
         parts = (ms_ssim(own, got), detail(got), detail(own))
         sums_3K += torch.stack([part.view(models, rows).sum(dim=1, dtype=torch.float64) for part in parts])
-    metrics = {"test/sharpness": (sums_3K[1] / sums_3K[2]).cpu().numpy()}
     assert isinstance(test.x_ND, Tensor), "windows are no images"
-    if bool(((test.x_ND >= 0) & (test.x_ND <= 1)).all()):
-        metrics["test/ms_ssim"] = (sums_3K[0] / len(test.x_ND)).cpu().numpy()
+    sums_3K, is_unit = on_host([sums_3K, ((test.x_ND >= 0) & (test.x_ND <= 1)).all().double()])
+    metrics = {"test/sharpness": (sums_3K[1] / sums_3K[2]).numpy()}
+    if is_unit:
+        metrics["test/ms_ssim"] = (sums_3K[0] / len(test.x_ND)).numpy()
     metrics |= _sample_distances(model_batch, test)
     every = [{name: float(value_K[k]) for name, value_K in metrics.items()} for k in range(models)]
     return [defined(one) for one in every]
@@ -235,9 +237,8 @@ def _sample_distances(model_batch: ModelBatch, test: Examples) -> dict[str, Floa
     condition_NC = test.condition_NC
     labels_KMC = None if condition_NC is None else condition_NC[:count].expand(len(prior_KMZ), -1, -1)
     sample_KMD = model.likelihood.mean(model.decode(prior_KMZ, labels_KMC))
-    real, others, *samples = (
-        images_of(one, model).double().cpu().numpy() for one in (test.x_ND[:count], train_ND[:count], *sample_KMD)
-    )
+    there = on_host([test.x_ND[:count], train_ND[:count], *sample_KMD])
+    real, others, *samples = (images_of(one, model).double().numpy() for one in there)
     usual = patch_distance(others, real)
     return {"test/sample_distance": np.array([patch_distance(one, real) for one in samples]) / (usual or np.nan)}
 
