@@ -10,7 +10,7 @@ python -m benchmarks.contamination --data DIR... [--shares 0 0.01 0.05 0.1] [--s
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from multiprocessing import get_context
@@ -114,9 +114,9 @@ def markdown(found: pd.DataFrame) -> Iterator[str]:
 def _cell(area: "pd.Series[float]", share: float, way: str, clean: "pd.Series[float]") -> str:
     if (share, way) not in area.index.droplevel("table"):
         return ""
-    off = area.loc[share, way] - clean
-    won: Mapping[str, float] = area.loc[share, way] - area.loc[share, NOTHING]
-    return f"{off.mean():+.1f} ({off.sem():.1f}); {np.mean([*won]):+.1f} ({pd.Series(won).sem():.1f})"
+    own = area.loc[share].loc[way]
+    off, won = own - clean, own - area.loc[share].loc[NOTHING]
+    return f"{off.mean():+.1f} ({off.sem():.1f}); {won.mean():+.1f} ({won.sem():.1f})"
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ from vae_study.detector.series import series_frame
 from vae_study.study.single import SingleModel
 from vae_study.tracking.record import StudyRecord
 
+from tests.packed import packed
+
 STEPS = 6
 SEQUENCE: Mapping[str, Any] = {"time": "ts", "series": "machine", "window": STEPS, "stride": 2, "max_gap": "5min"}
 
@@ -65,10 +67,7 @@ def made(folder: Path) -> Plant:
     # By way of the cache, which keeps the times.
     data = prepare(config.data)
     model = SingleModel.train(config, data)
-    for name, content in model.packed(is_alone=True).items():
-        (folder / "packed" / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "packed" / name).write_bytes(content)
-    detector, record = Detector.load(folder / "packed"), model.record()
+    detector, record = packed(model, folder / "packed"), model.record()
     rows = series_frame(detector, data.splits["test"])
     assert rows is not None
     assert record.champion is not None

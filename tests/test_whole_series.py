@@ -9,7 +9,7 @@ import torch
 from vae_study import VAEDetector
 from vae_study.config.loading import load_config
 from vae_study.data import frame_features, open_stream, prepare
-from vae_study.detector.detector import POINT, Detector
+from vae_study.detector.detector import POINT
 from vae_study.detector.pyfunc import PackedModel
 from vae_study.detector.score_file import score_file
 from vae_study.detector.series import alarm_metrics
@@ -21,6 +21,8 @@ from vae_study.study.single import SingleModel
 from vae_study.terminal import scored_text
 from vae_study.vae.model_batch import ModelBatch
 from vae_study.vae.stacking import ModelSetup
+
+from tests.packed import packed
 
 SEQUENCE = {"time": "ts", "series": "trip", "window": "whole"}
 MODEL = {"likelihood": "gaussian", "latent_dim": 2, "network": {"kind": "recurrent", "hidden": [8]}}
@@ -52,11 +54,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def detector(trained, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("packed")
-    for name, content in trained.packed(is_alone=True).items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return Detector.load(folder)
+    return packed(trained, tmp_path_factory.mktemp("packed"))
 
 
 @pytest.fixture(scope="module")

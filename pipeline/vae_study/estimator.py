@@ -53,7 +53,8 @@ class VAEDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-
 
     Rows are split into train (80 %), validation (10 %) and test (10 %); rows that are equal share a split. The model
     learns from train, thresholds and p-values come from validation, and `report` measures on test. All rows count as
-    normal; a few per cent of outliers among them are tolerated.
+    normal. Where a few per cent may be outliers, settings={"data.contamination": 0.05} leaves out those rows of train
+    that an isolation forest finds rarest.
 
     Args:
         contamination: The share of the given rows to call outliers, above 0 and at most 0.5; "auto": the rows above

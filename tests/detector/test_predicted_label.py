@@ -8,11 +8,13 @@ import pytest
 import torch
 from vae_study.config.loading import load_config
 from vae_study.data import frame_features, open_stream, prepare
-from vae_study.detector.detector import LABEL, Detector
+from vae_study.detector.detector import LABEL
 from vae_study.detector.pyfunc import PackedModel
 from vae_study.detector.score_file import score_file
 from vae_study.server import Scorer
 from vae_study.study.single import SingleModel
+
+from tests.packed import packed
 
 MODEL = {
     "family": "semi_supervised", "likelihood": "gaussian", "latent_dim": 2,
@@ -44,11 +46,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def detector(trained, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("packed")
-    for name, content in trained.packed(is_alone=True).items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return Detector.load(folder)
+    return packed(trained, tmp_path_factory.mktemp("packed"))
 
 
 def test_each_row_has_the_likeliest_label_of_those_that_train_had(trained, detector):

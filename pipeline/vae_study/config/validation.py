@@ -131,7 +131,7 @@ def _data(config: StudyConfig) -> Iterator[Problem]:
         if data.factors:
             yield Problem(("data", "factors"), f"got {list(data.factors)}, expected none with data.sequence")
         if data.contamination:
-            said = f"got {data.contamination:g}, expected 0 with data.sequence, whose windows share rows"
+            said = f"got {data.contamination:g}, expected 0 with data.sequence, whose examples are no single rows"
             yield Problem(("data", "contamination"), said)
     elif needs_column and split.column is None:
         yield Problem(path, f"is missing; split.by {split.by} needs the column with the {split.by}s")

@@ -87,10 +87,9 @@ def score_file(
     row is among those that the Benjamini-Hochberg procedure over all rows of the file selects, and `above_p90`,
     `above_p95` and `above_p99`: whether the score is above that percentile of normal validation rows. Of images, the
     key is `file`. Of whole series, each row has the values of its series, which counts once, and `point`; of a model
-    that learns labels, there is `predicted_label`. The metadata
-    of a Parquet file's schema names model and source. The file is written under a temporary name in the same folder and
-    moved when it is complete: a second pass, over what was scored, adds the flags. Only a few batches are in memory;
-    the next one is read while one is scored.
+    that learns labels, there is `predicted_label`. The metadata of a Parquet file's schema names model and source. The
+    file is written under a temporary name in the same folder and moved when it is complete: a second pass, over what
+    was scored, adds the flags. Only a few batches are in memory; the next one is read while one is scored.
 
     Raise UserError if the model cannot take the source, if the output cannot be written, or if `fdr` is no rate.
 

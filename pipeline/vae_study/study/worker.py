@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import torch
+from pynvml import NVMLError  # type: ignore[import-untyped]  # It has no types.
 from ray import tune
 
 from vae_study.config.study import ResourcesConfig, StudyConfig
@@ -363,7 +364,7 @@ class SystemMetrics:
         try:
             if self._has_counters:
                 values[f"gpu_{index}_utilization_percentage"] = float(torch.cuda.utilization(index))
-        except Exception:
+        except (ImportError, RuntimeError, ValueError, NVMLError):
             # NVIDIA's library is missing or gives no counters; it is not asked again.
             self._has_counters = False
         return values
