@@ -32,6 +32,8 @@ STUDY_DATABASE = "study.db"
 #: The folder of all studies, HOME, unless the user names another.
 DEFAULT_HOME = "studies"
 SECONDS_FOR_GOOGLE = 10
+#: The environment variable that names the folder of prepared data.
+CACHE_VARIABLE = "VAE_STUDY_CACHE"
 
 
 def words_of(study: str, home: str | Path = DEFAULT_HOME) -> str:
@@ -252,6 +254,26 @@ def make_private(folder: Path) -> None:
     if folder.lstat().st_uid != os.getuid():
         raise PermissionError(errno.EPERM, f"{folder} belongs to another user")
     folder.chmod(0o700)
+
+
+def cache_folder() -> Path:
+    """The folder of the node's prepared data: VAE_STUDY_CACHE, or one of the user's own among temporary files."""
+    given = os.environ.get(CACHE_VARIABLE)
+    return Path(given).absolute() if given else private_folder() / "data"
+
+
+@contextmanager
+def writing_to_cache() -> Iterator[Path]:
+    """Make the folder of prepared data and give it; an OSError within, such as of a full disk, becomes a UserError."""
+    folder = cache_folder()
+    try:
+        if private_folder() in folder.parents:
+            make_private(private_folder())
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        yield folder
+    except OSError as error:
+        reason = f"{folder}: cannot keep prepared data here: {error.strerror or error}"
+        raise UserError(f"{reason}; {CACHE_VARIABLE} names another folder") from None
 
 
 @contextmanager

@@ -7,8 +7,8 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,15 +19,13 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from vae_study.config.data import DataConfig
-from vae_study.data.dataset import Dataset, DatasetBuilder, Split, info_from_plain
+from vae_study.data.dataset import Dataset, DatasetBuilder, DatasetInfo, Split, info_from_plain
 from vae_study.data.splits import SPLIT_NAMES
 from vae_study.data.table import Factor
-from vae_study.errors import UserError
-from vae_study.storage import make_private, private_folder
+from vae_study.storage import cache_folder, writing_to_cache
 
-CACHE_VARIABLE = "VAE_STUDY_CACHE"
 # Increase it whenever the files, or the way they are computed, change.
-VERSION = 6
+VERSION = 7
 SECONDS_UNUSED = 7 * 24 * 3600
 INFO = "info.json"
 # What the names of a split's two files end with.
@@ -56,41 +54,21 @@ def cached_dataset(config: DataConfig, sha256: str, make: Callable[[], DatasetBu
         make: Called if the cache has no valid entry; makes the data set with that fingerprint.
     """
     key = hashlib.sha256(f"{VERSION} {sha256} {config.model_dump_json()}".encode()).hexdigest()
-    folder = cache_folder()
-    entry = folder / key
+    entry = cache_folder() / key
     found = _open_valid(entry)
     if found is not None:
         return found
-    with _explained(folder):
-        if private_folder() in folder.parents:
-            make_private(private_folder())
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with writing_to_cache() as folder:
         lock = FileLock(folder / f"{key}.lock").acquire()
     with lock:
         found = _open_valid(entry)
         if found is not None:
             return found
         builder = make()
-        with _explained(folder):
+        with writing_to_cache() as folder:
             _write_entry(entry, builder)
             _remove_unused(folder)
     return _open_entry(entry)
-
-
-def cache_folder() -> Path:
-    """The folder of the node's prepared data: VAE_STUDY_CACHE, or one of the user's own among temporary files."""
-    given = os.environ.get(CACHE_VARIABLE)
-    return Path(given).absolute() if given else private_folder() / "data"
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """Turn an OSError, such as of a full disk, into a UserError that names the folder."""
-    try:
-        yield
-    except OSError as error:
-        reason = f"{folder}: cannot keep prepared data here: {error.strerror or error}"
-        raise UserError(f"{reason}; {CACHE_VARIABLE} names another folder") from None
 
 
 def _open_valid(entry: Path) -> Dataset | None:
@@ -112,7 +90,7 @@ def _open_entry(entry: Path) -> Dataset:
     with suppress(OSError):
         os.utime(entry / INFO)
     info = info_from_plain(plain["info"])
-    return Dataset(**vars(info), splits={name: map_split(entry / name, info.sequence_shape) for name in SPLIT_NAMES})
+    return Dataset(**vars(info), splits={name: map_split(entry / name, info) for name in SPLIT_NAMES})
 
 
 def _sizes(entry: Path) -> dict[str, int]:
@@ -152,15 +130,19 @@ def _remove_unused(folder: Path) -> None:
 def write_split(path: Path, builder: DatasetBuilder, name: str) -> None:
     """Write a split into two files beside each other, without a second copy of it in memory.
 
-    `path`.npy has its features, of windows those of the rows that they cover. `path`.arrow has one record batch with
-    the columns anomaly and row, and label, file, start (of whole series also length) and `factor NAME` if there are
-    labels, files, windows and factors. Of windows, `path`.points.npy says which of the rows are anomalous, and of test
-    `path`.times.arrow when they are.
+    `path`.npy has its features, of windows those of the rows that they cover, of images of 8 bits their bytes.
+    `path`.arrow has one record batch with the columns anomaly and row, and label, file, start (of whole series also
+    length) and `factor NAME` if there are labels, files, windows and factors. Of windows, `path`.points.npy says which
+    of the rows are anomalous, and of test `path`.times.arrow when they are.
     """
     split = builder.bare_split(name)
     examples, rows, features = len(split.row_N), len(builder.rows[name]), len(builder.info.preprocessing.row_features)
     with Path(f"{path}{FEATURES}").open("wb") as stream:
-        header = {"descr": "<f4", "fortran_order": False, "shape": (rows, features)}
+        header = {
+            "descr": "|u1" if builder.table.is_bytes else "<f4",
+            "fortran_order": False,
+            "shape": (rows, features),
+        }
         np.lib.format.write_array_header_1_0(stream, header)
         for x_ND in builder.features(name):
             stream.write(x_ND.data)
@@ -195,7 +177,7 @@ def _column(values: NDArray[np.generic], dtype: pa.DataType, length: int) -> pa.
     return pa.Array.from_buffers(dtype, length, [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
-def map_split(path: Path, sequence_shape: tuple[int, int] | None = None) -> Split:
+def map_split(path: Path, info: DatasetInfo) -> Split:
     """The split in the files that `write_split` wrote, without a copy.
 
     Its arrays are the file's own pages, which all processes of a machine share. They are writable, as torch wants it: a
@@ -222,7 +204,7 @@ def map_split(path: Path, sequence_shape: tuple[int, int] | None = None) -> Spli
         is_anomaly_R=np.load(f"{path}{POINTS}") if "start" in names else None,
         rows_R=pa.ipc.open_file(pa.memory_map(str(times))).read_all() if times.exists() else None,
     )
-    return split.with_features(x_ND, sequence_shape)
+    return split.with_features(x_ND, info)
 
 
 def _mapped_factor(pages: mmap.mmap, name: str, column: pa.Array) -> Factor:

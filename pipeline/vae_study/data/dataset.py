@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vae_study.config.data import DataConfig
 from vae_study.data.inspection import column_lines, warnings_on
+from vae_study.data.pixels import PixelBytes
 from vae_study.data.preprocessing import Preprocessing, require_complete
 from vae_study.data.resampling import resample
 from vae_study.data.splits import SPLIT_NAMES, assign_splits, without_suspects
@@ -22,8 +23,13 @@ from vae_study.data.windows import SequenceInput, Windows
 
 # A line lists no more columns than these.
 COLUMNS_SHOWN = 12
-# Of windows, which copies make many times larger: 32 MB in float64.
-VALUES_AT_ONCE = 2**22
+# Of windows, which copies make many times larger: 32 MB in float64; of rows that are examples, 128 MB.
+VALUES_AT_ONCE, VALUES_OF_ROWS = 2**22, 2**24
+
+
+def part_of(x_ND: Any, chosen: Any) -> Any:
+    """Some rows of features by a slice, indices or a mask: of `Windows` and `PixelBytes` views, of an array itself."""
+    return x_ND.only(chosen) if isinstance(x_ND, Windows | PixelBytes) else x_ND[chosen]
 
 
 def slices_of(x_ND: Any) -> Iterator[slice]:
@@ -37,7 +43,7 @@ class Split:
     """The preprocessed examples of one split.
 
     Attributes:
-        x_ND: Float32 features; of windows, `Windows`, which are indexed as an array is.
+        x_ND: Float32 features; of windows `Windows`, of images of 8 bits `PixelBytes`, which are indexed as an array.
         is_anomaly_N: Which rows are anomalous; none in train.
         row_N: Each example's row in the source; of windows, the last anomalous row, or the last one.
         label_code_N: Each example's index into `labels`; None if the source has no labels.
@@ -63,11 +69,13 @@ class Split:
     is_anomaly_R: NDArray[np.bool_] | None = None
     rows_R: Any = None
 
-    def with_features(self, x_ND: NDArray[np.float32], sequence_shape: tuple[int, int] | None) -> "Split":
-        """The split with its features: of windows, from those of their rows, (R, F)."""
-        if self.start_N is None or sequence_shape is None:
+    def with_features(self, x_ND: NDArray[Any], info: "DatasetInfo") -> "Split":
+        """The split with its features: of windows, from those of their rows, (R, F); of images, maybe from bytes."""
+        if x_ND.dtype == np.uint8:
+            return replace(self, x_ND=info.preprocessing.numbers_of(x_ND))
+        if self.start_N is None or info.sequence_shape is None:
             return replace(self, x_ND=x_ND)
-        return replace(self, x_ND=Windows(x_ND, self.start_N, sequence_shape[0], self.length_N))
+        return replace(self, x_ND=Windows(x_ND, self.start_N, info.sequence_shape[0], self.length_N))
 
     @cached_property
     def values_N(self) -> NDArray[np.float64]:
@@ -93,18 +101,18 @@ class Split:
         return about if self.file_N is None else {**about, "file": self.file_N.to_numpy(zero_copy_only=False)}
 
     def normal_sample(self) -> NDArray[np.float32]:
-        """The features of the normal rows; of windows, copies of evenly spaced ones, VALUES_AT_ONCE at most."""
+        """The features of the normal rows; evenly spaced ones if they have more than VALUES_OF_ROWS values, as copies.
+
+        Of windows, more than VALUES_AT_ONCE.
+        """
         normal_ND = self.normal_ND
-        if not isinstance(normal_ND, Windows):
-            return np.asarray(normal_ND)
-        return np.asarray(normal_ND[:: -(-len(normal_ND) * normal_ND.shape[1] // VALUES_AT_ONCE)])
+        most = VALUES_AT_ONCE if isinstance(normal_ND, Windows) else VALUES_OF_ROWS
+        return np.asarray(normal_ND[:: max(-(-len(normal_ND) * normal_ND.shape[1] // most), 1)])
 
     @property
     def normal_ND(self) -> Any:
         """The features of the normal rows."""
-        if isinstance(self.x_ND, Windows):
-            return self.x_ND.only(~self.is_anomaly_N)
-        return self.x_ND[~self.is_anomaly_N] if self.is_anomaly_N.any() else self.x_ND
+        return part_of(self.x_ND, ~self.is_anomaly_N) if self.is_anomaly_N.any() else self.x_ND
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,7 +313,9 @@ class DatasetBuilder:
             with_all, all_N = preprocessing, train_N
             assignment = without_suspects(
                 assignment,
-                lambda: (with_all.transform(table, all_N[rows]) for rows in chunk_slices(len(all_N))),
+                lambda: (
+                    with_all.transform(table, all_N[rows]) for rows in chunk_slices(len(all_N), table.x_ND.shape[1])
+                ),
                 table.row_N,
                 config.contamination,
                 config.split.seed,
@@ -340,13 +350,21 @@ class DatasetBuilder:
 
         Raise UserError if a value is missing and data.missing is `refuse`.
         """
-        x_ND = self.info.preprocessing.transform(self.table, self.rows[name])
-        return self.bare_split(name).with_features(x_ND, self.info.sequence_shape)
+        row_N, preprocessing = self.rows[name], self.info.preprocessing
+        if self.table.is_bytes:
+            return replace(self.bare_split(name), x_ND=preprocessing.numbers_of(self.table.x_ND).only(row_N))
+        return self.bare_split(name).with_features(preprocessing.transform(self.table, row_N), self.info)
 
-    def features(self, name: str) -> Iterator[NDArray[np.float32]]:
-        """The features of a split's rows in chunks, of windows those of the rows; raise UserError as `split` does."""
-        row_N = self.rows[name]
-        return (self.info.preprocessing.transform(self.table, row_N[rows]) for rows in chunk_slices(len(row_N)))
+    def features(self, name: str) -> Iterator[NDArray[Any]]:
+        """The features of a split's rows in chunks, of windows those of the rows, of images of 8 bits their bytes.
+
+        Raise UserError as `split` does.
+        """
+        row_N, table = self.rows[name], self.table
+        chunks = (row_N[rows] for rows in chunk_slices(len(row_N), table.x_ND.shape[1]))
+        if table.is_bytes:
+            return (table.x_ND[row_n] for row_n in chunks)
+        return (self.info.preprocessing.transform(table, row_n) for row_n in chunks)
 
     def bare_split(self, name: str) -> Split:
         """A split without its features, x_ND is (N, 0)."""

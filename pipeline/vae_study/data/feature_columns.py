@@ -278,7 +278,7 @@ class Pixels:
     def fit(cls, table: Table, rows_N: NDArray[np.int64], config: DataConfig) -> Self:
         """Fit to the training images, the rows `rows_N` of a table of images."""
         assert table.image_shape is not None
-        sample_P = _sample(table.x_ND, rows_N)
+        sample_P = _sample(table.x_ND, rows_N).astype(np.float32 if table.is_bytes else table.x_ND.dtype, copy=False)
         return cls(
             features=table.feature_names,
             image_shape=table.image_shape,
@@ -308,6 +308,6 @@ def _sample(x_ND: NDArray[np.floating], rows_N: NDArray[np.int64]) -> NDArray[np
     step = -(-len(rows_N) * x_ND.shape[1] // LARGEST_SAMPLE)
     if step <= 1:
         return x_ND[rows_N].ravel()
-    parts = (x_ND[rows_N[rows]] for rows in chunk_slices(len(rows_N)))
-    ends = [(np.fmin.reduce(part, axis=None), np.fmax.reduce(part, axis=None)) for part in parts]
-    return np.append(x_ND[rows_N[::step]].ravel(), np.array(ends, x_ND.dtype).ravel())
+    parts = (x_ND[rows_N[rows]] for rows in chunk_slices(len(rows_N), x_ND.shape[1]))
+    ends = np.array([(np.fmin.reduce(part, axis=None), np.fmax.reduce(part, axis=None)) for part in parts], x_ND.dtype)
+    return np.append(x_ND[rows_N[::step]].ravel(), (np.fmin.reduce(ends[:, 0]), np.fmax.reduce(ends[:, 1])))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vae_study.config.data import DataConfig, Missing
 from vae_study.data.feature_columns import CategoryColumn, NumberColumn, Pixels, sensor_scale
+from vae_study.data.pixels import VALUES, PixelBytes
 from vae_study.data.scales import Floats
 from vae_study.data.table import Table, chunk_slices
 from vae_study.data.windows import SequenceInput
@@ -143,7 +144,8 @@ class Preprocessing:
             rows_N: N row numbers; by default all.
         """
         if self.pixels is not None:
-            encoders = [_pixel_encoder(self.pixels, table)]
+            encode = _pixel_encoder(self.pixels, table)
+            encoders = [self.numbers_of(table.x_ND).__getitem__ if table.is_bytes else encode]
         else:
             encoders = [*_column_encoders(self.numbers, self.categories, table)]
         if self.missing == "refuse":
@@ -155,9 +157,14 @@ class Preprocessing:
             _refuse_missing(table.where, refused, "none, as in the training data (data.missing: refuse)")
         rows_N = np.arange(len(table.x_ND)) if rows_N is None else rows_N
         x_ND = np.empty((len(rows_N), len(self.row_features)), np.float32)
-        for chunk in chunk_slices(len(rows_N)):
+        for chunk in chunk_slices(len(rows_N), x_ND.shape[1]):
             np.concatenate([encode(rows_N[chunk]) for encode in encoders], axis=1, out=x_ND[chunk])
         return x_ND
+
+    def numbers_of(self, byte_ND: NDArray[np.uint8]) -> PixelBytes:
+        """The features of images of 8 bits a value, all of whose pixels have one scale: views of their bytes."""
+        assert self.pixels is not None
+        return PixelBytes(byte_ND, self.pixels.scale(np.arange(VALUES, dtype=np.float32)))
 
     def notes_on_new_gaps(self, table: Table, rows_N: Rows) -> tuple[str, ...]:
         """Notes on columns in which some rows have no value although every training row has one."""
@@ -228,7 +235,9 @@ def missing_counts(table: Table, rows_N: Rows | None = None) -> dict[str, int]:
     rows_N = np.arange(len(table.x_ND)) if rows_N is None else rows_N
     counts_D = np.zeros(len(table.feature_names), np.int64)
     counts_C = np.zeros(len(table.category_names), np.int64)
-    for chunk in chunk_slices(len(rows_N)):
+    if table.is_bytes:
+        return {}
+    for chunk in chunk_slices(len(rows_N), len(table.feature_names)):
         counts_D += np.isnan(table.x_ND[rows_N[chunk]]).sum(axis=0)
         if table.category_names:
             counts_C += (table.code_NC[rows_N[chunk]] < 0).sum(axis=0)

@@ -1,5 +1,6 @@
 """Assign rows to train, validation and test so that equal rows share a split and train has normal rows only."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -204,7 +205,11 @@ def duplicate_ids(table: Table) -> Ids:
     probability that any two have the same one is below one in a million.
     """
     hash_N = np.zeros(len(table.x_ND), np.uint64)
-    for rows in chunk_slices(len(hash_N)):
+    if table.is_bytes:
+        for row, byte_D in enumerate(table.x_ND):
+            hash_N[row] = int.from_bytes(hashlib.blake2b(byte_D, digest_size=8).digest(), "little")
+        return _numbered_if_few_repeat(hash_N)
+    for rows in chunk_slices(len(hash_N), table.x_ND.shape[1]):
         # Adding 0 turns -0 into 0.
         x_ND = table.x_ND[rows] + table.x_ND.dtype.type(0)
         x_ND[np.isnan(x_ND)] = np.nan

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pyarrow import types
 
 from vae_study.config.data import DataConfig
+from vae_study.data.dataset import part_of
 from vae_study.data.differences import Differences
 from vae_study.data.model_columns import model_columns, on_types
 from vae_study.data.preprocessing import Preprocessing
@@ -54,8 +55,7 @@ class Batch:
         """Those of the rows that have at least this index in the source."""
         skipped = min(max(row - self.first, 0), len(self.x_ND))
         part = slice(skipped, None)
-        x_ND = self.x_ND.only(part) if isinstance(self.x_ND, Windows) else self.x_ND[part]
-        return replace(self, first=self.first + skipped, x_ND=x_ND, keys=self.keys.slice(skipped))
+        return replace(self, first=self.first + skipped, x_ND=part_of(self.x_ND, part), keys=self.keys.slice(skipped))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +204,8 @@ def _features(preprocessing: Preprocessing, table: Table, first: int) -> Floats:
 def _require_values(preprocessing: Preprocessing, table: Table, first: int) -> None:
     """Raise UserError, with the row, if a value is missing and that is refused."""
     if preprocessing.missing == "refuse":
+        if table.is_bytes:
+            return
         used = {*preprocessing.column_names}
         columns = {name: np.isnan(table.x_ND[:, index]) for index, name in enumerate(table.feature_names)}
         columns |= {name: table.code_NC[:, index] < 0 for index, name in enumerate(table.category_names)}

@@ -17,6 +17,8 @@ Label = bool | int | float | str
 CategoryKind = Literal["text", "spelled", "numbers"]
 # Few enough to stay in a processor's cache, many enough to keep Python out of the time.
 ROWS_PER_CHUNK = 16_384
+# In float64, 32 MB.
+VALUES_PER_CHUNK = 2**22
 # A message lists no more labels than these.
 LABELS_SHOWN = 10
 # Binary labels, as text: numbers, or true and false.
@@ -57,7 +59,7 @@ class Table:
 
     Attributes:
         x_ND: The D numeric features, NaN where a value is missing; never infinite. Float32 if all are exact in it,
-            else float64.
+            else float64; of images of 8 bits uint8, which may be read-only.
         feature_names: D names.
         origins: D whole numbers, of which the features are given less; () if all are 0. Others are for whole numbers
             that float64 would round.
@@ -89,7 +91,7 @@ class Table:
         reading: The settings that scoring must read with.
     """
 
-    x_ND: NDArray[np.float32] | NDArray[np.float64]
+    x_ND: NDArray[Any]
     feature_names: tuple[str, ...]
     origins: tuple[int, ...] = ()
     code_NC: NDArray[np.int32] = field(default_factory=_no_codes)
@@ -115,6 +117,11 @@ class Table:
     read_as: tuple[tuple[str, str], ...] = ()
     reading: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_bytes(self) -> bool:
+        """Whether the features are bytes, of which none is missing."""
+        return bool(self.x_ND.dtype == np.uint8)
+
     def origin(self, index: int) -> int:
         """The whole number that the values of a numeric feature are given less of."""
         return self.origins[index] if self.origins else 0
@@ -135,9 +142,10 @@ class Table:
         return self.category_kinds[index] if self.category_kinds else "text"
 
 
-def chunk_slices(count: int) -> Iterator[slice]:
-    """`count` rows in slices, so that what is computed for each stays small."""
-    return (slice(start, start + ROWS_PER_CHUNK) for start in range(0, count, ROWS_PER_CHUNK))
+def chunk_slices(count: int, width: int = 1) -> Iterator[slice]:
+    """`count` rows of `width` values in slices, so that what is computed for each stays small."""
+    rows = min(ROWS_PER_CHUNK, max(VALUES_PER_CHUNK // max(width, 1), 1))
+    return (slice(start, start + rows) for start in range(0, count, rows))
 
 
 def fingerprint(table: Table) -> str:

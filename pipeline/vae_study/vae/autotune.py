@@ -7,6 +7,7 @@ import torch
 
 from vae_study.config.study import MOST_PER_DEVICE
 from vae_study.data import Dataset, Split
+from vae_study.data.dataset import part_of
 from vae_study.vae.device import is_out_of_memory
 from vae_study.vae.model_batch import ModelBatch
 from vae_study.vae.stacking import ModelSetup
@@ -67,6 +68,6 @@ def first_rows(split: Split, rows: int) -> Split:
     """The first rows of a split."""
     codes, files = (None if array is None else array[:rows] for array in (split.label_code_N, split.file_N))
     return replace(
-        split, x_ND=split.x_ND[:rows], is_anomaly_N=split.is_anomaly_N[:rows], row_N=split.row_N[:rows],
+        split, x_ND=part_of(split.x_ND, slice(rows)), is_anomaly_N=split.is_anomaly_N[:rows], row_N=split.row_N[:rows],
         label_code_N=codes, file_N=files,
     )  # fmt: skip

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vae_study.anomaly.scores import ADDITIVE, FITTED, Parts, Scorer, finite, per_value
+from vae_study.data.dataset import part_of
+from vae_study.data.pixels import PixelBytes
 from vae_study.data.windows import Windows
 from vae_study.metrics import SCORES, need
 from vae_study.vae.device import on_host
@@ -33,9 +35,9 @@ MLP_FACTOR, GPU_FACTOR, NUMBERS_PER_MINIBATCH = 16, 32, 2**22
 
 
 class Examples(NamedTuple):
-    """Rows on the device: features (of windows, views of them), and the labels' indicators for a conditional family."""
+    """Rows on the device: features, of windows and of images maybe views, and labels for a conditional family."""
 
-    x_ND: Tensor | Windows
+    x_ND: Tensor | Windows | PixelBytes
     condition_NC: Tensor | None
 
     def at(self, rows_KB: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -45,8 +47,7 @@ class Examples(NamedTuple):
 
     def rows(self, rows_N: Tensor) -> "Examples":
         """Some of the rows."""
-        x_ND = self.x_ND.only(rows_N) if isinstance(self.x_ND, Windows) else self.x_ND[rows_N]
-        return Examples(x_ND, None if self.condition_NC is None else self.condition_NC[rows_N])
+        return Examples(part_of(self.x_ND, rows_N), None if self.condition_NC is None else self.condition_NC[rows_N])
 
     def minibatches(self, models: int, rows: int = ROWS_PER_MINIBATCH) -> Iterator[tuple[Tensor, Tensor | None]]:
         """All rows in order, this many at a time and the same for each of K models, without a copy."""
@@ -56,8 +57,8 @@ class Examples(NamedTuple):
             yield self.x_ND[cut].expand(models, -1, -1), condition
 
 
-def _rows_of(value_ND: Tensor | Windows, rows_KB: Tensor) -> Tensor:
-    if isinstance(value_ND, Windows):
+def _rows_of(value_ND: Tensor | Windows | PixelBytes, rows_KB: Tensor) -> Tensor:
+    if isinstance(value_ND, Windows | PixelBytes):
         picked_XD: Tensor = value_ND[rows_KB.flatten()]
         return picked_XD.view(*rows_KB.shape, -1)
     # Several times as fast as indexing by rows_KB itself, which copies number by number.
@@ -201,7 +202,7 @@ class RowScorer:
     noise_LKZ: Tensor
     device_scorers_K: Sequence[DeviceScorer] = ()
 
-    def scores(self, x_ND: Tensor | Windows, names: Collection[str] = SCORES) -> list[dict[str, Floats]]:
+    def scores(self, x_ND: Tensor | Windows | PixelBytes, names: Collection[str] = SCORES) -> list[dict[str, Floats]]:
         """The scores of these names for each model, each (N,). Memory grows with the scores, not with their parts."""
         rows = rows_per_minibatch(self.model)
         minibatches = [self._scores(x_ND[start : start + rows], names) for start in range(0, len(x_ND), rows)]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vae_study.data import Dataset
+from vae_study.data.pixels import PixelBytes
 from vae_study.data.windows import Windows
 from vae_study.vae.device import copy_from_host, on_host, training_in
 from vae_study.vae.evaluation import Measurement, RawMeasurement, measure, measurements, metrics_of
@@ -267,11 +268,14 @@ class ModelBatch:
         condition_NC = self.tensor(self.data.condition(split)) if self.model.is_conditional else None
         return Examples(self._features(split) if beside is None else beside.examples[split].x_ND, condition_NC)
 
-    def _features(self, split: str) -> Tensor | Windows:
+    def _features(self, split: str) -> Tensor | Windows | PixelBytes:
         x_ND = self.data.splits[split].x_ND
         if isinstance(x_ND, Windows):
             length_N = None if x_ND.length_N is None else self.index(x_ND.length_N)
             return Windows(self.tensor(x_ND.rows_RF), self.index(x_ND.start_N), x_ND.steps, length_N)
+        if isinstance(x_ND, PixelBytes):
+            byte_ND = x_ND.byte_RD if x_ND.place_N is None else x_ND.byte_RD[x_ND.place_N]
+            return PixelBytes(self.index(byte_ND), self.tensor(x_ND.value_V))
         return self.tensor(x_ND)
 
     def train_epoch(self) -> list[dict[str, float]]:

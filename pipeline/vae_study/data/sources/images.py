@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from vae_study.config.data import DataConfig
+from vae_study.data.pixels import collected
 from vae_study.data.sources.arrays import BYTES, WORDS, pixel_names, table_of_arrays
 from vae_study.data.sources.category_index import factors_of_names, labels_of_array
 from vae_study.data.sources.files import local_path, reading, require_growth
@@ -114,9 +115,8 @@ def open_images(config: DataConfig, model: ModelInput | None) -> Examples:
 
     def table(rows: slice) -> Table:
         is_all = rows == slice(None)
-        x_ND = _pixels(headers[rows], mode)
         return Table(
-            x_ND=floats_of_array(x_ND, given, [f"value {name!r}" for name in names])[0],
+            x_ND=_features(headers[rows], mode, given, names),
             feature_names=names,
             label_N=label_N if is_all else None,
             labels=labels if is_all else (),
@@ -253,14 +253,17 @@ def _shape(header: _Header, mode: str) -> tuple[int, ...]:
     return (3, height, width) if mode in (_COLOUR, _DEEP_COLOUR) else (height, width)
 
 
-def _pixels(headers: Sequence[_Header], mode: str) -> NDArray[np.float32]:
-    x_ND = np.empty((len(headers), int(np.prod(_shape(headers[0], mode)))), np.float32)
+def _features(headers: Sequence[_Header], mode: str, given: str, names: Sequence[str]) -> NDArray[Any]:
+    """The values of some images, one at least: bytes where all have 8 bits and none may be missing, else floats."""
+    if mode in (_GRAY, _COLOUR) and all(header.no_data is None for header in headers):
+        return collected(_decoded(headers, mode), len(headers), len(names))
+    x_ND = np.empty((len(headers), len(names)), np.float32)
     for row, pixels in enumerate(_decoded(headers, mode)):
         x_ND[row] = pixels.ravel()
-    return x_ND
+    return floats_of_array(x_ND, given, [f"value {name!r}" for name in names])[0]
 
 
-def _decoded(headers: Sequence[_Header], mode: str) -> Iterator[NDArray[np.float32]]:
+def _decoded(headers: Sequence[_Header], mode: str) -> Iterator[NDArray[Any]]:
     """The values of each image, channel by channel, upright; NaN where one is missing."""
     for header in headers:
         if mode == _DEEP_COLOUR:
@@ -270,7 +273,7 @@ def _decoded(headers: Sequence[_Header], mode: str) -> Iterator[NDArray[np.float
                 upright = image if header.orientation == _UPRIGHT else ImageOps.exif_transpose(image)
                 # First to RGBA: a palette with transparency cannot be converted to RGB directly.
                 whole = upright.convert("RGBA") if header.has_alpha and mode == _COLOUR else upright
-                pixels = np.asarray(whole if mode == _DEEP_GRAY else whole.convert(mode), np.float32)
+                pixels = np.asarray(whole, np.float32) if mode == _DEEP_GRAY else np.asarray(whole.convert(mode))
         if header.no_data is not None:
             pixels = np.where(pixels == np.float32(header.no_data), np.float32(np.nan), pixels)
         yield np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels

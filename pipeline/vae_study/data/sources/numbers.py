@@ -132,7 +132,7 @@ def fits_float32(x_ND: NDArray[Any]) -> bool:
     """Whether every number is exact in float32."""
     if x_ND.dtype == np.float32:
         return True
-    for rows in chunk_slices(len(x_ND)):
+    for rows in chunk_slices(len(x_ND), x_ND.shape[1]):
         part = x_ND[rows]
         with np.errstate(over="ignore"):
             is_exact = part.astype(np.float32) == part
@@ -191,7 +191,8 @@ def floats_of_array(
     if mask_ND is not np.ma.nomask:
         # A copy: the array may be the user's own.
         floats_ND = np.where(mask_ND, np.array(np.nan, floats_ND.dtype), floats_ND)
-    unbounded_D = is_unbounded(floats_ND).sum(axis=0)
+    chunks = chunk_slices(len(floats_ND), floats_ND.shape[1])
+    unbounded_D = np.sum([is_unbounded(floats_ND[rows]).sum(axis=0) for rows in chunks], axis=0)
     if unbounded_D.any():
         infinite_D = np.isinf(floats_ND).sum(axis=0)
         require_finite(where, names, len(x_ND), infinite_D, unbounded_D - infinite_D)
