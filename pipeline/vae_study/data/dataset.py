@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vae_study.config.data import DataConfig
 from vae_study.data.inspection import column_lines, warnings_on
-from vae_study.data.pixels import PixelBytes
+from vae_study.data.pixels import VALUES_AT_ONCE, VALUES_OF_ROWS, part_of, slices_of
 from vae_study.data.preprocessing import Preprocessing, require_complete
 from vae_study.data.resampling import resample
 from vae_study.data.splits import SPLIT_NAMES, assign_splits, without_suspects
@@ -23,19 +23,6 @@ from vae_study.data.windows import SequenceInput, Windows
 
 # A line lists no more columns than these.
 COLUMNS_SHOWN = 12
-# Of windows, which copies make many times larger: 32 MB in float64; of rows that are examples, 128 MB.
-VALUES_AT_ONCE, VALUES_OF_ROWS = 2**22, 2**24
-
-
-def part_of(x_ND: Any, chosen: Any) -> Any:
-    """Some rows of features by a slice, indices or a mask: of `Windows` and `PixelBytes` views, of an array itself."""
-    return x_ND.only(chosen) if isinstance(x_ND, Windows | PixelBytes) else x_ND[chosen]
-
-
-def slices_of(x_ND: Any) -> Iterator[slice]:
-    """The rows of some features in slices of at most VALUES_AT_ONCE values, one row at least."""
-    rows = max(VALUES_AT_ONCE // max(x_ND.shape[1], 1), 1)
-    return (slice(start, start + rows) for start in range(0, len(x_ND), rows))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,14 @@
-"""Images of 8 bits a value as they are kept: bytes, of which only the rows that are asked for become numbers."""
+"""Images of 8 bits a value, kept as bytes of which only rows that are asked for become numbers; parts of features."""
 
 import mmap
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vae_study.data.windows import Windows
 from vae_study.storage import writing_to_cache
 
 Bytes = NDArray[np.uint8]
@@ -17,6 +18,8 @@ VALUES = 256
 BYTES_IN_MEMORY = 2**26
 # Looked up at once, so that their indices stay in a processor's cache.
 LOOKED_UP = 2**18
+# Of windows, which copies make many times larger: 32 MB in float64; of rows that are examples, 128 MB.
+VALUES_AT_ONCE, VALUES_OF_ROWS = 2**22, 2**24
 
 
 class PixelBytes:
@@ -48,6 +51,11 @@ class PixelBytes:
     def dtype(self) -> Any:
         """That of the numbers."""
         return self.value_V.dtype
+
+    @property
+    def byte_ND(self) -> Any:
+        """The bytes of the N images; if they are only some of the R, copies."""
+        return self.byte_RD if self.place_N is None else self.byte_RD[self.place_N]
 
     @property
     def device(self) -> Any:
@@ -88,6 +96,17 @@ def _looked_up(byte_nD: Bytes, value_V: NDArray[Any]) -> NDArray[Any]:
         # No byte is out of range; without a mode, numpy would buffer what it writes.
         np.take(value_V, flat[part], out=found[part], mode="clip")
     return found_nD
+
+
+def part_of(x_ND: Any, chosen: Any) -> Any:
+    """Some rows of features by a slice, indices or a mask: of `Windows` and `PixelBytes` views, of an array itself."""
+    return x_ND.only(chosen) if isinstance(x_ND, Windows | PixelBytes) else x_ND[chosen]
+
+
+def slices_of(x_ND: Any) -> Iterator[slice]:
+    """The rows of some features in slices of at most VALUES_AT_ONCE values, one row at least."""
+    rows = max(VALUES_AT_ONCE // max(x_ND.shape[1], 1), 1)
+    return (slice(start, start + rows) for start in range(0, len(x_ND), rows))
 
 
 def collected(images: Iterable[Bytes], count: int, pixels: int) -> Bytes:

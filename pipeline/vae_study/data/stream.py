@@ -11,9 +11,9 @@ import pyarrow as pa
 from pyarrow import types
 
 from vae_study.config.data import DataConfig
-from vae_study.data.dataset import part_of
 from vae_study.data.differences import Differences
 from vae_study.data.model_columns import model_columns, on_types
+from vae_study.data.pixels import part_of
 from vae_study.data.preprocessing import Preprocessing
 from vae_study.data.resampling import resample
 from vae_study.data.scales import Floats

@@ -67,7 +67,7 @@ class Baseline:
     def of(cls, data: "Dataset") -> Self:
         """Score the validation and test rows of a study."""
         from vae_study.anomaly.input_ensemble import INPUT_REFERENCE_ROWS, InputEnsemble
-        from vae_study.data.dataset import slices_of
+        from vae_study.data.pixels import slices_of
 
         train_ND = data.splits["train"].x_ND
         reference_RD = train_ND[reference_rows(len(train_ND), INPUT_REFERENCE_ROWS)]

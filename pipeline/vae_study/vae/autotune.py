@@ -7,7 +7,7 @@ import torch
 
 from vae_study.config.study import MOST_PER_DEVICE
 from vae_study.data import Dataset, Split
-from vae_study.data.dataset import part_of
+from vae_study.data.pixels import part_of
 from vae_study.vae.device import is_out_of_memory
 from vae_study.vae.model_batch import ModelBatch
 from vae_study.vae.stacking import ModelSetup

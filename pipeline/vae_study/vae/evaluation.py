@@ -14,12 +14,12 @@ from vae_study.anomaly.detection import auroc
 from vae_study.anomaly.scores import per_value, simple_scores
 from vae_study.config.model import ModelConfig
 from vae_study.data import Dataset, Split
-from vae_study.data.dataset import slices_of
+from vae_study.data.pixels import slices_of
 from vae_study.metrics import ACTIVE_VARIANCE, COLLAPSED_KL, SIMPLE_SCORES
 from vae_study.vae.families.base import Family
 from vae_study.vae.inference import (
-    ROWS_PER_MINIBATCH,
     Examples,
+    fewer_if_wide,
     mode_of,
     posterior_mode,
     rows_per_minibatch,
@@ -88,7 +88,7 @@ def measure(model: Family, examples: Examples, generators_K: Sequence[torch.Gene
     """Measure some examples; the draws come from the models' generators, and nothing waits for the device."""
     model.eval()
     models = len(generators_K)
-    rows = ROWS_PER_MINIBATCH if examples.x_ND.device.type == "cpu" else rows_per_minibatch(model)
+    rows = fewer_if_wide(model) if examples.x_ND.device.type == "cpu" else rows_per_minibatch(model)
     minibatches = [_parts(model, x_KBD, c_KBC, generators_K) for x_KBD, c_KBC in examples.minibatches(models, rows)]
     parts = [torch.cat(part, dim=1) for part in zip(*minibatches, strict=True)]
     return RawMeasurement._make([*parts, model.code_mask_KZ, model.rate_mask_KR, model.parameters_to_measure()])

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vae_study.anomaly.scores import ADDITIVE, FITTED, Parts, Scorer, finite, per_value
-from vae_study.data.dataset import part_of
-from vae_study.data.pixels import PixelBytes
+from vae_study.data.pixels import PixelBytes, part_of
 from vae_study.data.windows import Windows
 from vae_study.metrics import SCORES, need
 from vae_study.vae.device import on_host
@@ -69,10 +68,17 @@ def rows_per_minibatch(model: Family) -> int:
     """The number of rows that go through a model at once, whole blocks of rows."""
     device = model.code_mask_KZ.device.type
     if device == "cpu" and model.network.kind != "mlp":
-        return ROWS_PER_MINIBATCH
+        return fewer_if_wide(model)
     most = MLP_FACTOR if device == "cpu" else GPU_FACTOR
     widest = len(model.configs) * max((model.shape.features, *model.network.hidden))
-    return max(1, min(most, NUMBERS_PER_MINIBATCH // (ROWS_PER_MINIBATCH * widest))) * ROWS_PER_MINIBATCH
+    factor = min(most, NUMBERS_PER_MINIBATCH // (ROWS_PER_MINIBATCH * widest))
+    return factor * ROWS_PER_MINIBATCH if factor else fewer_if_wide(model)
+
+
+def fewer_if_wide(model: Family) -> int:
+    """ROWS_PER_MINIBATCH, or of large images fewer whole blocks of rows, whatever the number of models."""
+    blocks = NUMBERS_PER_MINIBATCH // (ROWS_PER_BLOCK * model.shape.features)
+    return min(ROWS_PER_MINIBATCH, max(blocks, 1) * ROWS_PER_BLOCK)
 
 
 def whole_blocks(values: Tensor) -> Tensor:

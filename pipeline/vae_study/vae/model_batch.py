@@ -274,8 +274,7 @@ class ModelBatch:
             length_N = None if x_ND.length_N is None else self.index(x_ND.length_N)
             return Windows(self.tensor(x_ND.rows_RF), self.index(x_ND.start_N), x_ND.steps, length_N)
         if isinstance(x_ND, PixelBytes):
-            byte_ND = x_ND.byte_RD if x_ND.place_N is None else x_ND.byte_RD[x_ND.place_N]
-            return PixelBytes(self.index(byte_ND), self.tensor(x_ND.value_V))
+            return PixelBytes(self.index(x_ND.byte_ND), self.tensor(x_ND.value_V))
         return self.tensor(x_ND)
 
     def train_epoch(self) -> list[dict[str, float]]:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from vae_study.config.model import NetworkConfig
 from vae_study.data import Dataset, DatasetInfo
-from vae_study.data.dataset import slices_of
+from vae_study.data.pixels import slices_of
 from vae_study.data.windows import Windows
 from vae_study.vae.kernels import ROWS_OF_ANY, is_wide, wide_linear
 from vae_study.vae.sequence_networks import (

@@ -154,8 +154,9 @@ def _sorted_paths(folder: Path) -> tuple[list[Path], list[Path], list[str]]:
     """Folders, images and the names of other files."""
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     folders = [path for path in paths if path.is_dir()]
-    images = [path for path in paths if path.suffix.lower() in _SUFFIXES and path not in folders]
-    return folders, images, [path.name for path in paths if path not in folders and path not in images]
+    files = sorted({*paths}.difference(folders))
+    images = [path for path in files if path.suffix.lower() in _SUFFIXES]
+    return folders, images, [path.name for path in files if path.suffix.lower() not in _SUFFIXES]
 
 
 def _header(path: Path, where: str) -> _Header:
