@@ -92,6 +92,10 @@ METRICS: Mapping[str, Metric] = {
     "point_auprc": Metric(
         label="average precision of points", digits=3, direction="maximize", needs=("labels",), shown=_MODEL
     ),
+    "pixel_auroc": Metric(label="AUROC of pixels", digits=3, direction="maximize", needs=("labels",), shown=_MODEL),
+    "pixel_pro": Metric(
+        label="per-region overlap of pixels", digits=3, direction="maximize", needs=("labels",), shown=_MODEL
+    ),
     "vus_pr": Metric(label="VUS-PR of points", digits=3, direction="maximize", needs=("labels",), shown=_MODEL),
     "ranges_found": Metric(label="anomalous ranges found", digits=3, direction="maximize", needs=("labels",)),
     "detection_delay": Metric(
@@ -176,12 +180,14 @@ class Score:
         unit: Per example; empty for a number without a unit.
         needs: What it is computed from.
         collapsed: What it is if the decoder ignores the code and always returns about the mean of the training rows.
+        of_images: Whether only images have it.
     """
 
     label: str
     unit: Literal["nats", ""] = ""
     collapsed: str
     needs: frozenset[Part]
+    of_images: bool = False
 
 
 def _of(*parts: Part) -> frozenset[Part]:
@@ -218,6 +224,12 @@ SCORES: Mapping[str, Score] = {
         collapsed=_PLAIN,
         needs=_of("residual"),
     ),
+    "map_maximum": Score(
+        label="maximum of the anomaly map",
+        collapsed="the largest distance of a region from the training mean",
+        needs=_of("residual"),
+        of_images=True,
+    ),
     "latent_mahalanobis": Score(
         label="latent Mahalanobis distance",
         collapsed=_CODES,
@@ -235,6 +247,11 @@ DEFAULT_SCORE = "elbo"
 SIMPLE_SCORES = tuple(name for name, score in SCORES.items() if score.needs <= _of("reconstruction", "rate", "error"))
 #: Scores that look at the code only.
 CODE_SCORES = tuple(name for name, score in SCORES.items() if score.needs <= _of("rate", "code"))
+
+
+def scores_of(is_images: bool) -> tuple[str, ...]:
+    """The names of the scores that images, or other examples, have, in the order of SCORES."""
+    return tuple(name for name, score in SCORES.items() if is_images or not score.of_images)
 
 
 def need(scores: Iterable[str], part: Part) -> bool:

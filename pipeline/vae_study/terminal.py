@@ -63,7 +63,7 @@ def plan_text(plan: Plan) -> str:
         *_steering_lines(config),
         f"resources  {resources.cpu:g} CPU and {resources.gpu:g} GPU a worker, {_trials_per_device(config)} on each",
         f"champion   by {plan.rule}{f' ({plan.why_rule})' * bool(plan.why_rule)}, "
-        f"score {config.anomaly.score or 'by the rule'}",
+        f"score {config.score or 'by the rule'}",
     ]
     return "\n".join(lines)
 

@@ -19,7 +19,7 @@ from vae_study.selection.ranking import choose
 from vae_study.tracking.record import ChampionRecord, StudyRecord
 
 # How far apart each score puts anomalies and normals, in parts of how far the model could.
-GAIN = dict(zip(SCORES, (0.9, 1.0, 0.25, 1.0, 0.95, 1.3, -0.2, 1.15), strict=True))
+GAIN = dict(zip(SCORES, (0.9, 1.0, 0.25, 1.0, 0.95, 1.3, 0.4, -0.2, 1.15), strict=True))
 TOP = 10
 CONFIG: dict[str, Any] = {"source": "breast_cancer", "missing": "median", "categories": {"rare": 0.0}}
 Rows = NDArray[np.float32]

@@ -299,7 +299,7 @@ def test_a_sweep_leaves_the_files_and_numbers_of_a_trial_for_each_model_that_it_
     report = ends["trial-0000"]
     assert [end.state for end in ends.values()] == ["finished"] * 3
     assert [len(end.points) for end in ends.values()] == [2, 0, 0]
-    reference = ModelBatch([run.setup], prepare(loop.config.data), loop.config.anomaly.followed, latent_capacity=8)
+    reference = ModelBatch([run.setup], prepare(loop.config.data), loop.config.followed_score, latent_capacity=8)
     expected = {}
     for epoch in range(1, 5):
         (metrics,) = reference.train_epoch()

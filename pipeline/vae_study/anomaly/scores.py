@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from vae_study.anomaly.maps import anomaly_maps
 from vae_study.metrics import SCORES, need
 
 Floats = NDArray[np.float64]
@@ -21,8 +22,10 @@ LARGEST = float(np.finfo(np.float32).max)
 LARGEST_COORDINATE = 1e12
 #: Reference rows for the fit; more of them cost time and hardly improve a ranking.
 REFERENCE_ROWS = 8192
-#: With more features than these a full covariance costs more than the model.
-FULL_COVARIANCE = 4096
+#: With more features than these a full covariance costs more than the model: half a minute for 4,096, and 134 MB.
+FULL_COVARIANCE = 1024
+#: The name of `ImageResiduals.variance_D` among a scorer's arrays.
+RESIDUAL_VARIANCE = "residual_variance"
 
 
 def per_value(scores: Mapping[str, Floats], values_N: Floats | None) -> dict[str, Floats]:
@@ -178,6 +181,19 @@ def reference_rows(rows: int, most: int = REFERENCE_ROWS) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageResiduals:
+    """What anomaly maps of images take beside the mean of the residuals.
+
+    Attributes:
+        shape: Channels, height and width.
+        variance_D: Of the residuals of the training images.
+    """
+
+    shape: tuple[int, int, int]
+    variance_D: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scorer:
     """All scores of one model, fitted to training rows.
 
@@ -185,18 +201,31 @@ class Scorer:
         residual: Of x - E[x|z].
         latent: Of the posterior means.
         neighbours: Of the posterior means.
+        images: Of images, what their maps take; else None.
     """
 
     residual: Gaussian
     latent: Gaussian
     neighbours: Neighbours
+    images: "ImageResiduals | None" = None
 
     @classmethod
-    def fit(cls, trained: Parts) -> Self:
-        """Fit it to the parts of the reference rows."""
+    def fit(cls, trained: Parts, image: tuple[int, int, int] | None = None) -> Self:
+        """Fit it to the parts of the reference rows; `image` is their channels, height and width if they are images."""
         mean_NZ = finite(trained.mean_NZ, LARGEST_COORDINATE)
-        residual = Gaussian.fit(finite(trained.residual_ND, LARGEST_COORDINATE))
-        return cls(residual=residual, latent=Gaussian.fit(mean_NZ), neighbours=Neighbours(mean_NZ))
+        residual_ND = finite(trained.residual_ND, LARGEST_COORDINATE)
+        return cls(
+            residual=Gaussian.fit(residual_ND),
+            latent=Gaussian.fit(mean_NZ),
+            neighbours=Neighbours(mean_NZ),
+            images=None if image is None else ImageResiduals(shape=image, variance_D=residual_ND.var(axis=0)),
+        )
+
+    def maps(self, residual_ND: Floats) -> Floats:
+        """The anomaly maps of N images, (N, H, W), from x - E[x|z]."""
+        assert self.images is not None
+        shape, variance_D = self.images.shape, self.images.variance_D
+        return anomaly_maps(finite(residual_ND, LARGEST_COORDINATE), self.residual.mean_D, variance_D, shape)
 
     def arrays(self) -> dict[str, Floats]:
         """All that was fitted, by name, for `from_arrays`."""
@@ -206,28 +235,34 @@ class Scorer:
             "latent_mean": self.latent.mean_D,
             "latent_precision": self.latent.precision_DD,
             "latent_reference": self.neighbours.reference_RD,
+            **({} if self.images is None else {RESIDUAL_VARIANCE: self.images.variance_D}),
         }
 
     @staticmethod
-    def shapes(features: int, latents: int) -> dict[str, tuple[int | None, ...]]:
-        """The shapes of `arrays`, None for a size that may be any but 0."""
-        of_residual, of_code = ((size,) if size > FULL_COVARIANCE else (size, size) for size in (features, latents))
-        return {
-            "residual_mean": (features,),
-            "residual_precision": of_residual,
-            "latent_mean": (latents,),
-            "latent_precision": of_code,
-            "latent_reference": (None, latents),
-        }
+    def shapes(features: int, latents: int, found: Mapping[str, Any]) -> dict[str, tuple[int | None, ...]]:
+        """The shapes that `arrays` have to have, None for a size that may be any but 0.
+
+        Args:
+            features, latents: How many the model has.
+            found: The arrays. Those of earlier releases have a full covariance of more features, and none a map.
+        """
+        full = {name: found[name].ndim == 2 for name in ("residual_precision", "latent_precision") if name in found}
+        shapes: dict[str, tuple[int | None, ...]] = {"residual_mean": (features,), "latent_mean": (latents,)}
+        for name, size in (("residual_precision", features), ("latent_precision", latents)):
+            shapes[name] = (size, size) if full.get(name, size <= FULL_COVARIANCE) else (size,)
+        shapes["latent_reference"] = (None, latents)
+        return shapes | ({RESIDUAL_VARIANCE: (features,)} if RESIDUAL_VARIANCE in found else {})
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], image: tuple[int, int, int] | None = None) -> Self:
         """The scorer that `arrays` came from; it gives the same scores, bit for bit."""
         residual, latent = (
             Gaussian(mean_D=arrays[f"{part}_mean"], precision_DD=arrays[f"{part}_precision"])
             for part in ("residual", "latent")
         )
-        return cls(residual=residual, latent=latent, neighbours=Neighbours(arrays["latent_reference"]))
+        has_maps = image is not None and RESIDUAL_VARIANCE in arrays
+        images = ImageResiduals(shape=image, variance_D=arrays[RESIDUAL_VARIANCE]) if image and has_maps else None
+        return cls(residual=residual, latent=latent, neighbours=Neighbours(arrays["latent_reference"]), images=images)
 
     def scores(self, parts: Parts, names: Collection[str] = SCORES) -> dict[str, Floats]:
         """The scores of these names for which there are parts, in the order of SCORES."""
@@ -236,13 +271,15 @@ class Scorer:
         )
         if parts.reconstruction_probability_N is not None:
             found["reconstruction_probability"] = finite(parts.reconstruction_probability_N)
-        found |= {name: finite(formula(self, parts)) for name, formula in FITTED.items() if name in names}
+        wanted = [name for name in FITTED if name in names and (self.images or not SCORES[name].of_images)]
+        found |= {name: finite(FITTED[name](self, parts)) for name in wanted}
         return {name: found[name] for name in SCORES if name in names and name in found}
 
 
 #: The scores that need a scorer, which was fitted to training rows.
 FITTED: Mapping[str, Callable[[Scorer, Parts], Floats]] = {
     "residual_mahalanobis": lambda scorer, parts: scorer.residual.squared_distance(parts.residual_ND),
+    "map_maximum": lambda scorer, parts: scorer.maps(parts.residual_ND).max(axis=(1, 2)),
     "latent_mahalanobis": lambda scorer, parts: scorer.latent.squared_distance(parts.mean_NZ),
     "latent_knn": lambda scorer, parts: scorer.neighbours.distance(parts.mean_NZ),
 }

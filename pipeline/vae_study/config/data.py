@@ -85,7 +85,8 @@ class SplitConfig(ConfigPart):
 
     Attributes:
         by: `random`; `stratified`, which keeps each label's share; `group`, which keeps the rows of one group together;
-            `time`: the earliest rows are for training, the latest for test.
+            `time`: the earliest rows are for training, the latest for test; `folder`, with data.layout mvtec: the
+            pictures in test are for test, and train and validation share those in train.
         column: The column with the groups or times.
         train, validation, test: Fractions of the normal rows (of all rows for `time`).
         seed: Of the shuffle.
@@ -93,7 +94,7 @@ class SplitConfig(ConfigPart):
             `move`, all of them go to validation or test; `leave_out`, it is in no split and they stay normal rows.
     """
 
-    by: Literal["random", "stratified", "group", "time"] = "random"
+    by: Literal["random", "stratified", "group", "time", "folder"] = "random"
     column: str | None = None
     train: Fraction = 0.6
     validation: Fraction = 0.2
@@ -197,7 +198,9 @@ class DataConfig(ConfigPart):
             and the encoding as Python calls it; by default found from the first lines.
         arrays: The names of an npz file's arrays.
         layout: What arrays of three dimensions are: `images` (N, H, W), whose pixels share one scale, or `series`
-            (N, T, F), F sensors with one scale each for all steps; by default found from the values.
+            (N, T, F), F sensors with one scale each for all steps; by default found from the values. Of a folder of
+            images, `mvtec` means the folders train/good, test/good, test/KIND of each flaw, and ground_truth/KIND
+            with masks; all labels but good are anomalous.
         sequence: Of a table of time series: the columns of times and series, and how windows are cut from them.
         missing: `refuse`; `median`, which adds an indicator feature, and a missing category is a category of its own;
             or `mask`: a missing value stays missing, and costs the model nothing.
@@ -226,7 +229,7 @@ class DataConfig(ConfigPart):
     comment: Sign | None = None
     encoding: Annotated[str, AfterValidator(_encoding)] | None = None
     arrays: ArraysConfig = ArraysConfig()
-    layout: Literal["images", "series"] | None = None
+    layout: Literal["images", "series", "mvtec"] | None = None
     categories: CategoriesConfig = CategoriesConfig()
     split: SplitConfig = SplitConfig()
     sequence: SequenceConfig | None = None
@@ -235,3 +238,9 @@ class DataConfig(ConfigPart):
     def has_binary_labels(self) -> bool:
         """Whether label 1 means anomalous unless anomaly_labels says otherwise; else labels are classes."""
         return self.source not in CLASS_SOURCES
+
+    @property
+    def may_have_anomalies(self) -> bool:
+        """Whether there may be labelled anomalies; the labels of a file are known only once it is read."""
+        by_default = self.anomaly_labels is None and (self.has_binary_labels or self.layout == "mvtec")
+        return bool(self.anomaly_labels) or by_default

@@ -182,7 +182,8 @@ class AnomalyConfig(ConfigPart):
 
     Attributes:
         score: The score of `val/auroc`, `test/auroc` and the chosen model. By default those metrics use `elbo`, and the
-            champion rule picks the score of the chosen model.
+            champion rule picks the score of the chosen model; with data.layout mvtec, whose images differ in few of
+            their pixels, it is `map_maximum`.
         fdr: The false discovery rate at which `vae-study score` flags rows.
         alarms: How many alarms can be looked at: a number of test rows, or `per_1000` rows. By default 10 of 1,000, the
             share that the highest threshold flags.
@@ -193,11 +194,6 @@ class AnomalyConfig(ConfigPart):
     fdr: Fraction = 0.1
     alarms: AlarmRate | Count = AlarmRate()
     prevalence: Fraction | None = None
-
-    @property
-    def followed(self) -> str:
-        """The score of `val/auroc` and `test/auroc`."""
-        return self.score or DEFAULT_SCORE
 
 
 class ChampionConfig(ConfigPart):
@@ -301,6 +297,16 @@ class StudyConfig(ConfigPart):
             pydantic.ValidationError: A value is not valid for its parameter.
         """
         return TrialConfig.model_validate(with_values(self.fixed(), parameters))
+
+    @property
+    def score(self) -> str | None:
+        """The anomaly score that is prescribed; None where rules choose it."""
+        return self.anomaly.score or ("map_maximum" if self.data.layout == "mvtec" else None)
+
+    @property
+    def followed_score(self) -> str:
+        """The score of `val/auroc` and `test/auroc`."""
+        return self.score or DEFAULT_SCORE
 
     def always_has_rate(self) -> bool:
         """Whether every configuration that the search can draw has a KL and an ELBO."""

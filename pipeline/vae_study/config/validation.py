@@ -137,6 +137,10 @@ def _data(config: StudyConfig) -> Iterator[Problem]:
         yield Problem(path, f"is missing; split.by {split.by} needs the column with the {split.by}s")
     if data.sequence is None and not needs_column and split.column is not None:
         yield Problem(path, f"got {split.column!r}, which only split.by group and time use; expected none")
+    if data.layout == "mvtec" and data.source != "images":
+        yield Problem(("data", "layout"), f"got 'mvtec', expected 'images' or 'series' for source {data.source}")
+    if split.by == "folder" and data.layout != "mvtec":
+        yield Problem(("data", "split", "by"), "got 'folder', which needs source images and layout mvtec")
     if data.scale == "quantile" and data.clip is not None:
         yield Problem(("data", "clip"), f"got {data.clip:g}, expected none, as scale quantile stays in [0, 1]")
     if both := sorted({*map(str, data.unlabelled)} & {*map(str, data.anomaly_labels or ())}):
@@ -194,9 +198,8 @@ def _no_split_column(split: SplitConfig) -> Iterator[Problem]:
 
 
 def _labels(config: StudyConfig) -> Iterator[Problem]:
-    """Metrics that need labels where there can be none. The labels of a file are known only once it is read."""
-    labels = config.data.anomaly_labels
-    if labels or (labels is None and config.data.has_binary_labels):
+    """Metrics that need labels where there can be none."""
+    if config.data.may_have_anomalies:
         return
     for path, metric in followed_metrics(config):
         if "labels" in metric_of(metric).needs:

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 from vae_study.config.data import DataConfig
+from vae_study.data.builder import DatasetBuilder
 from vae_study.data.cache import cached_dataset
-from vae_study.data.dataset import Dataset, DatasetBuilder, DatasetInfo, Split
+from vae_study.data.dataset import Dataset, DatasetInfo, Split
 from vae_study.data.preprocessing import Preprocessing
 from vae_study.data.sources import read_table, source_of
 from vae_study.data.sources.python import frame_table

@@ -1,13 +1,14 @@
 """The node's cache of prepared data: the first process writes an entry, all processes map it into memory."""
 
 import hashlib
+import itertools
 import json
 import mmap
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,8 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from vae_study.config.data import DataConfig
-from vae_study.data.dataset import Dataset, DatasetBuilder, DatasetInfo, Split, info_from_plain
+from vae_study.data.builder import DatasetBuilder
+from vae_study.data.dataset import Dataset, DatasetInfo, Split, info_from_plain
 from vae_study.data.splits import SPLIT_NAMES
 from vae_study.data.table import Factor
 from vae_study.storage import cache_folder, writing_to_cache
@@ -36,6 +38,8 @@ FACTOR = "factor "
 POINTS = ".points.npy"
 # Of the windows of test, when their rows are.
 TIMES = ".times.arrow"
+# Of the pictures of test, which of their pixels are anomalous.
+MASKS = ".masks.npy"
 # What reading a truncated or foreign entry may raise.
 BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, pa.ArrowException)
 # More than 2**31 values may be in one batch.
@@ -95,7 +99,7 @@ def _open_entry(entry: Path) -> Dataset:
 
 def _sizes(entry: Path) -> dict[str, int]:
     names = [f"{name}{suffix}" for name in SPLIT_NAMES for suffix in (FEATURES, ROWS)]
-    names += [path.name for suffix in (POINTS, TIMES) for path in sorted(entry.glob(f"*{suffix}"))]
+    names += [path.name for suffix in (POINTS, TIMES, MASKS) for path in sorted(entry.glob(f"*{suffix}"))]
     return {name: (entry / name).stat().st_size for name in names}
 
 
@@ -133,7 +137,8 @@ def write_split(path: Path, builder: DatasetBuilder, name: str) -> None:
     `path`.npy has its features, of windows those of the rows that they cover, of images of 8 bits their bytes.
     `path`.arrow has one record batch with the columns anomaly and row, and label, file, start (of whole series also
     length) and `factor NAME` if there are labels, files, windows and factors. Of windows, `path`.points.npy says which
-    of the rows are anomalous, and of test `path`.times.arrow when they are.
+    of the rows are anomalous, and of test `path`.times.arrow when they are. Of images of test with masks,
+    `path`.masks.npy has these.
     """
     split = builder.bare_split(name)
     examples, rows, features = len(split.row_N), len(builder.rows[name]), len(builder.info.preprocessing.row_features)
@@ -165,7 +170,20 @@ def write_split(path: Path, builder: DatasetBuilder, name: str) -> None:
         np.save(f"{path}{POINTS}", split.is_anomaly_R)
     if split.rows_R is not None:
         _write_arrow(Path(f"{path}{TIMES}"), split.rows_R)
+    _write_masks(Path(f"{path}{MASKS}"), builder.masks(name), examples)
     _write_arrow(Path(f"{path}{ROWS}"), pa.record_batch(columns))
+
+
+def _write_masks(path: Path, masks: Iterator[NDArray[np.bool_]], examples: int) -> None:
+    """One after the other: together they may be larger than memory."""
+    first = next(masks, None)
+    if first is None:
+        return
+    with path.open("wb") as stream:
+        header = {"descr": "|b1", "fortran_order": False, "shape": (examples, len(first))}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for mask_P in itertools.chain([first], masks):
+            stream.write(mask_P.data)
 
 
 def _write_arrow(path: Path, content: Any) -> None:
@@ -189,7 +207,7 @@ def map_split(path: Path, info: DatasetInfo) -> Split:
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     batch = pa.ipc.open_file(pa.py_buffer(pages)).get_batch(0)
     labels = batch.column("label") if "label" in batch.schema.names else None
-    names, times = batch.schema.names, Path(f"{path}{TIMES}")
+    names, times, masks = batch.schema.names, Path(f"{path}{TIMES}"), Path(f"{path}{MASKS}")
     x_ND = np.asarray(np.lib.format.open_memmap(f"{path}{FEATURES}", "c"))
     split = Split(
         x_ND=x_ND,
@@ -202,6 +220,7 @@ def map_split(path: Path, info: DatasetInfo) -> Split:
         start_N=_mapped(pages, batch.column("start"), np.int64) if "start" in names else None,
         length_N=_mapped(pages, batch.column("length"), np.int64) if "length" in names else None,
         is_anomaly_R=np.load(f"{path}{POINTS}") if "start" in names else None,
+        is_anomaly_NP=np.asarray(np.lib.format.open_memmap(masks, "c")) if masks.exists() else None,
         rows_R=pa.ipc.open_file(pa.memory_map(str(times))).read_all() if times.exists() else None,
     )
     return split.with_features(x_ND, info)

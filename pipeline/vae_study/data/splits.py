@@ -60,6 +60,10 @@ def assign_splits(table: Table, is_anomaly_N: Flags, config: SplitConfig) -> Spl
         groups = DuplicateGroups.of(duplicate_N, is_anomaly_N)
         split_G = _split_by_time(groups, period_N)
         notes += _notes_on_time(groups, period_N)
+    elif config.by == "folder":
+        groups, is_test_N = DuplicateGroups.of(duplicate_N, is_anomaly_N), _split_column(table, config) == 1
+        split_G = _split_by_folder(groups, is_test_N, config)
+        notes += _notes_on_folders(groups, is_test_N)
     else:
         group_N = link_groups(duplicate_N, _split_column(table, config)) if config.by == "group" else duplicate_N
         groups = DuplicateGroups.of(group_N, is_anomaly_N)
@@ -268,7 +272,8 @@ def _numbered_if_few_repeat(key_N: NDArray[np.uint64]) -> Ids:
 
 def _split_column(table: Table, config: SplitConfig) -> NDArray[Any]:
     if table.split_N is None:
-        raise UserError(f"data.split.by: got {config.by!r}, but {table.where} has no data.split.column")
+        lacks = "is no folder that data.layout mvtec reads" if config.by == "folder" else "has no data.split.column"
+        raise UserError(f"data.split.by: got {config.by!r}, but {table.where} {lacks}")
     return table.split_N
 
 
@@ -334,6 +339,27 @@ def _split_by_time(groups: DuplicateGroups, period_N: SplitIndices) -> SplitIndi
     split_G = _first_periods(groups, period_N)
     split_G[(split_G == TRAIN) & (groups.anomalies_G > 0)] = VALIDATION
     return split_G
+
+
+def _split_by_folder(groups: DuplicateGroups, is_test_N: Flags, config: SplitConfig) -> SplitIndices:
+    """The split of each of G sets, (G,): test where a row of it is for test, and validation for other anomalies.
+
+    Train and validation share the rest in their proportion.
+    """
+    split_G = np.where(groups.anomalies_G > 0, VALIDATION, TRAIN).astype(np.int8)
+    split_G[groups.group_N[is_test_N]] = TEST
+    rest = np.random.default_rng(config.seed).permutation(np.flatnonzero(split_G == TRAIN))
+    sizes = groups.normals_G[rest]
+    split_G[rest[_cut(sizes, sizes.sum() * config.train / (config.train + config.validation)) :]] = VALIDATION
+    return split_G
+
+
+def _notes_on_folders(groups: DuplicateGroups, is_test_N: Flags) -> Iterator[str]:
+    is_test_G = np.zeros(len(groups.first_G), bool)
+    is_test_G[groups.group_N[is_test_N]] = True
+    equal = int((is_test_G[groups.group_N] & ~is_test_N).sum())
+    if equal:
+        yield f"pictures of train that equal one of test, and went there: {equal:,}"
 
 
 def _first_periods(groups: DuplicateGroups, period_N: SplitIndices) -> SplitIndices:

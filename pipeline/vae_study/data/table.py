@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -54,6 +54,21 @@ class Factor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Masks:
+    """Which pixels of pictures are anomalous.
+
+    Attributes:
+        sha256: Of all masks.
+        count: How many pictures have one.
+        of: Gives, for a row of the table, which of its H * W pixels are anomalous; none where it has no mask.
+    """
+
+    sha256: str
+    count: int
+    of: Callable[[int], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table:
     """N examples: numbers, categories, labels, and what splits them.
 
@@ -73,7 +88,7 @@ class Table:
         labels: The distinct labels, sorted.
         factors: The known factors of variation that the config names.
         split_N: The split column: group numbers (int64) or times (int64 or float64, ascending in time); None if the
-            config names no column.
+            config names no column. Of pictures in the layout mvtec, 0 in train and 1 in test.
         time_N, series_N: Of rows that are points in time: when (nanoseconds, or the column's own numbers), and a number
             for the series; None if the config names no such columns.
         series: The name of each series, of which series_N are the indices; () where series_N are the names.
@@ -84,6 +99,8 @@ class Table:
         sensors: Of series of T steps of F sensors, step by step: F. The features of one sensor share a scale.
         depth: Of pixels: what their values are, such as "8 bits a value"; empty if any number could be one.
         files: Of a folder of images: each one's path within the folder; else ().
+        masks: Of pictures with masks of their flaws; else None.
+        normal_label: Where all other labels are anomalous unless the config says otherwise; else None.
         has_binary_labels: Whether label 1 means anomalous (files), or labels are classes.
         where: What messages call the source, such as "transactions.parquet".
         notes: What a user should know about the reading, such as ignored columns.
@@ -111,6 +128,8 @@ class Table:
     sensors: int | None = None
     depth: str = ""
     files: tuple[str, ...] = ()
+    masks: Masks | None = None
+    normal_label: Label | None = None
     has_binary_labels: bool = False
     where: str
     notes: tuple[str, ...] = ()
@@ -173,6 +192,8 @@ def fingerprint(table: Table) -> str:
     if table.files:
         # Reports and scores name the files.
         schema["files"] = table.files
+    if table.masks is not None:
+        schema["masks"] = table.masks.sha256
     if table.factors:
         schema["factors"] = [[factor.name, factor.values] for factor in table.factors]
         arrays |= {f"factor {factor.name}": factor.code_N for factor in table.factors}
@@ -191,12 +212,13 @@ def find_anomalies(table: Table, anomaly_labels: tuple[Label, ...] | None) -> ND
 
     Args:
         table: Its labels decide.
-        anomaly_labels: The labels that mean anomalous. None: label 1 if the labels are binary, else none.
+        anomaly_labels: The labels that mean anomalous. None: all but the table's `normal_label` if it has one, label 1
+            if the labels are binary, else none.
     """
     chosen = label_codes(table, anomaly_labels or (), "data.anomaly_labels")
     if table.label_N is None:
         return np.zeros(len(table.x_ND), bool)
-    anomalous = _binary_anomalies(table) if anomaly_labels is None else chosen
+    anomalous = _anomalous_by_default(table) if anomaly_labels is None else chosen
     is_anomaly_N = np.isin(table.label_N, anomalous)
     if is_anomaly_N.all():
         raise UserError(f"data.anomaly_labels: all {len(is_anomaly_N):,} rows of {table.where} are anomalous")
@@ -230,8 +252,10 @@ def _label_index(label: Label, table: Table, key: str) -> int:
     raise UserError(f"{got}; expected some of {_listed(table.labels)}{suggestion}")
 
 
-def _binary_anomalies(table: Table) -> list[int]:
-    """The index of label 1 if the source's labels are binary."""
+def _anomalous_by_default(table: Table) -> list[int]:
+    """The indices of the labels that are anomalous unless the config names others."""
+    if table.normal_label is not None:
+        return [index for index, label in enumerate(table.labels) if label != table.normal_label]
     if not table.has_binary_labels:
         return []
     if not {str(label) for label in table.labels} <= NORMAL_LABELS | ANOMALOUS_LABELS:

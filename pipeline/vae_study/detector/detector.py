@@ -83,18 +83,18 @@ class TrialScorer:
     def load(cls, folder: Path, config: TrialConfig, data: DatasetInfo, device: torch.device) -> Self:
         """Read a trial's two files. Raise UserError if they are truncated, or belong to another model."""
         model = _restored(folder / WEIGHTS_FILE, config, data).to(device)
-        path, features = folder / SCORER_FILE, len(data.feature_names)
+        path, features, image = folder / SCORER_FILE, len(data.feature_names), model.shape.image
         tensors = read_tensors(path)
         noise_LZ = tensors.pop(NOISE, torch.zeros(0, 0))
         latents = int(model.code_mask_KZ.sum())
         require_shapes(path, {NOISE: noise_LZ}, torch.float32, {NOISE: (None, latents)})
         of_features: dict[str, Shape] = {USUAL_COST: (features,), USUAL_INPUT: (features,)}
-        require_shapes(path, tensors, torch.float64, {**Scorer.shapes(features, latents), **of_features})
+        require_shapes(path, tensors, torch.float64, {**Scorer.shapes(features, latents, tensors), **of_features})
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         return cls(
             rows=RowScorer(
                 model=inference_model(model),
-                scorers_K=[Scorer.from_arrays(arrays)],
+                scorers_K=[Scorer.from_arrays(arrays, image)],
                 noise_LKZ=noise_LZ[:, None].to(device),
             ),
             usual_D=arrays[USUAL_COST],

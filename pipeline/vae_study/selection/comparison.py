@@ -13,7 +13,7 @@ from vae_study.anomaly.conformal import TailScale
 from vae_study.anomaly.detection import auroc, interval, operating_points
 from vae_study.anomaly.paired import ScoredRows, verdict
 from vae_study.anomaly.scores import reference_rows
-from vae_study.metrics import AREA_LABELS, BASELINE, BASELINES, RULES, difference_columns
+from vae_study.metrics import AREA_LABELS, BASELINE, BASELINES, RULES, SCORES, difference_columns
 from vae_study.selection.ranking import Selection, ranked
 
 if TYPE_CHECKING:
@@ -25,9 +25,10 @@ Floats = NDArray[np.float64]
 VOTE = "residual_mahalanobis"
 
 
-def votes(trials: Sequence[int]) -> tuple[Selection, ...]:
-    """Each of some trials with the score VOTE."""
-    return tuple(Selection(trial, VOTE, float("nan")) for trial in trials)
+def votes(trials: Sequence[int], score: str | None = None) -> tuple[Selection, ...]:
+    """Each of some trials with the score VOTE, or with the one that a study prescribes if only images have that."""
+    vote = score if score is not None and SCORES[score].of_images else VOTE
+    return tuple(Selection(trial, vote, float("nan")) for trial in trials)
 
 
 def is_normal(frame: pd.DataFrame) -> NDArray[np.bool_]:
@@ -148,10 +149,10 @@ def candidates(
         if ranks[rule]
     ]
     label_free, labelled = rules
-    best = votes([one.trial for one in ranks[label_free][:members]])
+    best = votes([one.trial for one in ranks[label_free][:members]], score)
     groups = (
         ("ensemble_best", False, best),
-        ("ensemble_frontier", False, votes(frontier)),
+        ("ensemble_frontier", False, votes(frontier, score)),
         ("ensemble_labels", True, tuple(ranks[labelled][:members])),
     )
     ensembles = [

@@ -119,7 +119,7 @@ def _trial_seconds(plan: Plan, values: dict[str, Any], device: str) -> float:
     data = replace(plan.data, splits=parts)
     setups = [ModelSetup(config=lasting, seed=number) for number in range(co_located)]
     capacity = largest_latent_dim(plan.config)
-    model_batch = ModelBatch(setups, data, plan.config.anomaly.followed, device, latent_capacity=capacity)
+    model_batch = ModelBatch(setups, data, plan.config.followed_score, device, latent_capacity=capacity)
     seconds = [metrics[0]["time/epoch_seconds"] for metrics in (model_batch.train_epoch(), model_batch.train_epoch())]
     return epochs * seconds[-1] / share
 

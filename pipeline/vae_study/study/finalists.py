@@ -142,7 +142,7 @@ def candidates_of(plan: Plan, trials: pd.DataFrame, frontier: Sequence[int]) -> 
     """The candidates of a study, by the rules and ensembles of its config."""
     config = plan.config
     rules = plan.label_free_rule, plan.label_rule
-    return candidates(trials, frontier, rules, config.anomaly.score, config.ensemble.members, plan.classes)
+    return candidates(trials, frontier, rules, config.score, config.ensemble.members, plan.classes)
 
 
 def finalists(plan: Plan, trials: pd.DataFrame) -> set[int]:
@@ -165,7 +165,7 @@ def finish_study(
     """
     trials = writer.trials()
     table = pd.DataFrame(columns=["rule"])
-    champion = choose(trials, plan.rule, plan.config.anomaly.score, plan.classes)
+    champion = choose(trials, plan.rule, plan.config.score, plan.classes)
     of_alarms: Mapping[str, float] = {}
     frontier = frontier_numbers(plan, trials)
     finalists = sorted({*frontier, *([champion.trial] if champion else [])})
@@ -198,7 +198,7 @@ def finish_study(
         # Another champion of an earlier end may have had a parameter that this one does not have.
         own = dict.fromkeys(plan.config.search, "–") | dict(parameters(champion.trial))
         (row,) = trials[trials["trial"] == champion.trial].to_dict("records")
-        measured = {name: row.get(name, math.nan) for name in _metrics_of((champion,), plan.config.anomaly.followed)}
+        measured = {name: row.get(name, math.nan) for name in _metrics_of((champion,), plan.config.followed_score)}
         measured |= {f"test/{metric}": value for metric, value in of_alarms.items()}
         of_champion = agreement[agreement["trial"].eq(champion.trial) & agreement["seed"].eq(0)]
         measured |= dict.fromkeys([schema.UDR] * len(of_champion), float(of_champion[schema.UDR].sum()))
@@ -227,10 +227,9 @@ def _scores(plan: Plan, number: int) -> pd.DataFrame:
 
 def _singles(plan: Plan, trials: pd.DataFrame, numbers: Sequence[int]) -> Iterator[Candidate]:
     """Each of some trials with the score that the study's rule gives it."""
-    asked = plan.config.anomaly
-    selected = {one.trial: one for one in ranked(trials, plan.rule, asked.score, plan.classes)}
+    selected = {one.trial: one for one in ranked(trials, plan.rule, plan.config.score, plan.classes)}
     for number in numbers:
-        one = selected.get(number, Selection(number, asked.followed, float("nan")))
+        one = selected.get(number, Selection(number, plan.config.followed_score, float("nan")))
         yield Candidate(name=trial_name(number), needs_labels=False, selections=(one,))
 
 
@@ -249,7 +248,7 @@ def _log_models(
         if len(pairs) == 1:
             tags |= {schema.TRIAL: str(pairs[0][0]), schema.CHAMPION_SCORE: str(pairs[0][1])}
         key = PARENT if choice.name in OF_STUDY else choice.name
-        about = {"tags": tags, "metrics": _metrics_of(choice.selections, plan.config.anomaly.followed)}
+        about = {"tags": tags, "metrics": _metrics_of(choice.selections, plan.config.followed_score)}
         writer.log(ModelLogged(run=key, name=choice.name, folder=str(folder), about=about))
 
 
@@ -304,7 +303,7 @@ def to_retrain(plan: Plan, store: StudyStore, writer: TrackingWriter) -> list[in
     trials = writer.trials()
     kept = [one.number for one in store.points() if "sweep" in store.origin(one.number)]
     sweeps = {store.origin(number)["sweep"] for number in kept}
-    found = ranked(trials[trials["trial"].isin({*kept, *sweeps})], plan.rule, plan.config.anomaly.score, plan.classes)
+    found = ranked(trials[trials["trial"].isin({*kept, *sweeps})], plan.rule, plan.config.score, plan.classes)
     numbers = store.retrain([one.trial for one in found[: plan.config.objective.sweep.retrain]])
     return [number for number in numbers if store.is_open(number)]
 
@@ -314,7 +313,7 @@ def repeats_of(plan: Plan, store: StudyStore, writer: TrackingWriter) -> list[Ta
     confirm = plan.config.confirm
     if not confirm.top:
         return []
-    ranks = ranked(writer.trials(), plan.rule, plan.config.anomaly.score, plan.classes)
+    ranks = ranked(writer.trials(), plan.rule, plan.config.score, plan.classes)
     best = [one.trial for one in ranks[: confirm.top]]
     wanted = [(number, seed) for number in best for seed in range(1, confirm.seeds + 1)]
     for number, seed in wanted:

@@ -22,6 +22,7 @@ from vae_study.metrics import (
     LABEL_FREE_DEFAULTS,
     LEAST_RARE,
     RARE_PREVALENCE,
+    SCORES,
     SIGNS,
     STEERING,
     metric_of,
@@ -198,6 +199,7 @@ def make_plan(config: StudyConfig, name: str | None, home: str | Path) -> Plan:
     config = config.model_copy(update={"data": with_absolute_paths(config.data)})
     data = prepare(config.data)
     _check_labels(config, data)
+    _check_score(config, data)
     families = {config.trial(values).model.family for values in reachable(config.search, ("family",))}
     if (of_labels := sorted(families & {"conditional", "semi_supervised"})) and not data.classes:
         raise UserError(f"model.family: got {of_labels[0]!r}, which needs labels, and {data.source} has none")
@@ -238,6 +240,11 @@ def _check_labels(config: StudyConfig, data: Dataset) -> None:
                 f"{dotted(path)}: got {metric!r}, but {data.source} has no labelled anomaly in validation or none in "
                 "test; expected a metric that needs no labels, or data.label and data.anomaly_labels"
             )
+
+
+def _check_score(config: StudyConfig, data: Dataset) -> None:
+    if config.score is not None and SCORES[config.score].of_images and data.image_shape is None:
+        raise UserError(f"anomaly.score: got {config.score!r}, which only images have, and {data.source} holds none")
 
 
 def _check_batch(config: StudyConfig, data: Dataset) -> None:

@@ -49,7 +49,7 @@ class SingleModel:
         if config.objective.kind == "sweep":
             raise UserError("objective.kind: got 'sweep', expected 'beta' or another kind that gives a single model")
         setup = ModelSetup(config=config.trial({}), seed=trial_seed(config.seed, 0))
-        batch = ModelBatch([setup], data, config.anomaly.followed)
+        batch = ModelBatch([setup], data, config.followed_score)
         history: list[dict[str, float]] = []
         for epoch in range(setup.config.training.epochs):
             (metrics,) = batch.train_epoch()
@@ -78,7 +78,7 @@ class SingleModel:
         trial, model = scratch / "trial", scratch / "model"
         write_outcome(Folder.at(trial), self.outcome)
         rule = self.plan.label_free_rule
-        own = Selection(trial=0, score=self.config.anomaly.followed, value=self.history[-1][rule])
+        own = Selection(trial=0, score=self.config.followed_score, value=self.history[-1][rule])
         pack(
             model,
             self.data,
@@ -113,7 +113,7 @@ class SingleModel:
             **self.history[-1],
             **self.outcome.metrics,
         }
-        plan, score = self.plan, self.config.anomaly.followed
+        plan, score = self.plan, self.config.followed_score
         about = {
             "trial": 0,
             "rule": plan.label_free_rule,

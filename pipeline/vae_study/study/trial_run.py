@@ -131,7 +131,7 @@ class RunGroup:
         self.model_batch: ModelBatch = ModelBatch(
             [first.setup],
             data,
-            config.anomaly.followed,
+            config.followed_score,
             device,
             latent_capacity=capacity,
             beside=beside.model_batch if beside else None,

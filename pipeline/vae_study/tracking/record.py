@@ -49,6 +49,8 @@ class ChampionRecord:
         top_place_T: Indices of test rows, in the order of `scores`: the ten highest rows of each score.
         top_inputs_TD, top_reconstructions_TD: Those rows as the network sees them, and their reconstructions.
         top_contributions_TD: Each feature's reconstruction term, nats above its mean in train.
+        top_maps_THW: Of images, the anomaly maps of those rows.
+        top_masks_THW: Of images with masks, which of their pixels are anomalous.
         series: What it makes of test's series, as `vae_study.detector.series.series_frame` gives it; no rows where rows
             are examples, or while the study runs.
     """
@@ -74,6 +76,8 @@ class ChampionRecord:
     top_inputs_TD: NDArray[np.float32] | None = None
     top_reconstructions_TD: NDArray[np.float32] | None = None
     top_contributions_TD: NDArray[np.float32] | None = None
+    top_maps_THW: NDArray[np.float32] | None = None
+    top_masks_THW: NDArray[np.bool_] | None = None
     series: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @classmethod

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vae_study.anomaly.scores import reference_rows
+from vae_study.anomaly.scores import Scorer, reference_rows
 from vae_study.data import Split
 from vae_study.vae.device import on_host
 from vae_study.vae.evaluation import Measurement, defined
@@ -163,7 +163,11 @@ def usual_cost(model_batch: ModelBatch) -> NDArray[np.float64]:
 
 
 def explained_arrays(
-    model_batch: ModelBatch, k: int, usual_D: NDArray[np.float64], test_scores: Mapping[str, NDArray[np.float64]]
+    model_batch: ModelBatch,
+    k: int,
+    usual_D: NDArray[np.float64],
+    test_scores: Mapping[str, NDArray[np.float64]],
+    scorer: Scorer,
 ) -> dict[str, NDArray[Any]]:
     """Arrays that explain the highest scores among the test rows, feature by feature.
 
@@ -172,11 +176,13 @@ def explained_arrays(
         k: Which of its models.
         usual_D: This model's `usual_cost`.
         test_scores: This model's scores of the test rows.
+        scorer: This model's.
 
     Returns:
         `top_place` (T,), indices in the test split of the ten highest rows of each score; `top_inputs` and
         `top_reconstructions`, (T, D), scaled; `top_contributions`, (T, D): each feature's
-        reconstruction term, nats, minus its mean over training rows; 0 where a value is missing.
+        reconstruction term, nats, minus its mean over training rows; 0 where a value is missing. Of images, `top_maps`,
+        (T, H, W), and where they have masks `top_masks`, (T, H, W).
     """
     highest = [np.argsort(-score_N, kind="stable")[:TOP_ROWS] for score_N in test_scores.values()]
     place_T = np.unique(np.concatenate(highest))
@@ -185,15 +191,21 @@ def explained_arrays(
         (cost[k], residual[k]) for cost, residual in feature_costs(model_batch.model, examples, len(model_batch.setups))
     ]
     cost_TD, residual_TD = (torch.cat(part).double().cpu().numpy() for part in zip(*minibatches, strict=True))
-    input_TD = model_batch.data.splits["test"].x_ND[place_T]
+    test = model_batch.data.splits["test"]
+    input_TD = test.x_ND[place_T]
     # What is missing costs nothing, as usual.
     nats_TD = np.where(np.isnan(input_TD), 0, cost_TD - usual_D)
-    return {
+    arrays = {
         "top_place": place_T,
         "top_inputs": input_TD,
         "top_reconstructions": (input_TD - residual_TD).astype(np.float32),
         "top_contributions": nats_TD.astype(np.float32),
     }
+    if scorer.images is not None:
+        arrays["top_maps"] = maps_THW = scorer.maps(residual_TD).astype(np.float32)
+        if test.is_anomaly_NP is not None:
+            arrays["top_masks"] = test.is_anomaly_NP[place_T].reshape(maps_THW.shape)
+    return arrays
 
 
 @torch.no_grad()

@@ -14,10 +14,10 @@ from torch.nn import functional
 from vae_study.anomaly.scores import ADDITIVE, FITTED, Parts, Scorer, finite, per_value
 from vae_study.data.pixels import PixelBytes, part_of
 from vae_study.data.windows import Windows
-from vae_study.metrics import SCORES, need
+from vae_study.metrics import SCORES, need, scores_of
 from vae_study.vae.device import on_host
 from vae_study.vae.families.base import Draw, Family
-from vae_study.vae.gpu.device_scorer import DeviceScorer, fitted_scores
+from vae_study.vae.gpu.device_scorer import DeviceScorer, bounded, fitted_scores
 from vae_study.vae.kernels import ROWS_PER_BLOCK, has_onednn, wide_linear
 from vae_study.vae.networks import StackedLinear, StackedMLP
 
@@ -211,6 +211,7 @@ class RowScorer:
     def scores(self, x_ND: Tensor | Windows | PixelBytes, names: Collection[str] = SCORES) -> list[dict[str, Floats]]:
         """The scores of these names for each model, each (N,). Memory grows with the scores, not with their parts."""
         rows = rows_per_minibatch(self.model)
+        names = [name for name in scores_of(self.model.shape.image is not None) if name in names]
         minibatches = [self._scores(x_ND[start : start + rows], names) for start in range(0, len(x_ND), rows)]
         return [
             {name: np.concatenate([every_K[k][name] for every_K in minibatches]) for name in minibatches[0][k]}
@@ -234,6 +235,16 @@ class RowScorer:
                 cost_KBD += drawn_KBD / len(self.noise_LKZ)
         parts_BD = ADDITIVE[score](self.scorers_K[0], _host(cost_KBD[0]), _host(mode.residual_KBD[0]))
         return parts_BD if (values_B := self.values(x_BD)) is None else parts_BD / values_B[:, None]
+
+    def maps(self, x_BD: Tensor) -> list[Floats]:
+        """The anomaly maps of a minibatch of images by each model, (B, H, W)."""
+        outputs = score_outputs(self.model, whole_blocks(x_BD), self.noise_LKZ, ["map_maximum"])
+        if self.device_scorers_K:
+            every = zip(self.device_scorers_K, outputs[3], strict=True)
+            found = on_host([scorer.maps(bounded(residual_BD)) for scorer, residual_BD in every])
+            return [map_BHW[: len(x_BD)].numpy() for map_BHW in found]
+        every_K = zip(self.scorers_K, parts_of(self.model, on_host(outputs)), strict=True)
+        return [scorer.maps(parts.residual_ND[: len(x_BD)]) for scorer, parts in every_K]
 
     @torch.inference_mode()
     def labels(self, x_BD: Tensor, classes: Sequence[str]) -> NDArray[np.object_] | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vae_study.anomaly import detection
 from vae_study.anomaly.detection import area, auroc, interval, operating_points, pseudo_anomalies
+from vae_study.anomaly.maps import FlawedPixels, pixel_metrics
 from vae_study.anomaly.ranges import covered, point_metrics
 from vae_study.anomaly.scores import FITTED, Parts, Scorer, reference_rows
 from vae_study.config.study import DiagnosticsConfig
@@ -86,12 +87,12 @@ def fit_scorer(model_batch: ModelBatch) -> RowScorer:
     outputs = _reference_outputs(model, _reference_inputs(model_batch))
     if model_batch.device.type == "cpu":
         parts, sizes = zip(*((parts_of(model, tensors), rows) for tensors, rows in outputs), strict=True)
-        scorers_K = [Scorer.fit(_side_by_side(own, sizes)) for own in zip(*parts, strict=True)]
+        scorers_K = [Scorer.fit(_side_by_side(own, sizes), model.shape.image) for own in zip(*parts, strict=True)]
         return RowScorer(model=model, scorers_K=scorers_K, noise_LKZ=noise_LKZ)
     residuals_and_codes = zip(*([part[:, :rows] for part in tensors[3:5]] for tensors, rows in outputs), strict=True)
     residual_KRD, code_KRZ = (torch.cat(parts, dim=1) for parts in residuals_and_codes)
     models = range(len(model_batch.setups))
-    fitted_K = [DeviceScorer.fit(residual_KRD[k], own_code(model, code_KRZ, k)) for k in models]
+    fitted_K = [DeviceScorer.fit(residual_KRD[k], own_code(model, code_KRZ, k), model.shape.image) for k in models]
     return RowScorer(model=model, scorers_K=brought_to_host(fitted_K), noise_LKZ=noise_LKZ, device_scorers_K=fitted_K)
 
 
@@ -202,6 +203,7 @@ class _Examination:
         self.bounds = self._bounds()
         is_images = model_batch.data.image_shape is not None
         self.pictures = picture_metrics(model_batch, self.scorer.model) if is_images else [{}] * len(self.test)
+        self.pixels = self._pixels()
         self.factors = self._factors()
 
     def _bounds(self) -> list[dict[str, float]]:
@@ -212,6 +214,20 @@ class _Examination:
         normal = batch.examples["test"].rows(batch.index(~self.splits["test"].is_anomaly_N))
         nats_K = iwae_nats(model, normal, batch.generators("evaluation"), draws)
         return [{"test/iwae": nats} for nats in nats_K.tolist()]
+
+    def _pixels(self) -> list[dict[str, float]]:
+        """How well each model's anomaly maps find the anomalous pixels of test, where masks say which they are."""
+        batch, model, masks_NP = self.model_batch, self.scorer.model, self.splits["test"].is_anomaly_NP
+        if masks_NP is None or model.shape.image is None:
+            return [{} for _ in batch.setups]
+        flawed, rows = FlawedPixels.of(masks_NP, model.shape.image[1:]), rows_per_minibatch(model)
+        found_K: list[list[tuple[Floats, Floats]]] = [[] for _ in batch.setups]
+        for start in range(0, len(masks_NP), rows):
+            maps_K = self.scorer.maps(batch.examples["test"].x_ND[start : start + rows])
+            for found, maps_BHW in zip(found_K, maps_K, strict=True):
+                found += [flawed.picked(start + place, map_HW) for place, map_HW in enumerate(maps_BHW)]
+        every = [pixel_metrics(flawed, *(np.concatenate(part) for part in zip(*one, strict=True))) for one in found_K]
+        return [defined({f"test/{name}": value for name, value in one.items()}) for one in every]
 
     def _factors(self) -> tuple[FactorValues, FactorValues] | None:
         """The known factors of the training rows, and of test's normal rows; None if there are none."""
@@ -250,7 +266,7 @@ class _Examination:
                 **code_arrays(self.test[k], self.diagnostics.latent_map),
                 **factor_arrays,
                 **Illustrator(self.model_batch, k, "test").arrays(self.test[k]),
-                **explained_arrays(self.model_batch, k, self.usual_KD[k], scores["test"]),
+                **explained_arrays(self.model_batch, k, self.usual_KD[k], scores["test"], self.scorer.scorers_K[k]),
             },
             weights={name.removeprefix("model/"): value for name, value in state.items() if name.startswith("model/")},
             scorer=self._scorer(k),
@@ -278,6 +294,7 @@ class _Examination:
             **metrics_of(self.test[k], "test", asked),
             **self.bounds[k],
             **self.pictures[k],
+            **self.pixels[k],
             **_detection(asked, is_anomaly, scores),
             **_of_points(self.splits["test"], scores["test"][asked]),
             **_pseudo_metrics(scores["validation"], ~is_anomaly["validation"], pseudo),
@@ -317,7 +334,7 @@ def _detection(asked: str, is_anomaly: Mapping[str, NDArray[np.bool_]], scores: 
         f"{short}_{name}/{score}": area(metric, is_anomaly[split], scores[split][score])
         for short, split in (("val", "validation"), ("test", "test"))
         for name, metric in zip(AREAS, detection.AREAS, strict=True)
-        for score in SCORES
+        for score in scores["test"]
     }
     of_test = is_anomaly["test"], scores["test"][asked]
     low, high = interval("auroc", *of_test)

@@ -1,14 +1,10 @@
-"""Images: folders of image files, of which a sub-folder may stand for a class, and MNIST's idx files."""
+"""Folders of image files, of which a sub-folder may stand for a class."""
 
-import gzip
 import math
 import os
 import re
-import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +14,12 @@ from PIL import Image, ImageOps
 
 from vae_study.config.data import DataConfig
 from vae_study.data.pixels import collected
-from vae_study.data.sources.arrays import BYTES, WORDS, pixel_names, table_of_arrays
+from vae_study.data.sources.arrays import BYTES, WORDS, pixel_names
 from vae_study.data.sources.category_index import factors_of_names, labels_of_array
-from vae_study.data.sources.files import local_path, reading, require_growth
+from vae_study.data.sources.files import local_path, reading
+from vae_study.data.sources.mvtec import GOOD, LAYOUT, PARTS, TRUTH, find_masks, find_pictures
 from vae_study.data.sources.numbers import floats_of_array
-from vae_study.data.sources.source import FILE, FOLDER, Examples, ModelInput, Source, examples_of
+from vae_study.data.sources.source import FOLDER, Examples, ModelInput, Source
 from vae_study.data.table import Label, Table
 from vae_study.errors import UserError
 
@@ -44,11 +41,6 @@ _ORIENTATION_TAG, _UPRIGHT = 0x0112, 1
 _NO_DATA_TAG = 42113
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _SIZES_SHOWN = 5
-_IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-_GZIP = b"\x1f\x8b"
-_BYTES_AT_ONCE = 1 << 20
-_MOST_DIMENSIONS = 4
-_ByteStream = BufferedReader | gzip.GzipFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +74,15 @@ def open_images(config: DataConfig, model: ModelInput | None) -> Examples:
     """
     given = str(config.path)
     folder = local_path(given, is_folder=True)
-    with reading(given, "a folder"):
-        found, others = _found(folder, given)
+    if config.layout not in (None, LAYOUT):
+        raise UserError(f"data.layout: got {config.layout!r}, expected {LAYOUT!r} or nothing for a folder of images")
+    # What is scored may lie in any folder.
+    pictures = None if model is not None or config.layout is None else find_pictures(folder, given, _found)
+    if pictures is None:
+        with reading(given, "a folder"):
+            found, others = _found(folder, given)
+    else:
+        found, others = [*pictures.found], [*pictures.others]
     headers = [_header(path, os.path.join(given, path.relative_to(folder))) for path, _ in found]
     _require_one_size(given, headers)
     mode, notes = _common_mode(given, headers)
@@ -112,6 +111,9 @@ def open_images(config: DataConfig, model: ModelInput | None) -> Examples:
             f"{_MOST_PIXELS:,}, since a model has weights for each of them: make them smaller"
         )
     names = pixel_names(image_shape)
+    masks = None if pictures is None else find_masks(folder, given, pictures, headers[0].size)
+    if masks is not None:
+        notes = [*notes, f"masks of anomalous pixels: {masks.count:,}"]
 
     def table(rows: slice) -> Table:
         is_all = rows == slice(None)
@@ -124,6 +126,9 @@ def open_images(config: DataConfig, model: ModelInput | None) -> Examples:
             image_shape=image_shape,
             depth=headers[0].depth,
             files=files[rows],
+            masks=masks if is_all else None,
+            normal_label=None if pictures is None else GOOD,
+            split_N=pictures.part_N if pictures is not None and is_all else None,
             has_binary_labels=config.has_binary_labels,
             where=given,
             notes=tuple(notes),
@@ -144,7 +149,10 @@ def _found(folder: Path, given: str) -> tuple[list[tuple[Path, str | None]], lis
         deeper, inside, beside = _sorted_paths(inner)
         if deeper or not inside:
             got = f"the folder {deeper[0].name!r}" if deeper else "no image"
-            raise UserError(f"{given}: sub-folder {inner.name!r} holds {got}; expected images, one sub-folder a class")
+            expected = "expected images, one sub-folder a class"
+            if inner.name in (*PARTS, TRUTH):
+                expected += f"; data.layout: {LAYOUT} reads such folders"
+            raise UserError(f"{given}: sub-folder {inner.name!r} holds {got}; {expected}")
         found += [(path, inner.name) for path in inside]
         others += [f"{inner.name}/{name}" for name in beside]
     return found, others
@@ -295,100 +303,11 @@ def _deep_colour(header: _Header) -> NDArray[np.float32]:
         return np.asarray(pixels, np.float32)[..., 2::-1]
 
 
-def open_idx(config: DataConfig, model: ModelInput | None) -> Examples:
-    """Images (idx3) or rows (idx2), and their labels (idx1).
-
-    The labels are in `config.label`, or in the file that MNIST's naming implies, if it exists.
-    """
-    given = str(config.path)
-    path = local_path(given)
-    x = _read_idx(path, given)
-    if x.ndim < 2:
-        raise UserError(f"{given}: got idx{x.ndim}, expected images (idx3) or rows (idx2); are these the labels?")
-    labels = (config.label or _implied_labels(given, path)) if model is None else None
-    label_N = None if labels is None else _labels(labels, len(x), given)
-    names = ("images", "labels")
-    return examples_of(table_of_arrays(x, label_N, where=given, names=names, config=config, model=model))
-
-
-def _labels(given: str, count: int, images: str) -> NDArray[Any]:
-    label_N = _read_idx(local_path(given, key="data.label"), given)
-    if label_N.ndim != 1:
-        raise UserError(f"{given}: got idx{label_N.ndim}, expected labels (idx1)")
-    if len(label_N) != count:
-        raise UserError(f"{given}: {len(label_N):,} labels, expected {count:,}, one for each row of {images}")
-    return label_N
-
-
-def _implied_labels(given: str, path: Path) -> str | None:
-    """The file of labels beside a file of images, gzipped or not; None if there is none."""
-    name = re.sub(r"images([-.])idx\d", r"labels\1idx1", path.name)
-    plain = name.removesuffix(".gz")
-    candidates = [] if name == path.name else [plain, f"{plain}.gz"]
-    found = next((path.with_name(candidate) for candidate in candidates if path.with_name(candidate).is_file()), None)
-    return None if found is None else str(Path(given).with_name(found.name))
-
-
-def _read_idx(path: Path, where: str) -> NDArray[Any]:
-    with reading(where, "idx"), path.open("rb") as raw:
-        is_gzip = raw.read(2) == _GZIP
-        raw.seek(0)
-        stream = gzip.GzipFile(fileobj=raw) if is_gzip else raw
-        dtype, shape = _idx_header(stream, where)
-        expected = math.prod(shape) * dtype.itemsize
-        if is_gzip:
-            require_growth(where, expected, path.stat().st_size)
-        # One byte more than expected: finds what follows, and makes gzip compare its checksum.
-        body, damage = _up_to(stream, expected + 1)
-    if len(body) != expected:
-        found = f"{len(body):,}" if len(body) < expected else f"more than {expected:,}"
-        raise UserError(f"{where}: {found} bytes of values, expected {expected:,} for shape {shape}; is it truncated?")
-    if damage is not None:
-        raise UserError(f"{where}: {expected:,} bytes of values as expected, but gzip finds it damaged ({damage})")
-    return np.frombuffer(body, dtype).reshape(shape)
-
-
-def _idx_header(stream: _ByteStream, where: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    magic, _ = _up_to(stream, 4)
-    if len(magic) < 4 or magic[:2] != b"\0\0":
-        raise UserError(f"{where}: begins with {magic.hex(' ') or 'nothing'}, expected the two zero bytes of idx")
-    code, dimensions = magic[2], magic[3]
-    if code not in _IDX_TYPES:
-        known = ", ".join(f"{code:#04x}" for code in _IDX_TYPES)
-        raise UserError(f"{where}: type code {code:#04x}, expected one of {known}")
-    sizes, _ = _up_to(stream, 4 * dimensions)
-    if not 0 < dimensions <= _MOST_DIMENSIONS or len(sizes) < 4 * dimensions:
-        raise UserError(f"{where}: {dimensions} dimensions in {len(sizes)} bytes, expected 1 to 4 of 4 bytes each")
-    return np.dtype(_IDX_TYPES[code]), struct.unpack(f">{dimensions}I", sizes)
-
-
-def _up_to(stream: _ByteStream, count: int) -> tuple[bytes, Exception | None]:
-    """At most this many bytes, and the error that ended them; read in parts, so that a wrong header needs no memory."""
-    pieces: list[bytes] = []
-    found = 0
-    try:
-        # Unlike read, read1 gives what there is before it raises.
-        while found < count and (piece := stream.read1(min(_BYTES_AT_ONCE, count - found))):
-            pieces.append(piece)
-            found += len(piece)
-    except (EOFError, OSError, zlib.error) as error:
-        return b"".join(pieces), error
-    return b"".join(pieces), None
-
-
 SOURCES = (
-    Source(
-        name="idx",
-        open=open_idx,
-        settings=("label",),
-        paths=(FILE,),
-        files=r".*(\.idx|idx[1-4][-.]ubyte)(\.gz)?",
-        label_is_file=True,
-    ),
     Source(
         name="images",
         open=open_images,
-        settings=("factors",),
+        settings=("factors", "layout"),
         paths=(FOLDER,),
         files=rf".*({'|'.join(map(re.escape, _SUFFIXES))})",
     ),

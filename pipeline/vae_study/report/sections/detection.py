@@ -1,7 +1,7 @@
 """How well the chosen model tells anomalies from normal rows: curves, and single numbers of them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,6 +10,8 @@ from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import MaxNLocator
 
 from vae_study.anomaly import detection
+from vae_study.anomaly.maps import MOST_FALSE
+from vae_study.metrics import metric_of
 from vae_study.report.figure import Figure, Grid
 from vae_study.report.formatting import captions, interval, number, percent, score_name
 from vae_study.report.frames import Interval, Missing
@@ -116,6 +118,7 @@ def measure_grid(tables: StudyTables) -> Grid:
             "real ones among such alarms where anomalies have the prevalence that the study states")]
           if math.isfinite(point["stated_precision"]) else []),
         ("best F1", number(point["best_f1"], 3), "at the best threshold for these test labels, so optimistic"),
+        *_of_pixels(tables),
     )  # fmt: skip
     # Where a column is narrow, an interval stays on one line.
     unbroken = tuple((name, value.replace(" ", "\N{NO-BREAK SPACE}"), what) for name, value, what in rows)
@@ -125,6 +128,19 @@ def measure_grid(tables: StudyTables) -> Grid:
         rows=unbroken,
         is_numeric=False,
     )
+
+
+def _of_pixels(tables: StudyTables) -> Iterator[tuple[str, str, str]]:
+    """How well the anomaly maps of the chosen model find anomalous pixels, where images have masks."""
+    champion, trials = tables.record.champion, tables.record.trials
+    what = {
+        "test/pixel_auroc": "chance that an anomalous pixel has a higher value in the anomaly map than a normal one",
+        "test/pixel_pro": f"share of each anomalous region found, averaged over up to {MOST_FALSE:.0%} false alarms",
+    }
+    for name, words in what.items():
+        if champion is not None and name in trials:
+            value = trials.loc[trials["trial"].eq(champion.trial), name].iloc[0]
+            yield metric_of(name).label, number(value, 3), words
 
 
 CURVES = Figure(name="curves", numbers=lambda tables: tables.of(curves), draw=draw_curves, words=captions("curves"))

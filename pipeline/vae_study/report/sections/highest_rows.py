@@ -68,11 +68,20 @@ class Reason:
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """The rows as images: T inputs, their reconstructions, and what each pixel costs above usual in nats, (T, H, W)."""
+    """The rows as images.
+
+    Attributes:
+        inputs, reconstructions: T of each.
+        nats: What each pixel costs above usual, (T, H, W).
+        maps: Their anomaly maps, (T, H, W); None for studies of earlier releases.
+        masks: Which pixels are anomalous, (T, H, W); None where there are no masks.
+    """
 
     inputs: Images
     reconstructions: Images
     nats: Images
+    maps: Images | None = None
+    masks: Images | None = None
 
     @property
     def most_nats(self) -> float:
@@ -130,7 +139,7 @@ def highest_rows(record: StudyRecord) -> HighestRows | Missing:
         score=meaning(record, champion),
         rows=rows[["row", "label", "file", "anomaly", "score"]].reset_index(drop=True),
         reasons=tuple(reasons(columns, index) for index in range(len(highest))) if columns else (),
-        pictures=_pictures(shape, *stored) if stored and shape else None,
+        pictures=_pictures(shape, *stored, _maps(champion, highest.index.tolist())) if stored and shape else None,
         in_user_units=bool(columns) and known is not None,
         missing="" if stored else "The chosen model stored no explanation of its highest scores.",
     )
@@ -142,12 +151,24 @@ def _stored(champion: ChampionRecord, rows: list[int]) -> tuple[Rows, Rows, Floa
         np.asarray(() if array is None else array, np.float32)
         for array in (champion.top_inputs_TD, champion.top_reconstructions_TD, champion.top_contributions_TD)
     ]
-    index = {int(row): i for i, row in enumerate(() if champion.top_place_T is None else champion.top_place_T)}
+    index = _places(champion)
     is_whole = arrays[0].ndim == 2 and len({array.shape for array in arrays}) == 1 and len(arrays[0]) == len(index)
     if not is_whole or not set(rows) <= set(index):
         return None
     inputs, expected, nats = (array[[index[row] for row in rows]] for array in arrays)
     return inputs, expected, nats.astype(np.float64)
+
+
+def _places(champion: ChampionRecord) -> dict[int, int]:
+    """Where each of the test rows that are stored is."""
+    return {int(row): i for i, row in enumerate(() if champion.top_place_T is None else champion.top_place_T)}
+
+
+def _maps(champion: ChampionRecord, rows: list[int]) -> tuple[Images | None, Images | None]:
+    """The anomaly maps and the masks of these test rows, which are stored; None where there are none."""
+    index, arrays = _places(champion), (champion.top_maps_THW, champion.top_masks_THW)
+    maps, masks = (None if one is None else one[[index[row] for row in rows]].astype(np.float32) for one in arrays)
+    return maps, masks
 
 
 def _preprocessing(data: Mapping[str, Any], features: int) -> Preprocessing | None:
@@ -225,32 +246,45 @@ def reasons(columns: list[Column], row: int) -> tuple[Reason, ...]:
     )
 
 
-def _pictures(shape: tuple[int, ...], inputs_TD: Rows, expected_TD: Rows, nats_TD: Floats) -> Pictures:
+def _pictures(
+    shape: tuple[int, ...],
+    inputs_TD: Rows,
+    expected_TD: Rows,
+    nats_TD: Floats,
+    maps: tuple[Images | None, Images | None],
+) -> Pictures:
     """The rows as images; the costs of a pixel's channels are added."""
     nats = shaped(nats_TD.astype(np.float32), shape)
     return Pictures(
         inputs=shaped(inputs_TD, shape),
         reconstructions=shaped(expected_TD, shape),
         nats=nats.sum(axis=-1) if nats.ndim == 4 else nats,
+        maps=maps[0],
+        masks=maps[1],
     )
 
 
 def draw_highest_rows(table: HighestRows) -> Picture:
-    """Inputs above reconstructions above what each pixel cost."""
+    """Inputs above reconstructions above what each pixel cost, and above anomaly maps with the outlines of masks."""
     pictures = table.pictures
     assert pictures is not None
     high, wide = pictures.inputs.shape[1:3]
-    drawn = figure(3 * WIDTH / (MOST_ROWS + 1.6) * high / wide + 0.75)
-    panels = drawn.subplots(3, 1)
     limits = value_limits(pictures.inputs)
-    images = (
+    images = [
         ("input", pictures.inputs, limits, "gray"),
         ("recon-\nstruction", pictures.reconstructions, limits, "gray"),
         ("cost", np.maximum(pictures.nats, 0), (0.0, pictures.most_nats), "Reds"),
-    )
+    ]
+    if pictures.maps is not None:
+        images.append(("anomaly\nmap", pictures.maps, (0.0, float(pictures.maps.max(initial=0.0)) or 1.0), "Reds"))
+    drawn = figure(len(images) * WIDTH / (MOST_ROWS + 1.6) * high / wide + 0.75)
+    panels = drawn.subplots(len(images), 1)
     for axes, (name, some, ends, colours) in zip(panels, images, strict=True):
         show(axes, mosaic(padded(some, MOST_ROWS), MOST_ROWS), ends, colours)
         axes.set_yticks([axes.get_ylim()[0] / 2], [name])
+    if pictures.maps is not None and pictures.masks is not None and pictures.masks.any():
+        outlines = np.nan_to_num(mosaic(padded(pictures.masks, MOST_ROWS), MOST_ROWS))
+        panels[-1].contour(outlines, levels=[0.5], colors=INK, linewidths=0.6)
     names = [
         f"{row['row'][:LONGEST_LABEL]}\n{row['label'][:LONGEST_LABEL]}\n{quantity(row['score'])}"
         for row in table.rows.to_dict("records")

@@ -9,8 +9,18 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from vae_study.anomaly.scores import FULL_COVARIANCE, LARGEST_COORDINATE, NEIGHBOURS, Gaussian, Neighbours, Scorer
+from vae_study.anomaly.maps import LEAST_VARIANCE, window
+from vae_study.anomaly.scores import (
+    FULL_COVARIANCE,
+    LARGEST_COORDINATE,
+    NEIGHBOURS,
+    Gaussian,
+    ImageResiduals,
+    Neighbours,
+    Scorer,
+)
 from vae_study.vae.device import on_host
 
 # Distances that are computed at once.
@@ -25,17 +35,37 @@ class DeviceScorer:
         residual: Mean and precision of x - E[x|z], as of a `Gaussian`.
         latent: The same of the posterior means.
         reference_RZ: The posterior means of the reference rows.
+        images: Of images, their channels, height and width, and the variance of the residuals, (D,); else None.
     """
 
     residual: tuple[Tensor, Tensor]
     latent: tuple[Tensor, Tensor]
     reference_RZ: Tensor
+    images: tuple[tuple[int, int, int], Tensor] | None = None
 
     @classmethod
-    def fit(cls, residual_RD: Tensor, mean_RZ: Tensor) -> Self:
+    def fit(cls, residual_RD: Tensor, mean_RZ: Tensor, image: tuple[int, int, int] | None = None) -> Self:
         """Fit it to the reference rows, as `Scorer.fit`."""
         residual_RD, mean_RZ = bounded(residual_RD), bounded(mean_RZ)
-        return cls(residual=gaussian(residual_RD), latent=gaussian(mean_RZ), reference_RZ=mean_RZ)
+        return cls(
+            residual=gaussian(residual_RD),
+            latent=gaussian(mean_RZ),
+            reference_RZ=mean_RZ,
+            images=None if image is None else (image, residual_RD.var(dim=0, correction=0)),
+        )
+
+    def maps(self, residual_BD: Tensor) -> Tensor:
+        """The anomaly maps of B images, (B, H, W), as `anomaly.maps.anomaly_maps`."""
+        assert self.images is not None
+        image, variance_D = self.images
+        squared_BD = (residual_BD - self.residual[0]).square() / (variance_D + LEAST_VARIANCE)
+        map_BHW, weights = squared_BD.view(-1, *image).mean(dim=1), window(image)
+        reach = len(weights) // 2
+        for padding, dim in (((0, 0, reach, reach), 1), ((reach, reach, 0, 0), 2)):
+            padded = functional.pad(map_BHW[:, None], padding, mode="replicate")[:, 0]
+            parts = (weight * padded.narrow(dim, place, map_BHW.shape[dim]) for place, weight in enumerate(weights))
+            map_BHW = sum(parts, start=torch.zeros_like(map_BHW))
+        return map_BHW
 
     def distance(self, mean_BZ: Tensor) -> Tensor:
         """The mean distance to the nearest reference rows, (B,), as of `Neighbours`."""
@@ -55,6 +85,7 @@ class DeviceScorer:
 #: As `anomaly.scores.FITTED`: from residuals (B, D) and posterior means (B, Z), both `bounded`, to scores (B,).
 FITTED: Mapping[str, Callable[[DeviceScorer, Tensor, Tensor], Tensor]] = {
     "residual_mahalanobis": lambda scorer, residual_BD, mean_BZ: squared_distance(*scorer.residual, residual_BD),
+    "map_maximum": lambda scorer, residual_BD, mean_BZ: scorer.maps(residual_BD).amax(dim=(1, 2)),
     "latent_mahalanobis": lambda scorer, residual_BD, mean_BZ: squared_distance(*scorer.latent, mean_BZ),
     "latent_knn": lambda scorer, residual_BD, mean_BZ: scorer.distance(mean_BZ),
 }
@@ -68,14 +99,20 @@ def fitted_scores(scorer: DeviceScorer, residual_BD: Tensor, mean_BZ: Tensor, na
 
 def brought_to_host(scorers_K: Sequence[DeviceScorer]) -> list[Scorer]:
     """The scorers of some models, brought to the host at once."""
-    arrays = iter(on_host([one for each in scorers_K for one in (*each.residual, *each.latent, each.reference_RZ)]))
+    every = [(*each.residual, *each.latent, each.reference_RZ, *(each.images or ())[1:]) for each in scorers_K]
+    arrays = iter(on_host([one for each in every for one in each]))
 
     def gaussian_there() -> Gaussian:
         return Gaussian(mean_D=next(arrays).numpy(), precision_DD=next(arrays).numpy())
 
     return [
-        Scorer(residual=gaussian_there(), latent=gaussian_there(), neighbours=Neighbours(next(arrays).numpy()))
-        for _ in scorers_K
+        Scorer(
+            residual=gaussian_there(),
+            latent=gaussian_there(),
+            neighbours=Neighbours(next(arrays).numpy()),
+            images=ImageResiduals(shape=each.images[0], variance_D=next(arrays).numpy()) if each.images else None,
+        )
+        for each in scorers_K
     ]
 
 
