@@ -16,7 +16,7 @@ from vae_study.anomaly.scores import (
     Scorer,
     reference_rows,
 )
-from vae_study.metrics import SCORES, SIMPLE_SCORES
+from vae_study.metrics import SCORES, SIMPLE_SCORES, scores_of
 
 
 def parts(rows: int, seed: int, features: int = 6, latents: int = 3) -> Parts:
@@ -36,7 +36,8 @@ def parts(rows: int, seed: int, features: int = 6, latents: int = 3) -> Parts:
 def test_every_score_is_what_its_definition_says():
     trained, some = parts(200, 0), parts(30, 1)
     scores = Scorer.fit(trained).scores(some)
-    assert tuple(scores) == tuple(SCORES)
+    assert tuple(scores) == scores_of(is_images=False)
+    assert tuple(Scorer.fit(trained, (1, 2, 3)).scores(some)) == tuple(SCORES) == scores_of(is_images=True)
     assert scores["elbo"] == pytest.approx(some.reconstruction_N + some.kl_N)
     for name in ("reconstruction", "kl", "reconstruction_probability", "squared_error"):
         assert (scores[name] == getattr(some, f"{name}_N")).all()
@@ -76,17 +77,30 @@ def test_a_diverged_model_has_scores_that_say_nothing():
     assert all(np.ptp(scores[name]) == 0 for name in ("residual_mahalanobis", "latent_mahalanobis", "latent_knn"))
 
 
-@given(st.integers(0, 1000), st.integers(2, 60), st.integers(1, 9), st.integers(1, 7))
-def test_a_scorer_made_from_its_arrays_gives_the_same_bits(seed, rows, features, latents):
-    scorer, some = Scorer.fit(parts(rows, seed, features, latents)), parts(20, seed + 1, features, latents)
+@given(st.integers(0, 1000), st.integers(2, 60), st.integers(1, 9), st.integers(1, 7), st.booleans())
+def test_a_scorer_made_from_its_arrays_gives_the_same_bits(seed, rows, features, latents, is_images):
+    image = (1, 1, features) if is_images else None
+    scorer, some = Scorer.fit(parts(rows, seed, features, latents), image), parts(20, seed + 1, features, latents)
     arrays = {name: np.frombuffer(array.tobytes()).reshape(array.shape) for name, array in scorer.arrays().items()}
-    again, scores = Scorer.from_arrays(arrays).scores(some), scorer.scores(some)
-    assert all((again[name] == scores[name]).all() for name in SCORES)
+    assert Scorer.shapes(features, latents, arrays).keys() == arrays.keys()
+    again, scores = Scorer.from_arrays(arrays, image).scores(some), scorer.scores(some)
+    assert tuple(scores) == scores_of(is_images)
+    assert all((again[name] == scores[name]).all() for name in scores)
+
+
+def test_the_map_of_an_image_has_its_maximum_where_the_model_is_wrong():
+    trained, some = parts(200, 0, features=16), parts(3, 1, features=16)
+    some.residual_ND[1, 6] = 40 * trained.residual_ND[:, 6].std()
+    scorer = Scorer.fit(trained, (1, 4, 4))
+    maps_NHW, scores = scorer.maps(some.residual_ND), scorer.scores(some)
+    assert np.unravel_index(maps_NHW[1].argmax(), (4, 4)) == (1, 2)
+    assert scores["map_maximum"].argmax() == 1
+    assert (scores["map_maximum"] == maps_NHW.max(axis=(1, 2))).all()
 
 
 @given(st.sets(st.sampled_from(tuple(SCORES))))
 def test_only_the_scores_that_are_asked_for_are_given_and_are_the_same(names):
-    scorer, some = Scorer.fit(parts(60, 0)), parts(20, 1)
+    scorer, some = Scorer.fit(parts(60, 0), (1, 2, 3)), parts(20, 1)
     every, asked = scorer.scores(some), scorer.scores(some, names)
     assert list(asked) == [name for name in SCORES if name in names]
     assert all((asked[name] == every[name]).all() for name in names)

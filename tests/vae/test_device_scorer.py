@@ -7,12 +7,15 @@ from vae_study.anomaly.scores import FITTED, FULL_COVARIANCE, Parts, Scorer
 from vae_study.vae.gpu import device_scorer
 from vae_study.vae.gpu.device_scorer import DeviceScorer, brought_to_host
 
+# Large enough for its maps to be smoothed over several pixels.
+SMOOTHED = (3, 70, 48)
 SHAPES = {
     "wide": (200, 40, 6),
     "few rows": (12, 30, 3),
     "fewer than neighbours": (3, 4, 2),
     "one feature": (50, 1, 1),
     "diagonal": (20, FULL_COVARIANCE + 1, 2),
+    "smoothed": (20, np.prod(SMOOTHED), 2),
 }
 
 
@@ -42,8 +45,9 @@ def test_scores_and_what_is_kept_of_the_fit_are_those_of_the_host(shape, is_cons
     residual, mean = rows(*shape)
     if is_constant:
         residual[:, 0] = mean[:, 0] = 2.5
-    expected = Scorer.fit(parts(residual, mean))
-    found = DeviceScorer.fit(torch.tensor(residual), torch.tensor(mean))
+    image = SMOOTHED if shape[1] == np.prod(SMOOTHED) else (1, 1, shape[1])
+    expected = Scorer.fit(parts(residual, mean), image)
+    found = DeviceScorer.fit(torch.tensor(residual), torch.tensor(mean), image)
     [kept] = brought_to_host([found])
     for name, array in expected.arrays().items():
         np.testing.assert_allclose(kept.arrays()[name], array, rtol=1e-7, atol=1e-9 * np.abs(array).max(), err_msg=name)
