@@ -181,6 +181,21 @@ class LabelsConfig(ConfigPart):
     weight: NotNegative = 10.0
 
 
+class GanConfig(ConfigPart):
+    """The weights of the terms in the loss of `vae_gan` (Larsen et al. 2016), for images.
+
+    Attributes:
+        pixels: Of the reconstruction, the likelihood's.
+        similarity: Of half the squared distance between an image and its reconstruction in the discriminator's last
+            hidden layer.
+        adversary: Of the decoder's loss where the discriminator tells its images from real ones.
+    """
+
+    pixels: Positive = 1.0
+    similarity: NotNegative = 1.0
+    adversary: NotNegative = 1.0
+
+
 class ModelConfig(ConfigPart):
     """The model.
 
@@ -207,6 +222,7 @@ class ModelConfig(ConfigPart):
         "vector_quantized",
         "adversarial",
         "semi_supervised",
+        "vae_gan",
     ] = "vae"
     network: NetworkConfig = NetworkConfig()
     latent_dim: Width = 8
@@ -219,6 +235,7 @@ class ModelConfig(ConfigPart):
     corruption: CorruptionConfig = CorruptionConfig()
     codebook: CodebookConfig = CodebookConfig()
     labels: LabelsConfig = LabelsConfig()
+    gan: GanConfig = GanConfig()
 
     @property
     def is_trained_by_kl(self) -> bool:
@@ -242,6 +259,8 @@ class ModelConfig(ConfigPart):
         got, reads_steps = f"model.network.kind: got {kind!r}, expected 'mlp'", kind in ("recurrent", "temporal_conv")
         if kind == "conv" and not has_pixels:
             raise UserError(f"{got}: the features of this data are no pixels")
+        if self.family == "vae_gan" and not has_pixels:
+            raise UserError("model.family: got 'vae_gan', which needs images: the features of this data are no pixels")
         if self.ms_ssim and not has_pixels:
             raise UserError(f"model.ms_ssim: got {self.ms_ssim:g}, expected 0: the features of this data are no pixels")
         if reads_steps and not has_sequences:

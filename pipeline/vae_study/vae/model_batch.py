@@ -21,7 +21,15 @@ from vae_study.vae.fast_step.step import covers, fast_step
 from vae_study.vae.gpu.captured_step import CapturedStep, pays
 from vae_study.vae.inference import Examples
 from vae_study.vae.networks import shape_of
-from vae_study.vae.objective import GradientStep, Losses, Objective, StepInputs, penalty_weights, train_metrics
+from vae_study.vae.objective import (
+    GradientStep,
+    Losses,
+    Objective,
+    StepInputs,
+    measured_terms,
+    penalty_weights,
+    train_metrics,
+)
 from vae_study.vae.optimizer import StackedAdam, autograd_step, learning_rate_factors
 from vae_study.vae.stacking import (
     LASTING_STREAMS,
@@ -292,21 +300,21 @@ class ModelBatch:
             chunk.model.train()
         weight_SK, rows_SKB = self._begin_epoch(), self._minibatches()
         with training_in(self.training.precision):
-            sums_5K = self._take_steps(rows_SKB, weight_SK)
+            sums_MK = self._take_steps(rows_SKB, weight_SK)
         for progress in self.progress_K:
             progress.epoch += 1
-        means_5K, measurements = self.measure_beside("validation", sums_5K / self.steps_per_epoch)
-        means_K5 = means_5K.double().numpy().T.tolist()
+        means_MK, measurements = self.measure_beside("validation", sums_MK / self.steps_per_epoch)
+        means_KM = means_MK.double().numpy().T.tolist()
         measured = [metrics_of(measurement, "val", self.score) for measurement in measurements]
         seconds = (time.perf_counter() - started) / len(self.setups)
-        own = zip(self.objective.configs, means_K5, strict=True)
-        trained = [train_metrics(config, means_5, self.model.has_rate) for config, means_5 in own]
+        own = zip(self.objective.configs, means_KM, strict=True)
+        trained = [train_metrics(config, means_M, self.model.has_rate, self.model.own_terms) for config, means_M in own]
         return [{**a, **b, "time/epoch_seconds": seconds} for a, b in zip(trained, measured, strict=True)]
 
     def _take_steps(self, rows_SKB: Tensor, weight_SK: Tensor) -> Tensor:
-        """Take an epoch's steps; return the sums of their Losses and KL weights."""
+        """Take an epoch's steps; return the sums of their `Losses.beside`, (M, K)."""
         noise_generators, captured = self._lasting("batches"), self._captured
-        sums_5K = weight_SK.new_zeros(len(Losses._fields) + 1, len(self.setups))
+        sums_MK = weight_SK.new_zeros(measured_terms(self.model.own_terms), len(self.setups))
         if captured:
             captured.begin(rows_SKB, weight_SK)
         for step in range(self.steps_per_epoch):
@@ -315,7 +323,7 @@ class ModelBatch:
                 noise_SKBZ = self.model.noise(draws, self.batch_size, noise_generators)
                 if step == 0 and captured is None and self._capture_pays():
                     buffers = (self.objective.multiplier_K, *self.model.buffers())
-                    captured = CapturedStep(self._step, self.adam, buffers, rows_SKB, weight_SK, noise_SKBZ)
+                    captured = CapturedStep(self._step, self.adam, buffers, rows_SKB, weight_SK, noise_SKBZ, sums_MK)
                     captured.begin(rows_SKB, weight_SK)
                     self._captured = captured
                 if captured:
@@ -326,8 +334,8 @@ class ModelBatch:
             noise_KBZ, weight_K = noise_SKBZ[step % STEPS_PER_DRAW], weight_SK[step]
             losses = self._step(rows_SKB[step], noise_KBZ, weight_K, self._corruption(), partial(self.adam.step, step))
             # Step by step: how a sum over steps is rounded depends on how many models stand side by side.
-            sums_5K += torch.stack([*losses, weight_K])
-        return captured.sums_5K if captured else sums_5K
+            sums_MK += losses.beside(weight_K)
+        return captured.sums_MK if captured else sums_MK
 
     def _capture_pays(self) -> bool:
         setups = zip(self.setups, self.epochs_K, strict=True)

@@ -238,27 +238,50 @@ class StepInputs(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """Terms of one step of every model, nats per example, each of shape (K,); `term_K` as of `Objective.term`."""
+    """Terms of one step of every model, nats per example.
+
+    Attributes:
+        loss_K, reconstruction_K, kl_K: As they are called.
+        term_K: As of `Objective.term`.
+        own_KL: The family's `own_terms`; None for none.
+    """
 
     loss_K: Tensor
     reconstruction_K: Tensor
     kl_K: Tensor
     term_K: Tensor
+    own_KL: Tensor | None = None
+
+    def beside(self, weight_K: Tensor) -> Tensor:
+        """All of them and the KL weight, (M, K): loss, reconstruction, KL, term, weight, and the family's terms."""
+        *plain, own_KL = self
+        found_MK = torch.stack([*plain, weight_K])
+        return found_MK if own_KL is None else torch.cat([found_MK, own_KL.T])
 
 
-def train_metrics(config: ObjectiveConfig, means_5: Sequence[float], has_rate: bool) -> dict[str, float]:
+def train_metrics(
+    config: ObjectiveConfig, means_M: Sequence[float], has_rate: bool, own_terms: Sequence[str]
+) -> dict[str, float]:
     """An epoch's metrics of a model's training, by name.
 
     Args:
         config: Its objective.
-        means_5: Means over the epoch's steps of each of `Losses` and of the KL weight.
+        means_M: Means over the epoch's steps of what `Losses.beside` gives.
         has_rate: Whether its code has a KL.
+        own_terms: Its family's.
     """
-    loss, reconstruction, kl, term, weight = means_5
+    loss, reconstruction, kl, term, weight, *own = means_M
     metrics = {"train/loss": loss, "train/reconstruction": reconstruction, **({"train/kl": kl} if has_rate else {})}
     if config.kind in TERMS:
         metrics[TERMS[config.kind].metric] = term
+    metrics |= {f"train/{name}": value for name, value in zip(own_terms, own, strict=True)}
     return {**metrics, "train/kl_weight": weight}
+
+
+def measured_terms(own_terms: Sequence[str]) -> int:
+    """M, how many rows `Losses.beside` gives for a family with these terms."""
+    # The weight is in the place of `own_KL`.
+    return len(Losses._fields) + len(own_terms)
 
 
 class GradientStep:
@@ -277,4 +300,5 @@ class GradientStep:
         losses = [part(inputs.of(models)) for models, part in self.parts]
         if len(losses) == 1:
             return losses[0]
-        return Losses._make(torch.cat(terms) for terms in zip(*losses, strict=True))
+        terms = zip(*losses, strict=True)
+        return Losses._make(None if parts[0] is None else torch.cat(parts) for parts in terms)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from vae_study.config.model import TrainingConfig
 from vae_study.vae import kernels
 from vae_study.vae.device import is_out_of_memory
-from vae_study.vae.families.base import Code, Family
+from vae_study.vae.families.base import Decoded, Family
 from vae_study.vae.objective import GradientStep, Losses, Objective, StepInputs
 from vae_study.vae.stacking import Chunk
 
@@ -40,35 +41,34 @@ class AutogradPart:
 
     def __call__(self, inputs: StepInputs) -> Losses:
         """Write the gradients."""
-        code, decoded_KBE = self._networks(inputs)
+        with self._precision(inputs.x_KBD):
+            code = self.model.code(inputs.seen_KBD, inputs.condition_KBC, inputs.noise_KBZ)
+            decoded_KBE = self.model.decode(code.z_KBZ, inputs.condition_KBC)
+        decoded_KBE = decoded_KBE.to(inputs.x_KBD.dtype)
         reconstruction_K = self.model.likelihood.negative_log(decoded_KBE, inputs.x_KBD).sum(dim=2).mean(dim=1)
         kl_KR = code.rate_KBR.mean(dim=1)
         penalized_K = code.penalty_K
         if penalized_K is None:
             penalized_K = self.objective.penalized_kl(kl_KR, self.model.rate_mask_KR)
-        loss_K = reconstruction_K + self.objective.penalty(penalized_K, inputs.weight_K)
+        decoded = Decoded(inputs.x_KBD, code.z_KBZ, inputs.noise_KBZ, decoded_KBE)
+        with self._precision(inputs.x_KBD):
+            fit_K, own_KL = self.model.fit(reconstruction_K, decoded)
+        loss_K = fit_K + self.objective.penalty(penalized_K, inputs.weight_K)
         term_K = self.objective.term(code.posteriors, self.model.code_mask_KZ)
         if self.objective.terms:
             loss_K = loss_K + self.objective.weighted(term_K, inputs.weight_K)
         if code.auxiliary_K is not None:
             loss_K = loss_K + code.auxiliary_K
-        if (dissimilarity_K := self.model.dissimilarity(decoded_KBE, inputs.x_KBD)) is not None:
-            loss_K = loss_K + dissimilarity_K
         gradients = torch.autograd.grad(loss_K.sum(), self.parameters, materialize_grads=True)
         kernels.copy_all(self.gradients, gradients)
-        return Losses(loss_K.detach(), reconstruction_K.detach(), kl_KR.detach().sum(dim=1), term_K.detach())
+        plain = [one.detach() for one in (loss_K, reconstruction_K, kl_KR.sum(dim=1), term_K)]
+        return Losses(*plain, None if own_KL is None else own_KL.detach())
 
-    def _networks(self, inputs: StepInputs) -> tuple[Code, Tensor]:
+    def _precision(self, x_KBD: Tensor) -> AbstractContextManager[object]:
         if not self.is_bf16:
-            return self._coded_and_decoded(inputs)
+            return nullcontext()
         # Without the cache: a graph of kernels would keep the first step's weights.
-        with torch.autocast(inputs.x_KBD.device.type, torch.bfloat16, cache_enabled=False):
-            code, decoded_KBE = self._coded_and_decoded(inputs)
-        return code, decoded_KBE.to(inputs.x_KBD.dtype)
-
-    def _coded_and_decoded(self, inputs: StepInputs) -> tuple[Code, Tensor]:
-        code = self.model.code(inputs.seen_KBD, inputs.condition_KBC, inputs.noise_KBZ)
-        return code, self.model.decode(code.z_KBZ, inputs.condition_KBC)
+        return torch.autocast(x_KBD.device.type, torch.bfloat16, cache_enabled=False)
 
 
 def autograd_step(

@@ -69,12 +69,12 @@ def compatibility_key(config: TrialConfig) -> str:
 
     They agree in family, network, likelihood, kinds of code and of corruption, codebook, batch size and precision, and
     in whether the loss has a similarity. Latent size, starting or fixed sigma, level of corruption, labels that are
-    told, the similarity's weight, objective, optimizer settings, budget and seed are each model's own. What a study
-    has in common, its data and score, is not in the key.
+    told, weights of the similarity and of `vae_gan`'s terms, objective, optimizer settings, budget and seed are each
+    model's own. What a study has in common, its data and score, is not in the key.
     """
     corruption = config.model.corruption.model_copy(update={"level": _OWN.corruption.level})
     own = {"latent_dim": _OWN.latent_dim, "sigma": _OWN.sigma, "corruption": corruption, "labels": _OWN.labels}
-    own["ms_ssim"] = float(config.model.ms_ssim > 0)
+    own |= {"ms_ssim": float(config.model.ms_ssim > 0), "gan": _OWN.gan}
     training = config.training
     return f"{training.batch_size} {training.precision} {config.model.model_copy(update=own).model_dump_json()}"
 

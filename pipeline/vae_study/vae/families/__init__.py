@@ -9,6 +9,7 @@ from vae_study.config.model import ModelConfig
 from vae_study.vae.families import gaussian, several_codes
 from vae_study.vae.families.base import Family
 from vae_study.vae.families.semi_supervised import SemiSupervised
+from vae_study.vae.families.vae_gan import VaeGan
 from vae_study.vae.networks import DataShape, Generators
 
 FAMILIES: Mapping[str, Callable[[Sequence[ModelConfig], DataShape, Generators], Family]] = {
@@ -22,6 +23,7 @@ FAMILIES: Mapping[str, Callable[[Sequence[ModelConfig], DataShape, Generators], 
     "hierarchical": several_codes.Hierarchical,
     "vector_quantized": several_codes.VectorQuantized,
     "semi_supervised": SemiSupervised,
+    "vae_gan": VaeGan,
 }
 
 

@@ -49,6 +49,15 @@ class Code(NamedTuple):
     posteriors: Posteriors | None = None
 
 
+class Decoded(NamedTuple):
+    """A minibatch of K models in training: x, a draw of its codes by standard normal noise, and what is decoded of it."""
+
+    x_KBD: Tensor
+    z_KBZ: Tensor
+    noise_KBZ: Tensor
+    decoded_KBE: Tensor
+
+
 # Takes standard normal noise and gives a draw of the codes; takes None and gives the posterior mode.
 Draw = Callable[[Tensor | None], Code]
 
@@ -66,6 +75,7 @@ class Family(nn.Module):
         is_by_step: Whether each step of a sequence has a code of its own, one of `steps`.
         dissimilarity_K: What the loss has for a reconstruction that is not similar to x, nats; None where it has none.
         label_parts: How many dimensions of the code, the first ones, say which label an example has.
+        own_terms: What `fit` measures beside the loss, by the names of its metrics.
     """
 
     code_mask_KZ: Tensor
@@ -74,6 +84,7 @@ class Family(nn.Module):
     is_conditional = False
     corrupts = False
     label_parts = 0
+    own_terms: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -145,14 +156,23 @@ class Family(nn.Module):
         decoded: Tensor = self.decoder(z_KBZ)
         return decoded
 
-    def dissimilarity(self, decoded_KBE: Tensor, x_KBD: Tensor) -> Tensor | None:
-        """What the loss has beside the likelihood, because E[x|z] is not like x, nats per example, (K,)."""
+    def fit(self, reconstruction_K: Tensor, decoded: Decoded) -> tuple[Tensor, Tensor | None]:
+        """What the loss has because a reconstruction is not x, nats per example, (K,): all of it but the code's part.
+
+        Args:
+            reconstruction_K: -log p(x|z), nats per example.
+            decoded: The minibatch that it is of.
+
+        Returns:
+            The loss, and each of `own_terms`, (K, L); None for a family that has none.
+        """
         if self.dissimilarity_K is None:
-            return None
+            return reconstruction_K, None
         assert self.shape.image is not None, "the config refuses it where there are no pixels"
-        images = (one.reshape(-1, *self.shape.image) for one in (x_KBD, self.likelihood.mean(decoded_KBE)))
-        similarity_KB = ms_ssim(*images).view(x_KBD.shape[:2])
-        return self.dissimilarity_K.to(similarity_KB) * (1 - similarity_KB).mean(dim=1)
+        pair = (decoded.x_KBD, self.likelihood.mean(decoded.decoded_KBE))
+        similarity_KB = ms_ssim(*(one.reshape(-1, *self.shape.image) for one in pair)).view(decoded.x_KBD.shape[:2])
+        weighted_K = self.dissimilarity_K.to(similarity_KB) * (1 - similarity_KB).mean(dim=1)
+        return reconstruction_K + weighted_K, None
 
     def prior(self, noise_KBZ: Tensor) -> Tensor | None:
         """Codes drawn from the prior by standard normal noise, (K, B, Z); None for a family without a prior."""

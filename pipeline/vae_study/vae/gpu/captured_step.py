@@ -55,7 +55,7 @@ class CapturedStep:
     """A step of a batch's models at fixed places in memory: when models join or leave, another one has to be made.
 
     Attributes:
-        sums_5K: The terms of the losses and the KL weight, summed over the epoch's steps so far.
+        sums_MK: What `Losses.beside` gives, summed over the epoch's steps so far.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class CapturedStep:
         rows_SKB: Tensor,
         weight_SK: Tensor,
         noise_TKBZ: Tensor,
+        sums_MK: Tensor,
     ):
         """Set the buffers up; nothing is recorded before the first step.
 
@@ -74,14 +75,15 @@ class CapturedStep:
             adam: Their optimizer.
             others: What a step changes beside the optimizer's buffers.
             rows_SKB, weight_SK, noise_TKBZ: Of an epoch, for their shapes; noise comes for T steps at a time.
+            sums_MK: What the terms of the losses are summed up in, for its shape.
         """
         self._step, self._adam = step, adam
         self._at = torch.zeros(1, dtype=torch.long, device=rows_SKB.device)
         self._rows_SKB, self._weight_SK, self._noise_TKBZ = map(torch.empty_like, (rows_SKB, weight_SK, noise_TKBZ))
         self._columns_3SK1 = torch.empty_like(adam.columns_3SK1)
         self._corruption_KBD: Tensor | None = None
-        self.sums_5K = weight_SK.new_zeros(len(Losses._fields) + 1, weight_SK.shape[1])
-        self._compared = (adam.parameters_KP, adam.gradient_KP, self.sums_5K)
+        self.sums_MK = torch.zeros_like(sums_MK)
+        self._compared = (adam.parameters_KP, adam.gradient_KP, self.sums_MK)
         self._changed = [*self._compared, adam.mean_KP, adam.square_KP, *others, self._at]
         self._replay: Replay | None = None
 
@@ -91,7 +93,7 @@ class CapturedStep:
         self._weight_SK.copy_(weight_SK)
         self._columns_3SK1.copy_(self._adam.columns_3SK1)
         self._at.zero_()
-        self.sums_5K.zero_()
+        self.sums_MK.zero_()
 
     def take_noise(self, noise_TKBZ: Tensor) -> None:
         """Take the noise of the next T steps, or of fewer at the end of an epoch."""
@@ -113,7 +115,7 @@ class CapturedStep:
         noise_KBZ = self._noise_TKBZ.index_select(0, self._at % len(self._noise_TKBZ))[0]
         columns_3K1 = self._columns_3SK1.index_select(1, self._at)[:, 0]
         losses = self._step(rows_KB, noise_KBZ, weight_K, self._corruption_KBD, lambda: self._adam.step_by(columns_3K1))
-        self.sums_5K += torch.stack([*losses, weight_K])
+        self.sums_MK += losses.beside(weight_K)
         self._at += 1
 
     def _recorded(self) -> Replay:
