@@ -127,6 +127,11 @@ METRICS: Mapping[str, Metric] = {
         label="total correlation", unit="nats", digits=3, direction="minimize", shown={"training": ("train",)}
     ),
     "covariance_distance": Metric(label="covariance distance", direction="minimize", shown={"training": ("train",)}),
+    "similarity_loss": Metric(
+        label="learned similarity's loss", unit="nats", direction="minimize", shown={"training": ("train",)}
+    ),
+    "discriminator_loss": Metric(label="discriminator's loss", unit="nats", shown={"training": ("train",)}),
+    "decoder_loss": Metric(label="decoder's loss", unit="nats", shown={"training": ("train",)}),
     "kl_weight": Metric(label="KL weight", needs=("rate",), shown={"training": ("train",)}),
     "iwae": Metric(label="importance-weighted bound", unit="nats", direction="maximize", needs=("rate",)),
     "loss": Metric(label="loss", unit="nats", direction="minimize"),

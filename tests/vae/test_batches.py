@@ -220,9 +220,11 @@ def test_padding_to_a_capacity_changes_rounding_only(few):
         alone[k].restore(0, states[0])
 
 
-def test_a_model_that_diverged_harms_nobody_and_can_be_taken_out(few):
-    configs = model_setups()
-    wild = model_setup(9, training__learning_rate=10.0, training__batch_size=32, training__epochs=5)
+@pytest.mark.parametrize("family", ["vae", "adversarial", "vae_gan"])
+def test_a_model_that_diverged_harms_nobody_and_can_be_taken_out(few, family):
+    own = OWN if family == "vae" else [one for one in OWN if one.get("objective__kind") is None] * 2
+    configs = model_setups(own[:3], family=family)
+    wild = model_setup(9, family=family, training__learning_rate=10.0, training__batch_size=32, training__epochs=5)
     check = exactly(Alone(configs, few))
     batch = model_batch([wild, *configs[:2]], few)
     for epoch in (1, 2):

@@ -29,6 +29,7 @@ RECURRENT = {"network__kind": "recurrent", "network__hidden": (8,)}
 VARIANTS = {name: {"family": name} for name in FAMILIES} | {
     "denoising-deterministic": {"family": "denoising", "code": "deterministic", "corruption__kind": "gaussian"},
     "conv": {"network__kind": "conv", "network__channels": (4, 8), "network__hidden": (16,)},
+    "conv-vae_gan": {"family": "vae_gan", "network__kind": "conv", "network__channels": (4, 8)},
     "batch-norm": {"network__batch_norm": True},
     "conv-batch-norm": {"network__kind": "conv", "network__channels": (4, 8), "network__batch_norm": True},
     "linear": {"network__hidden": ()},

@@ -37,7 +37,7 @@ TRAINED_OTHERWISE = (
     "denoising-deterministic", "bf16", "recurrent-vae", "beta_tc", "dip", "conv-beta_tc",
 )  # fmt: skip
 # In these, two come together that others have one by one.
-PAIRS = ("conv-batch-norm", "conv-conditional")
+PAIRS = ("conv-batch-norm", "conv-conditional", "conv-vae_gan")
 NAMES = [
     pytest.param(name, marks=[pytest.mark.thorough] if is_long else [])
     for name in CASES
@@ -54,8 +54,8 @@ BY_HAND = {
     "dip": 133,
 }  # fmt: skip
 BY_AUTOGRAD = {
-    "adversarial": 215, "hierarchical": 299, "vector_quantized": 135, "semi_supervised": 271, "batch-norm": 202,
-    "conv": 203, "conv-batch-norm": 255, "conv-beta_tc": 279,
+    "adversarial": 215, "hierarchical": 299, "vector_quantized": 135, "semi_supervised": 271, "vae_gan": 380,
+    "batch-norm": 202, "conv": 203, "conv-batch-norm": 255, "conv-beta_tc": 279,
 }  # fmt: skip
 
 

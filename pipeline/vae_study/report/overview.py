@@ -55,6 +55,7 @@ FAMILIES = {
     "vector_quantized": "a vector-quantized autoencoder",
     "adversarial": "an adversarial autoencoder",
     "semi_supervised": "a semi-supervised variational autoencoder",
+    "vae_gan": "a variational autoencoder with a learned similarity (VAE/GAN)",
 }
 STOPPING_RULES = {"pareto": "non-dominated sorting", "asha": "successive halving (ASHA)", "median": "the median rule"}
 # A parameter that explains less of every target than this matters little.

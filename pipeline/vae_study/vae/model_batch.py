@@ -21,15 +21,7 @@ from vae_study.vae.fast_step.step import covers, fast_step
 from vae_study.vae.gpu.captured_step import CapturedStep, pays
 from vae_study.vae.inference import Examples
 from vae_study.vae.networks import shape_of
-from vae_study.vae.objective import (
-    GradientStep,
-    Losses,
-    Objective,
-    StepInputs,
-    measured_terms,
-    penalty_weights,
-    train_metrics,
-)
+from vae_study.vae.objective import GradientStep, Losses, Objective, StepInputs, penalty_weights, train_metrics
 from vae_study.vae.optimizer import StackedAdam, autograd_step, learning_rate_factors
 from vae_study.vae.stacking import (
     LASTING_STREAMS,
@@ -314,7 +306,7 @@ class ModelBatch:
     def _take_steps(self, rows_SKB: Tensor, weight_SK: Tensor) -> Tensor:
         """Take an epoch's steps; return the sums of their `Losses.beside`, (M, K)."""
         noise_generators, captured = self._lasting("batches"), self._captured
-        sums_MK = weight_SK.new_zeros(measured_terms(self.model.own_terms), len(self.setups))
+        sums_MK = weight_SK.new_zeros(Losses.measured(self.model.own_terms), len(self.setups))
         if captured:
             captured.begin(rows_SKB, weight_SK)
         for step in range(self.steps_per_epoch):

@@ -252,6 +252,12 @@ class Losses(NamedTuple):
     term_K: Tensor
     own_KL: Tensor | None = None
 
+    @classmethod
+    def measured(cls, own_terms: Sequence[str]) -> int:
+        """M, how many rows `beside` gives for a family with these terms."""
+        # The weight is in the place of `own_KL`.
+        return len(cls._fields) + len(own_terms)
+
     def beside(self, weight_K: Tensor) -> Tensor:
         """All of them and the KL weight, (M, K): loss, reconstruction, KL, term, weight, and the family's terms."""
         *plain, own_KL = self
@@ -276,12 +282,6 @@ def train_metrics(
         metrics[TERMS[config.kind].metric] = term
     metrics |= {f"train/{name}": value for name, value in zip(own_terms, own, strict=True)}
     return {**metrics, "train/kl_weight": weight}
-
-
-def measured_terms(own_terms: Sequence[str]) -> int:
-    """M, how many rows `Losses.beside` gives for a family with these terms."""
-    # The weight is in the place of `own_KL`.
-    return len(Losses._fields) + len(own_terms)
 
 
 class GradientStep:

@@ -61,8 +61,8 @@ class AutogradPart:
             loss_K = loss_K + code.auxiliary_K
         gradients = torch.autograd.grad(loss_K.sum(), self.parameters, materialize_grads=True)
         kernels.copy_all(self.gradients, gradients)
-        plain = [one.detach() for one in (loss_K, reconstruction_K, kl_KR.sum(dim=1), term_K)]
-        return Losses(*plain, None if own_KL is None else own_KL.detach())
+        own_KL = None if own_KL is None else own_KL.detach()
+        return Losses(loss_K.detach(), reconstruction_K.detach(), kl_KR.detach().sum(dim=1), term_K.detach(), own_KL)
 
     def _precision(self, x_KBD: Tensor) -> AbstractContextManager[object]:
         if not self.is_bf16:

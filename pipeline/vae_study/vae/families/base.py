@@ -50,7 +50,7 @@ class Code(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """A minibatch of K models in training: x, a draw of its codes by standard normal noise, and what is decoded of it."""
+    """A minibatch of K models in training: x, a draw of its codes by standard normal noise, and what is decoded."""
 
     x_KBD: Tensor
     z_KBZ: Tensor
