@@ -1,10 +1,20 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.neighbors import LocalOutlierFactor as ScikitLearnsFactor
-from vae_study.anomaly.input_ensemble import BINS, MEMBERS, Histogram, InputEnsemble, LocalOutlierFactor
+from vae_study.anomaly.input_ensemble import (
+    BINS,
+    MEMBERS,
+    MOST_PIXELS,
+    Histogram,
+    InputEnsemble,
+    LocalOutlierFactor,
+    block_means,
+)
 
 RANDOM = np.random.default_rng(0)
 
@@ -93,3 +103,27 @@ def test_few_rows_or_equal_rows_are_enough(rows):
     for reference_RD in (table(rows), np.ones((rows, 2))):
         fitted = InputEnsemble.fit(reference_RD, reference_RD[:1])
         assert np.isfinite(fitted.score(reference_RD)).all()
+
+
+@pytest.mark.parametrize("shape", [(65, 130), (3, 64, 40)])
+def test_large_images_are_compared_by_the_means_of_blocks(shape):
+    x_ND = np.random.default_rng(0).normal(size=(4, math.prod(shape)))
+    found_ND = block_means(x_ND, shape)
+    side = math.ceil(math.sqrt(math.prod(shape) / MOST_PIXELS))
+    images = x_ND.reshape(4, -1, *shape[-2:])
+    starts = [range(0, size, side) for size in shape[-2:]]
+    expected = [
+        [image[top : top + side, left : left + side].mean() for image in row for top in starts[0] for left in starts[1]]
+        for row in images
+    ]
+    np.testing.assert_allclose(found_ND, expected, atol=1e-12)
+    assert block_means(x_ND, None) is x_ND
+    assert block_means(x_ND[:, :4096], (64, 64)).shape == (4, 4096)
+
+
+def test_the_same_ensemble_of_images_comes_back_from_its_arrays():
+    random = np.random.default_rng(0)
+    fitted = InputEnsemble.fit(random.normal(size=(20, 8450)), random.normal(size=(10, 8450)), (65, 130))
+    again, x_ND = InputEnsemble.from_arrays(fitted.arrays(), (65, 130)), random.normal(size=(5, 8450))
+    assert fitted.score(x_ND).tobytes() == again.score(x_ND).tobytes()
+    assert fitted.histogram.low_D.shape == (33 * 65,)

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.covariance import LedoitWolf
@@ -11,6 +12,7 @@ from vae_study.anomaly.scores import (
     LARGEST,
     REFERENCE_ROWS,
     Gaussian,
+    Moments,
     Neighbours,
     Parts,
     Scorer,
@@ -131,3 +133,17 @@ def test_pseudo_anomalies_spoil_rows_in_three_ways_and_always_the_same():
     assert (kinds["noise"] - normal_ND).std(axis=0) == pytest.approx(0.5 * normal_ND.std(axis=0), rel=0.1)
     mean_D = normal_ND.mean(axis=0)
     assert kinds["stretch"] - mean_D == pytest.approx(1.5 * (normal_ND - mean_D), abs=1e-4)
+
+
+@pytest.mark.parametrize("as_rows", [np.asarray, torch.as_tensor])
+def test_moments_of_rows_in_parts_are_those_of_all_rows(as_rows):
+    x_ND = np.random.default_rng(0).normal(5, [[1, 10, 0.1]], (200, 3))
+    whole, parts = Moments(), Moments()
+    whole.add(as_rows(x_ND))
+    for start in range(0, 200, 64):
+        parts.add(as_rows(x_ND[start : start + 64]))
+    for one, other in zip(whole.diagonal(), parts.diagonal(), strict=True):
+        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+    mean_D, precision_D = map(np.asarray, whole.diagonal())
+    np.testing.assert_allclose(mean_D, x_ND.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(precision_D, 1 / (x_ND.var(axis=0) + 1e-6), rtol=1e-10)

@@ -5,6 +5,7 @@ on: docs/benchmarks.md. Each member looks at what the others do not: distances, 
 beside those of the neighbourhood, and single features. A missing value (NaN) counts as the mean of the reference rows.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Self
 
@@ -18,6 +19,8 @@ from vae_study.anomaly.scores import Neighbours, finite, with_usual
 Floats = NDArray[np.float64]
 #: More reference rows than these take time and hardly improve a ranking.
 INPUT_REFERENCE_ROWS = 4096
+#: Reference rows have no more values than these together, and images are compared by about so many values.
+REFERENCE_VALUES, MOST_PIXELS = 2**23, 4096
 NEAREST, DENSITY_NEIGHBOURS = 3, 10
 BINS, QUANTILES = 10, 1000
 REFERENCE = "reference"
@@ -73,18 +76,40 @@ class Histogram:
         return np.asarray(self.cost_DB[np.arange(x_ND.shape[1]), self._place(x_ND)].sum(axis=1))
 
 
+def block_means(x_ND: Floats, image_shape: tuple[int, ...] | None) -> Floats:
+    """Of images of more than MOST_PIXELS values, the means of square blocks, about so many; others as they are.
+
+    Args:
+        x_ND: N rows.
+        image_shape: Height and width, preceded by the number of channels if there are several; None if no images.
+    """
+    if image_shape is None or x_ND.shape[1] <= MOST_PIXELS:
+        return x_ND
+    side = math.ceil(math.sqrt(x_ND.shape[1] / MOST_PIXELS))
+    found = x_ND.reshape(-1, *image_shape)
+    for axis in (-2, -1):
+        first = np.arange(0, found.shape[axis], side)
+        size = np.diff(np.append(first, found.shape[axis]))
+        found = np.add.reduceat(found, first, axis=axis) / (size if axis == -1 else size[:, None])
+    return np.ascontiguousarray(found.reshape(len(x_ND), -1))
+
+
 class InputEnsemble:
     """The sum of its members' scores, each on a TailScale of its own.
 
     Attributes:
         reference_RD: Normal rows that rows are compared with. The same rows give the same scores, bit for bit.
         scales: Of each member.
+        image_shape: Of images, which are compared by `block_means`; else None.
     """
 
-    def __init__(self, reference_RD: Floats, scales: Mapping[str, TailScale]):
+    def __init__(
+        self, reference_RD: Floats, scales: Mapping[str, TailScale], image_shape: tuple[int, ...] | None = None
+    ):
         """Take R rows, two at least, as the reference."""
-        self.reference_RD, self.scales = reference_RD, scales
+        self.reference_RD, self.scales, self.image_shape = reference_RD, scales, image_shape
         self.mean_D = reference_RD.mean(axis=0)
+        reference_RD = block_means(reference_RD, image_shape)
         self.quantiles = QuantileTransformer(
             n_quantiles=min(QUANTILES, len(reference_RD)), output_distribution="normal", subsample=None
         ).fit(reference_RD)
@@ -93,9 +118,9 @@ class InputEnsemble:
         self.histogram = Histogram(reference_RD)
 
     @classmethod
-    def fit(cls, reference_RD: Floats, held_out_MD: Floats) -> Self:
+    def fit(cls, reference_RD: Floats, held_out_MD: Floats, image_shape: tuple[int, ...] | None = None) -> Self:
         """Fit it to normal rows, and its scales to other normal rows, one at least."""
-        found = cls(with_usual(reference_RD), {})
+        found = cls(with_usual(reference_RD), {}, image_shape)
         found.scales = {name: TailScale.of(one_M) for name, one_M in found._raw(held_out_MD).items()}
         return found
 
@@ -109,12 +134,13 @@ class InputEnsemble:
         return {REFERENCE: (None, features), **dict.fromkeys(MEMBERS, (None,))}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Floats]) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, Floats], image_shape: tuple[int, ...] | None = None) -> Self:
         """The detector that `arrays` came from; it gives the same scores, bit for bit."""
-        return cls(arrays[REFERENCE], {name: TailScale(normal_M=np.sort(arrays[name])) for name in MEMBERS})
+        scales = {name: TailScale(normal_M=np.sort(arrays[name])) for name in MEMBERS}
+        return cls(arrays[REFERENCE], scales, image_shape)
 
     def _raw(self, x_ND: Floats) -> dict[str, Floats]:
-        x_ND = finite(with_usual(x_ND, self.mean_D))
+        x_ND = block_means(finite(with_usual(x_ND, self.mean_D)), self.image_shape)
         distance_N, factor_N = self.outliers(x_ND)
         rank_distance_N = self.ranks.distance(self.quantiles.transform(x_ND))
         members = (distance_N, rank_distance_N, factor_N, self.histogram(x_ND))

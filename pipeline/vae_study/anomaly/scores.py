@@ -26,6 +26,7 @@ REFERENCE_ROWS = 8192
 FULL_COVARIANCE = 1024
 #: The name of `ImageResiduals.variance_D` among a scorer's arrays.
 RESIDUAL_VARIANCE = "residual_variance"
+ROWS_PER_MERGE = 32
 
 
 def per_value(scores: Mapping[str, Floats], values_N: Floats | None) -> dict[str, Floats]:
@@ -103,7 +104,41 @@ def with_usual(x_ND: NDArray[Any], usual_D: NDArray[Any] | None = None) -> NDArr
     return np.where(is_missing_ND, usual_D, x_ND).astype(x_ND.dtype)
 
 
-@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """The number of rows, and of each feature the mean and the sum of squared deviations, of rows that come in parts.
+
+    They are merged as by Chan, Golub and LeVeque 1983, in blocks of a fixed size: where each part is whole blocks, how
+    rows are divided into parts does not change a bit. Rows are arrays of numpy, or tensors.
+    """
+
+    def __init__(self) -> None:
+        """Begin without a row."""
+        self.rows = 0
+        self.mean_D: Any = 0.0
+        self.squares_D: Any = 0.0
+
+    def add(self, x_ND: Any) -> None:
+        """Take N rows more."""
+        for start in range(0, len(x_ND), ROWS_PER_MERGE):
+            part_BD = x_ND[start : start + ROWS_PER_MERGE]
+            rows, mean_D = self.rows + len(part_BD), part_BD.mean(axis=0)
+            way_D = mean_D - self.mean_D
+            own_D = ((part_BD - mean_D) ** 2).sum(axis=0)
+            self.squares_D = self.squares_D + own_D + way_D * way_D * (self.rows * len(part_BD) / rows)
+            self.mean_D = self.mean_D + way_D * (len(part_BD) / rows)
+            self.rows = rows
+
+    @property
+    def variance_D(self) -> Any:
+        """The mean squared deviation of each feature."""
+        return self.squares_D / self.rows
+
+    def diagonal(self) -> tuple[Any, Any]:
+        """The mean and the precision of a `Gaussian` without correlations, both (D,)."""
+        return self.mean_D, 1 / (self.variance_D + 1e-6)
+
+
+@dataclass(frozen=True)
 class Gaussian:
     """A normal distribution for Mahalanobis distances, with a shrunk covariance (Ledoit and Wolf 2004).
 
@@ -119,7 +154,9 @@ class Gaussian:
     def fit(cls, x_ND: Floats) -> Self:
         """Fit it to N rows."""
         if x_ND.shape[1] > FULL_COVARIANCE:
-            return cls(mean_D=x_ND.mean(axis=0), precision_DD=1 / (x_ND.var(axis=0) + 1e-6))
+            moments = Moments()
+            moments.add(x_ND)
+            return cls(*moments.diagonal())
         # scikit-learn takes more than a second to import: a worker trains before it needs it.
         from sklearn.covariance import LedoitWolf
 
@@ -210,15 +247,22 @@ class Scorer:
     images: "ImageResiduals | None" = None
 
     @classmethod
-    def fit(cls, trained: Parts, image: tuple[int, int, int] | None = None) -> Self:
-        """Fit it to the parts of the reference rows; `image` is their channels, height and width if they are images."""
+    def fit(cls, trained: Parts, image: tuple[int, int, int] | None = None, residuals: Moments | None = None) -> Self:
+        """Fit it to the parts of the reference rows.
+
+        Args:
+            trained: The parts.
+            image: The channels, height and width of images; else None.
+            residuals: Those of the residuals, if the parts are without them.
+        """
         mean_NZ = finite(trained.mean_NZ, LARGEST_COORDINATE)
         residual_ND = finite(trained.residual_ND, LARGEST_COORDINATE)
+        variance_D = residual_ND.var(axis=0) if residuals is None else residuals.variance_D
         return cls(
-            residual=Gaussian.fit(residual_ND),
+            residual=Gaussian.fit(residual_ND) if residuals is None else Gaussian(*residuals.diagonal()),
             latent=Gaussian.fit(mean_NZ),
             neighbours=Neighbours(mean_NZ),
-            images=None if image is None else ImageResiduals(shape=image, variance_D=residual_ND.var(axis=0)),
+            images=None if image is None else ImageResiduals(shape=image, variance_D=variance_D),
         )
 
     def maps(self, residual_ND: Floats) -> Floats:

@@ -18,8 +18,8 @@ VALUES = 256
 BYTES_IN_MEMORY = 2**26
 # Looked up at once, so that their indices stay in a processor's cache.
 LOOKED_UP = 2**18
-# Of windows, which copies make many times larger: 32 MB in float64; of rows that are examples, 128 MB.
-VALUES_AT_ONCE, VALUES_OF_ROWS = 2**22, 2**24
+# Of windows, which copies make many times larger: 32 MB in float64; of rows that are examples, 64 MB.
+VALUES_AT_ONCE, VALUES_OF_ROWS = 2**22, 2**23
 
 
 class PixelBytes:

@@ -161,7 +161,7 @@ class Detector:
         baseline, scales = None, {}
         if description.baseline:
             shapes = InputEnsemble.shapes(len(data.feature_names))
-            baseline = InputEnsemble.from_arrays(_read(folder / BASELINE_FILE, shapes))
+            baseline = InputEnsemble.from_arrays(_read(folder / BASELINE_FILE, shapes), data.image_shape)
         if description.scaled_votes:
             of_votes: dict[str, Shape] = {one.name: (None,) for one in description.scaled_votes}
             arrays = _read(folder / SCALES_FILE, of_votes)

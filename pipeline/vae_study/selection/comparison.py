@@ -67,13 +67,14 @@ class Baseline:
     @classmethod
     def of(cls, data: "Dataset") -> Self:
         """Score the validation and test rows of a study."""
-        from vae_study.anomaly.input_ensemble import INPUT_REFERENCE_ROWS, InputEnsemble
+        from vae_study.anomaly.input_ensemble import INPUT_REFERENCE_ROWS, REFERENCE_VALUES, InputEnsemble
         from vae_study.data.pixels import slices_of
 
         train_ND = data.splits["train"].x_ND
-        reference_RD = train_ND[reference_rows(len(train_ND), INPUT_REFERENCE_ROWS)]
+        most = min(INPUT_REFERENCE_ROWS, max(REFERENCE_VALUES // train_ND.shape[1], 2))
+        reference_RD = train_ND[reference_rows(len(train_ND), most)]
         held_out_MD = data.splits["validation"].normal_sample()
-        ensemble = InputEnsemble.fit(reference_RD.astype(np.float64), held_out_MD.astype(np.float64))
+        ensemble = InputEnsemble.fit(reference_RD.astype(np.float64), held_out_MD.astype(np.float64), data.image_shape)
         frames = []
         for name in ("validation", "test"):
             split = data.splits[name]

@@ -11,10 +11,18 @@ from torch import Tensor
 
 from vae_study.anomaly.scores import Scorer, reference_rows
 from vae_study.data import Split
+from vae_study.data.pixels import part_of, slices_of
 from vae_study.vae.device import on_host
 from vae_study.vae.evaluation import Measurement, defined
 from vae_study.vae.families.base import Family
-from vae_study.vae.inference import Examples, feature_costs, posterior_mode, rows_per_minibatch, whole_blocks
+from vae_study.vae.inference import (
+    Examples,
+    feature_costs,
+    fewer_if_wide,
+    posterior_mode,
+    rows_per_minibatch,
+    whole_blocks,
+)
 from vae_study.vae.model_batch import ModelBatch
 from vae_study.vae.pictures import detail, ms_ssim, patch_distance
 
@@ -24,7 +32,7 @@ Pictures = NDArray[np.float32]
 PICTURES_PER_CLASS, PRIOR_SAMPLES = 8, 16
 TRAVERSED_DIMENSIONS, STEPS, REACH = 8, 9, 2.5
 INTERPOLATED_PAIRS = 4
-# Samples that are compared with as many images.
+# Samples that are compared with as many images; of large images fewer.
 SAMPLES_MEASURED = 256
 # So many test rows for each score: which score is looked at is chosen later.
 TOP_ROWS = 10
@@ -162,6 +170,19 @@ def usual_cost(model_batch: ModelBatch) -> NDArray[np.float64]:
     return np.asarray((total_KD / torch.as_tensor(count_D).clamp(min=1)).cpu().numpy())
 
 
+def usual_input(model_batch: ModelBatch) -> Tensor:
+    """The mean of each feature over the training rows that have it, (D,), float64; 0 of one that none has."""
+    train_ND = model_batch.examples["train"].x_ND
+    x_RD = part_of(train_ND, model_batch.index(reference_rows(len(train_ND))))
+    total_D, count_D = torch.zeros(2, x_RD.shape[1], dtype=torch.float64, device=model_batch.device)
+    for rows in slices_of(x_RD):
+        part_BD = x_RD[rows]
+        total_D += part_BD.nansum(dim=0, dtype=torch.float64)
+        count_D += (~part_BD.isnan()).sum(dim=0)
+    found_D: Tensor = total_D / count_D.clamp(min=1)
+    return found_D
+
+
 def explained_arrays(
     model_batch: ModelBatch,
     k: int,
@@ -243,7 +264,7 @@ def picture_metrics(model_batch: ModelBatch, model: Family) -> list[dict[str, fl
 
 def _sample_distances(model_batch: ModelBatch, test: Examples) -> dict[str, Floats]:
     model, train_ND = model_batch.model, model_batch.examples["train"].x_ND
-    count = min(SAMPLES_MEASURED, len(test.x_ND), len(train_ND))
+    count = min(SAMPLES_MEASURED, fewer_if_wide(model), len(test.x_ND), len(train_ND))
     prior_KMZ = model.eval().prior(model.prior_noise(count, model_batch.generators("samples")))
     if prior_KMZ is None:
         return {}

@@ -14,9 +14,10 @@ from vae_study.anomaly import detection
 from vae_study.anomaly.detection import area, auroc, interval, operating_points, pseudo_anomalies
 from vae_study.anomaly.maps import FlawedPixels, pixel_metrics
 from vae_study.anomaly.ranges import covered, point_metrics
-from vae_study.anomaly.scores import FITTED, Parts, Scorer, reference_rows
+from vae_study.anomaly.scores import FITTED, FULL_COVARIANCE, Moments, Parts, Scorer, reference_rows
 from vae_study.config.study import DiagnosticsConfig
 from vae_study.data import Split
+from vae_study.data.pixels import part_of
 from vae_study.data.windows import Windows
 from vae_study.metrics import AREAS, SCORES, need
 from vae_study.vae.device import on_host
@@ -27,11 +28,12 @@ from vae_study.vae.diagnostics import (
     picture_metrics,
     probe_accuracy,
     usual_cost,
+    usual_input,
 )
 from vae_study.vae.disentanglement import FactorValues, compared_code, measure_factors, total_correlation
 from vae_study.vae.evaluation import defined, iwae_nats, metrics_of
 from vae_study.vae.families.base import Family
-from vae_study.vae.gpu.device_scorer import DeviceScorer, brought_to_host
+from vae_study.vae.gpu.device_scorer import DeviceScorer, bounded, brought_to_host
 from vae_study.vae.inference import (
     NOISE,
     USUAL_COST,
@@ -53,6 +55,7 @@ ScoresBySplit = Mapping[str, Mapping[str, Floats]]
 # Draws of z for the reconstruction probability (An and Cho 2015 call it L).
 DRAWS = 10
 Weights = Mapping[str, Tensor]
+Outputs = Iterator[tuple[list[Tensor], int]]
 # So many weights of kept models are measured at once: a batch holds each of them four times.
 NUMBERS = 2**24
 
@@ -85,25 +88,35 @@ def fit_scorer(model_batch: ModelBatch) -> RowScorer:
     """The scorers of all models of a batch, fitted to the reference rows of train."""
     model, noise_LKZ = inference_model(model_batch.model), draw_noise(model_batch, DRAWS)
     outputs = _reference_outputs(model, _reference_inputs(model_batch))
+    residuals_K: Sequence[Moments | None] = [None] * len(model_batch.setups)
+    if model.shape.features > FULL_COVARIANCE:
+        residuals_K = moments_K = [Moments() for _ in model_batch.setups]
+        outputs = _without_residuals(outputs, moments_K)
     if model_batch.device.type == "cpu":
         parts, sizes = zip(*((parts_of(model, tensors), rows) for tensors, rows in outputs), strict=True)
-        scorers_K = [Scorer.fit(_side_by_side(own, sizes), model.shape.image) for own in zip(*parts, strict=True)]
+        own_K = zip(zip(*parts, strict=True), residuals_K, strict=True)
+        scorers_K = [Scorer.fit(_side_by_side(own, sizes), model.shape.image, moments) for own, moments in own_K]
         return RowScorer(model=model, scorers_K=scorers_K, noise_LKZ=noise_LKZ)
     residuals_and_codes = zip(*([part[:, :rows] for part in tensors[3:5]] for tensors, rows in outputs), strict=True)
     residual_KRD, code_KRZ = (torch.cat(parts, dim=1) for parts in residuals_and_codes)
     models = range(len(model_batch.setups))
-    fitted_K = [DeviceScorer.fit(residual_KRD[k], own_code(model, code_KRZ, k), model.shape.image) for k in models]
+    image = model.shape.image
+    fitted_K = [DeviceScorer.fit(residual_KRD[k], own_code(model, code_KRZ, k), image, residuals_K[k]) for k in models]
     return RowScorer(model=model, scorers_K=brought_to_host(fitted_K), noise_LKZ=noise_LKZ, device_scorers_K=fitted_K)
 
 
-def _reference_inputs(model_batch: ModelBatch) -> Tensor:
+def _without_residuals(outputs: Outputs, moments_K: Sequence[Moments]) -> Outputs:
+    """The same outputs without the residuals of wide data, which would not fit into memory; their moments are kept."""
+    for tensors, rows in outputs:
+        for moments, residual_BD in zip(moments_K, tensors[3], strict=True):
+            values_BD = bounded(residual_BD[:rows])
+            moments.add(values_BD.numpy() if values_BD.device.type == "cpu" else values_BD)
+        yield [*tensors[:3], tensors[3][..., :0], *tensors[4:]], rows
+
+
+def _reference_inputs(model_batch: ModelBatch) -> Any:
     train_ND = model_batch.examples["train"].x_ND
-    return train_ND[model_batch.index(reference_rows(len(train_ND)))]
-
-
-def _usual_input(x_RD: Tensor) -> Tensor:
-    """The mean of each feature where it is there, (D,); 0 of one that never is."""
-    return torch.nanmean(x_RD, dim=0).nan_to_num() if x_RD.isnan().any() else x_RD.mean(dim=0)
+    return part_of(train_ND, model_batch.index(reference_rows(len(train_ND))))
 
 
 def draw_noise(model_batch: ModelBatch, draws: int) -> Tensor:
@@ -111,7 +124,7 @@ def draw_noise(model_batch: ModelBatch, draws: int) -> Tensor:
     return model_batch.model.noise(draws, 1, model_batch.generators("probability"))[:, :, 0]
 
 
-def _reference_outputs(model: Family, x_RD: Tensor) -> Iterator[tuple[list[Tensor], int]]:
+def _reference_outputs(model: Family, x_RD: Any) -> Outputs:
     """What scorers are fitted to, computed for the reference rows: each minibatch's `score_outputs`, and its rows."""
     rows = rows_per_minibatch(model)
     minibatches = [x_RD[start : start + rows] for start in range(0, len(x_RD), rows)]
@@ -198,7 +211,7 @@ class _Examination:
             for kind, x_ND in pseudo_anomalies(splits["validation"].normal_sample()).items()
         }
         self.usual_KD = usual_cost(model_batch)
-        self.usual_input_D = _usual_input(_reference_inputs(model_batch).double()).cpu()
+        self.usual_input_D = usual_input(model_batch).cpu()
         self.train, self.test = model_batch.measure("train"), model_batch.measure("test")
         self.bounds = self._bounds()
         is_images = model_batch.data.image_shape is not None

@@ -18,6 +18,7 @@ from vae_study.anomaly.scores import (
     NEIGHBOURS,
     Gaussian,
     ImageResiduals,
+    Moments,
     Neighbours,
     Scorer,
 )
@@ -44,14 +45,21 @@ class DeviceScorer:
     images: tuple[tuple[int, int, int], Tensor] | None = None
 
     @classmethod
-    def fit(cls, residual_RD: Tensor, mean_RZ: Tensor, image: tuple[int, int, int] | None = None) -> Self:
+    def fit(
+        cls,
+        residual_RD: Tensor,
+        mean_RZ: Tensor,
+        image: tuple[int, int, int] | None = None,
+        residuals: Moments | None = None,
+    ) -> Self:
         """Fit it to the reference rows, as `Scorer.fit`."""
         residual_RD, mean_RZ = bounded(residual_RD), bounded(mean_RZ)
+        variance_D = residual_RD.var(dim=0, correction=0) if residuals is None else residuals.variance_D
         return cls(
-            residual=gaussian(residual_RD),
+            residual=gaussian(residual_RD) if residuals is None else residuals.diagonal(),
             latent=gaussian(mean_RZ),
             reference_RZ=mean_RZ,
-            images=None if image is None else (image, residual_RD.var(dim=0, correction=0)),
+            images=None if image is None else (image, variance_D),
         )
 
     def maps(self, residual_BD: Tensor) -> Tensor:
@@ -125,9 +133,11 @@ def bounded(values: Tensor) -> Tensor:
 def gaussian(x_ND: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and precision, with the shrunk covariance of Ledoit and Wolf 2004, as `Gaussian.fit`."""
     rows, features = x_ND.shape
-    mean_D = x_ND.mean(dim=0)
     if features > FULL_COVARIANCE:
-        return mean_D, 1 / (x_ND.var(dim=0, correction=0) + 1e-6)
+        moments = Moments()
+        moments.add(x_ND)
+        return moments.diagonal()
+    mean_D = x_ND.mean(dim=0)
     centred_ND = x_ND - mean_D
     covariance_DD = centred_ND.T @ centred_ND / rows
     scale = covariance_DD.trace() / features
