@@ -82,7 +82,7 @@ class Case:
 
     def by_hand(self):
         losses = self.step(StepInputs(self.seen, self.x, self.condition, self.noise, self.weight))
-        return [value.clone() for value in (*losses, *self.gradients)]
+        return [value.clone() for value in (*losses, *self.gradients) if value is not None]
 
     def by_autograd(self):
         code = self.model.code(self.seen, self.condition, self.noise)
