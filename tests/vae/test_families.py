@@ -26,12 +26,14 @@ LIKELIHOODS = {
     },
 }
 RECURRENT = {"network__kind": "recurrent", "network__hidden": (8,)}
+RESIDUAL = {"network__kind": "residual", "network__channels": (4, 8), "network__hidden": (16,)}
 VARIANTS = {name: {"family": name} for name in FAMILIES} | {
     "denoising-deterministic": {"family": "denoising", "code": "deterministic", "corruption__kind": "gaussian"},
     "conv": {"network__kind": "conv", "network__channels": (4, 8), "network__hidden": (16,)},
     "conv-vae_gan": {"family": "vae_gan", "network__kind": "conv", "network__channels": (4, 8)},
     "batch-norm": {"network__batch_norm": True},
     "conv-batch-norm": {"network__kind": "conv", "network__channels": (4, 8), "network__batch_norm": True},
+    "residual": RESIDUAL,
     "linear": {"network__hidden": ()},
     "ms_ssim": {"ms_ssim": 0.3},
     **{f"recurrent-{name}": {"family": name, **RECURRENT} for name in FAMILIES},

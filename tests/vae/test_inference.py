@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from vae_study.config.model import ModelConfig, NetworkConfig
 from vae_study.vae.families import make_family
 from vae_study.vae.inference import ROWS_PER_BLOCK, FastLinear, inference_model, posterior_mode
-from vae_study.vae.networks import DataShape, StackedMLP
+from vae_study.vae.networks import DataShape
+from vae_study.vae.networks.layers import StackedMLP
 
 FAMILIES = ["vae", "autoencoder", "hierarchical", "adversarial", "vector_quantized", "semi_supervised"]
 ACTIVATIONS = ["relu", "elu", "gelu", "silu", "tanh"]

@@ -11,7 +11,8 @@ from vae_study.vae.families import make_family
 from vae_study.vae.fast_step.step import covers
 from vae_study.vae.inference import FastLinear, inference_model
 from vae_study.vae.model_batch import ModelBatch
-from vae_study.vae.networks import DataShape, StackedLinear
+from vae_study.vae.networks import DataShape
+from vae_study.vae.networks.layers import StackedLinear
 
 from tests.vae.builders import model_setup, same, train
 

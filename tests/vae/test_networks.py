@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 from vae_study.config.model import NetworkConfig, TrainingConfig
-from vae_study.vae.networks import ConvDecoder, ConvEncoder, StackedBatchNorm, StackedConv, StackedLinear, activation_of
+from vae_study.vae.networks import ConvDecoder, ConvEncoder
+from vae_study.vae.networks.layers import StackedBatchNorm, StackedConv, StackedLinear, activation_of
 from vae_study.vae.optimizer import StackedAdam
 
 MODELS, ROWS = 3, 5

@@ -128,19 +128,21 @@ class NetworkConfig(ConfigPart):
     """The encoder; the decoder is its mirror image.
 
     Attributes:
-        kind: `mlp`; `conv` for images; for sequences `recurrent`, whose encoder reads them forwards and backwards, or
-            `temporal_conv` of dilated causal convolutions. Their decoders get the code at each step.
+        kind: `mlp`; for images `conv`, or for large ones `residual` of blocks with group normalization; for sequences
+            `recurrent`, whose encoder reads them forwards and backwards, or `temporal_conv` of dilated causal
+            convolutions. Their decoders get the code at each step.
         hidden: Widths of the hidden layers, after the convolutions if there are any; none makes an `mlp` linear. Of
             `recurrent`, those of its recurrent layers.
-        channels: Channels of the convolutions: of `conv` each halves height and width, of `temporal_conv` each takes
-            three steps that are twice as far apart as those of the one before.
+        channels: Channels of the convolutions: of `conv` each halves height and width, as does each block of
+            `residual` but the first, which reads patches that are the larger, the larger the image and the fewer the
+            blocks; of `temporal_conv` each takes three steps that are twice as far apart as those of the one before.
         cell: Of `recurrent`: gated recurrent units (Cho et al. 2014) or long short-term memory (Hochreiter and
             Schmidhuber 1997).
         activation: After each hidden layer and each convolution.
-        batch_norm: Normalize before each activation but those of `temporal_conv`'s convolutions.
+        batch_norm: Normalize before each activation but those of `temporal_conv`'s convolutions; not of `residual`.
     """
 
-    kind: Literal["mlp", "conv", "recurrent", "temporal_conv"] = "mlp"
+    kind: Literal["mlp", "conv", "residual", "recurrent", "temporal_conv"] = "mlp"
     hidden: Annotated[tuple[Width, ...], FromList, Field(max_length=MOST_LAYERS)] = (256, 128)
     channels: Annotated[tuple[Width, ...], FromList, Field(min_length=1, max_length=MOST_LAYERS)] = (32, 64)
     cell: Literal["gru", "lstm"] = "gru"
@@ -257,7 +259,7 @@ class ModelConfig(ConfigPart):
         """Raise UserError if the model is for images or sequences and the data has none, or its parts do not fit."""
         kind = self.network.kind
         got, reads_steps = f"model.network.kind: got {kind!r}, expected 'mlp'", kind in ("recurrent", "temporal_conv")
-        if kind == "conv" and not has_pixels:
+        if kind in ("conv", "residual") and not has_pixels:
             raise UserError(f"{got}: the features of this data are no pixels")
         if self.family == "vae_gan" and not has_pixels:
             raise UserError("model.family: got 'vae_gan', which needs images: the features of this data are no pixels")
@@ -265,6 +267,9 @@ class ModelConfig(ConfigPart):
             raise UserError(f"model.ms_ssim: got {self.ms_ssim:g}, expected 0: the features of this data are no pixels")
         if reads_steps and not has_sequences:
             raise UserError(f"{got}: this data has no sequences; data.sequence or data.layout: series makes them")
+        if kind == "residual" and self.network.batch_norm:
+            of_groups = "for network.kind residual, which normalizes by groups of channels"
+            raise UserError(f"model.network.batch_norm: got true, expected false {of_groups}")
         if kind == "recurrent" and not self.network.hidden:
             raise UserError("model.network.hidden: got none, expected a width for each recurrent layer")
         one_each = "model.latent: got 'step', expected 'window'"
@@ -286,9 +291,10 @@ class ModelConfig(ConfigPart):
         # Convolutions leave at least one value of each channel; a level of `hierarchical` has half of the code.
         inputs = features if is_mlp else network.channels[-1]
         linear = sum(one * other for one, other in pairwise((inputs, *network.hidden, code)))
-        taps = {"mlp": 0, "conv": 9, "temporal_conv": 3}[network.kind]
+        taps = {"mlp": 0, "conv": 9, "residual": 4, "temporal_conv": 3}[network.kind]
         convolved = taps * sum(one * other for one, other in pairwise((1, *network.channels)))
-        return 2 * (linear + convolved) + codebook
+        blocks = 18 * sum(one * one for one in network.channels) if network.kind == "residual" else 0
+        return 2 * (linear + convolved + blocks) + codebook
 
 
 LearningRate = Annotated[float, Field(gt=0), at_most(10, "since each step of Adam moves a weight by about as much")]

@@ -19,7 +19,7 @@ from vae_study.vae.device import on_host
 from vae_study.vae.families.base import Draw, Family
 from vae_study.vae.gpu.device_scorer import DeviceScorer, bounded, fitted_scores
 from vae_study.vae.kernels import ROWS_PER_BLOCK, has_onednn, wide_linear
-from vae_study.vae.networks import StackedLinear, StackedMLP
+from vae_study.vae.networks.layers import StackedLinear, StackedMLP
 
 Floats = NDArray[np.float64]
 #: The files of a trial's weights, and of what its scores take beside them.

@@ -145,7 +145,7 @@ def _side_by_side(parts: Sequence[Parts], sizes: Sequence[int]) -> Parts:
 def outcomes_of(model_batch: ModelBatch, diagnostics: DiagnosticsConfig) -> list[Outcome]:
     """Measure every trained model on validation and test."""
     # All at once, convolutional nets would fill the cache many times over; others gain from being measured together.
-    if model_batch.model.network.kind == "conv" and len(model_batch.chunks) > 1:
+    if model_batch.model.network.kind in ("conv", "residual") and len(model_batch.chunks) > 1:
         return [outcome_of(model_batch, k, diagnostics) for k in range(len(model_batch.setups))]
     examination = _Examination(model_batch, diagnostics)
     return [examination.outcome(k) for k in range(len(model_batch.setups))]

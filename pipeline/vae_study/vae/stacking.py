@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from vae_study.config.model import ModelConfig, TrialConfig
 from vae_study.vae.families import make_family
 from vae_study.vae.families.base import Family
-from vae_study.vae.networks import ConvDecoder, DataShape, Generators, StackedLinear
+from vae_study.vae.networks import ConvDecoder, DataShape
+from vae_study.vae.networks.layers import Generators, StackedLinear
 from vae_study.vae.sequence_networks import RecurrentDecoder, RecurrentEncoder, TemporalConvDecoder, TemporalConvEncoder
 
 STREAMS = ("weights", "batches", "evaluation", "samples", "corruption", "probability")
@@ -145,8 +146,11 @@ def chunks_of(model: Family, rows: int) -> list[Chunk]:
     Chunks hold views: make new ones when models join or leave.
     """
     models = len(model.configs)
-    is_cpu = model.code_mask_KZ.device.type == "cpu"
-    largest = max(1, CHUNK_NUMBERS // (rows * widest(model))) if is_cpu else models
+    largest = models
+    if model.code_mask_KZ.device.type == "cpu":
+        # A CPU convolves grouped maps more slowly than those of one model after the other.
+        is_alone = model.network.kind == "residual"
+        largest = 1 if is_alone else max(1, CHUNK_NUMBERS // (rows * widest(model)))
     if models <= largest:
         return [Chunk(slice(0, models), model)] if models else []
     return [Chunk(part, _views(model, part)) for part in even_chunks(models, largest)]

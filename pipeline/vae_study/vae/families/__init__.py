@@ -10,7 +10,8 @@ from vae_study.vae.families import gaussian, several_codes
 from vae_study.vae.families.base import Family
 from vae_study.vae.families.semi_supervised import SemiSupervised
 from vae_study.vae.families.vae_gan import VaeGan
-from vae_study.vae.networks import DataShape, Generators
+from vae_study.vae.networks import DataShape
+from vae_study.vae.networks.layers import Generators
 
 FAMILIES: Mapping[str, Callable[[Sequence[ModelConfig], DataShape, Generators], Family]] = {
     "vae": gaussian.VAE,

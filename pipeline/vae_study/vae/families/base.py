@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from vae_study.config.model import ModelConfig
 from vae_study.vae.likelihoods import make_likelihood
-from vae_study.vae.networks import DataShape, Generators, make_decoder
+from vae_study.vae.networks import DataShape, make_decoder
+from vae_study.vae.networks.layers import Generators
 from vae_study.vae.pictures import ms_ssim
 from vae_study.vae.sequence_networks import lengths_of
 

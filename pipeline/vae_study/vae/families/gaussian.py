@@ -18,7 +18,8 @@ from vae_study.vae.families.base import (
     size_mask,
     steps_of,
 )
-from vae_study.vae.networks import DataShape, Generators, StackedLinear, StackedMLP, make_encoder
+from vae_study.vae.networks import DataShape, make_encoder
+from vae_study.vae.networks.layers import Generators, StackedLinear, StackedMLP
 
 
 def _code_mask(configs: Sequence[ModelConfig], shape: DataShape) -> Tensor:

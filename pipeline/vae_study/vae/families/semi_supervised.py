@@ -10,7 +10,8 @@ from torch import Tensor
 
 from vae_study.config.model import ModelConfig
 from vae_study.vae.families.base import Code, Draw, Family, gaussian_kl, log_normal_ratio, size_mask
-from vae_study.vae.networks import DataShape, Generators, StackedLinear, make_encoder
+from vae_study.vae.networks import DataShape, make_encoder
+from vae_study.vae.networks.layers import Generators, StackedLinear
 
 # Of a label that is drawn in training. The lower, the closer to one label, and the noisier its gradient.
 TEMPERATURE = 0.67

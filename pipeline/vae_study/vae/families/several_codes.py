@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from vae_study.config.model import ModelConfig
 from vae_study.vae.families.base import Code, Draw, Family, gaussian_kl, size_mask
-from vae_study.vae.networks import DataShape, Generators, StackedBatchNorm, StackedLinear, StackedMLP, make_encoder
+from vae_study.vae.networks import DataShape, make_encoder
+from vae_study.vae.networks.layers import Generators, StackedBatchNorm, StackedLinear, StackedMLP
 
 
 class Normal(NamedTuple):

@@ -10,7 +10,8 @@ from torch.nn import functional
 from vae_study.config.model import ModelConfig, NetworkConfig
 from vae_study.vae.families.base import Decoded
 from vae_study.vae.families.gaussian import VAE
-from vae_study.vae.networks import DataShape, Generators, StackedLinear, make_encoder
+from vae_study.vae.networks import DataShape, make_encoder
+from vae_study.vae.networks.layers import Generators, StackedLinear
 
 # What the discriminator is told of a real image, in place of 1, so that it is never sure (Salimans et al. 2016, 3.4).
 REAL = 0.9

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from vae_study.vae.fast_step.layers import MLP, Workspace
 from vae_study.vae.kernels import Derivative
-from vae_study.vae.networks import KERNEL, ConvDecoder, ConvEncoder, StackedConv
+from vae_study.vae.networks import ConvDecoder, ConvEncoder
+from vae_study.vae.networks.layers import KERNEL, StackedConv
 
 # The part of input pixel c in output pixel 2c + d, d = -1 ... 2, of a row that is doubled and convolved by three
 # weights: their sums, (4, 3). Of both directions together: (16, 9).

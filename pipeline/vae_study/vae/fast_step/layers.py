@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vae_study.vae.kernels import Derivative, is_wide, onednn
-from vae_study.vae.networks import StackedLinear, StackedMLP
+from vae_study.vae.networks.layers import StackedLinear, StackedMLP
 
 
 class Workspace:

@@ -16,7 +16,8 @@ from vae_study.vae.families.gaussian import VAE, Autoencoder, Conditional, Denoi
 from vae_study.vae.fast_step import convolutions
 from vae_study.vae.fast_step.layers import MLP, Head, Workspace
 from vae_study.vae.kernels import DERIVATIVES, is_wide, softplus
-from vae_study.vae.networks import ConvDecoder, ConvEncoder, StackedLinear, StackedMLP
+from vae_study.vae.networks import ConvDecoder, ConvEncoder
+from vae_study.vae.networks.layers import StackedLinear, StackedMLP
 from vae_study.vae.objective import GradientStep, Losses, Objective, StepInputs
 from vae_study.vae.stacking import even_chunks, widest
 
