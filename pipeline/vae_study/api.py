@@ -216,6 +216,7 @@ def score_rows(
     source: str | None = None,
     device: str = "cpu",
     after: Path | None = None,
+    maps: Path | None = None,
     home: Home = HOME,
     tracking_uri: str | None = None,
     progress: Callable[[int, int | None], None] = lambda done, count: None,
@@ -236,6 +237,7 @@ def score_rows(
         source: The kind of data, such as "csv"; by default it follows from the file's suffix.
         device: "cpu", or a GPU such as "cuda".
         after: An earlier file of scores of the same data, which have grown: only rows behind its last one are scored.
+        maps: A new folder, for a picture of each image above the 99th percentile with its anomaly map.
         home, tracking_uri: As in `run_study`.
         progress: Called with the number of rows done and the number of all rows, None if unknown.
 
@@ -247,7 +249,7 @@ def score_rows(
 
     detector = _detector(client_of(home, tracking_uri), name, model, device)
     stream = open_stream(data, detector.preprocessing, source, keys)
-    return score_file(detector, stream, Path(output), explain, fdr, progress, name, after)
+    return score_file(detector, stream, Path(output), explain, fdr, progress, name, after, maps)
 
 
 def _detector(client: Any, name: str, model: str | None, device: str = "cpu") -> Any:

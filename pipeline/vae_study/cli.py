@@ -39,6 +39,7 @@ Examples:
   vae-study score transactions new.parquet --key id --fdr 0.05
   vae-study score transactions s3://bucket/2026/ --model ensemble --output scores.parquet
   vae-study score transactions new.csv --model trial-0007 --explain
+  vae-study score textures photos --maps flaws
   vae-study score plant plant.parquet --after scores-1.parquet --output scores-2.parquet
 """
 
@@ -231,6 +232,12 @@ def _after(record: StudyRecord, no_report: bool, places: dict[str, Any]) -> None
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Score only the rows behind the last one of FILE, an earlier file of scores of DATA, which has grown.",
+)
+@click.option(
+    "--maps",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Of images above the 99th percentile, write pictures of their anomaly maps into a new FOLDER.",
 )
 @options.places
 def score(name: str, data: str, **settings: Any) -> None:

@@ -26,6 +26,7 @@ from vae_study.anomaly.conformal import flag_limit, p_value_counts
 from vae_study.data import Batch, Stream
 from vae_study.data.windows import Windows
 from vae_study.detector.detector import FLAG, LABEL, PART, POINT, Detector
+from vae_study.detector.maps import MapFolder, require_columns
 from vae_study.errors import UserError, redacted
 
 #: The size of a row group: half a million rows without explanations.
@@ -80,6 +81,7 @@ def score_file(
     progress: Callable[[int, int | None], None] = lambda done, count: None,
     study: str | None = None,
     after: Path | None = None,
+    maps: Path | None = None,
 ) -> ScoredSummary:
     """Score all rows of a source, in their order, into one file.
 
@@ -119,6 +121,9 @@ def score_file(
     if not 0 < fdr < 1:
         raise UserError(f"fdr: got {fdr:g}, expected a false discovery rate between 0 and 1, such as 0.1")
     above: Counter[str] = Counter({percentile: 0 for percentile in detector.description.thresholds})
+    if explain:
+        require_columns(detector)
+    folder = MapFolder.of(maps, detector)
     calibration_rows = len(detector.calibration_M)
     count_R = np.zeros(calibration_rows + 1, np.int64)
     rows, series, top, seen = 0, 0, None, set[int]()
@@ -136,6 +141,8 @@ def score_file(
             scores = detector.score(batch.x_ND, explain=explain)
             table = _table(stream, batch, scores, (detector.summands or ()) if explain else ())
             file.add(table)
+            if folder is not None:
+                folder.add(batch, scores)
             if is_whole:
                 first_U = _first_rows(batch.x_ND, seen)
                 scores, table = scores.iloc[first_U], table.take(first_U)
@@ -160,7 +167,7 @@ def score_file(
         calibration_rows=calibration_rows,
         explanation=explanation,
         seconds=time.monotonic() - started,
-        notes=tuple(stream.differences.notes()),
+        notes=(*stream.differences.notes(), *(() if folder is None else folder.notes())),
         top=tuple(top.to_pylist()) if top is not None else (),
         series=series,
     )
