@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from vae_study.api import check_study, run_study
 from vae_study.config.loading import load_config
 
@@ -39,20 +40,30 @@ def shapes(tmp_path_factory) -> Path:
     return made("make_shapes.py", *words, folder=tmp_path_factory.mktemp("shapes"), name="shapes.npz")
 
 
+@pytest.fixture(scope="module")
+def textures(tmp_path_factory) -> Path:
+    words = ("--size", "32", "--train", "60", "--test", "5")
+    return made("make_textures.py", *words, folder=tmp_path_factory.mktemp("textures"), name="textures")
+
+
 @pytest.mark.parametrize("file", FILES)
-def test_a_shipped_study_runs(file, ray_session, transactions, sensors, shapes, tmp_path):
+def test_a_shipped_study_runs(file, ray_session, transactions, sensors, shapes, textures, tmp_path):
     config = load_config(FOLDER / file)
     overrides = [*BRIEF, *(["search.training.epochs=null"] if "training.epochs" in config.search else [])]
     if config.data.source == "parquet":
         overrides.append(f"data.path={sensors if config.data.sequence else transactions}")
     if config.data.source == "npz":
         overrides.append(f"data.path={shapes}")
+    if config.data.source == "images":
+        overrides.append(f"data.path={textures}")
     if config.data.sequence is not None:
         overrides.append("data.sequence.stride=32")
     record = run_study(FOLDER / file, overrides, home=tmp_path)
     assert record.trials["state"].tolist() == ["finished"]
     assert record.champion is not None
-    assert {"val/elbo" if config.data.factors else "val/auroc", "without_model"} <= set(record.choices["rule"])
+    has_anomalies = not config.data.factors and config.data.split.by != "folder"
+    assert {"val/auroc" if has_anomalies else "val/elbo", "without_model"} <= set(record.choices["rule"])
+    assert ("test/pixel_pro" in record.trials) == (config.data.layout == "mvtec")
     assert np.isfinite(record.trials.filter(regex="^test/(mig|sap|modularity)$")).all(axis=None)
     assert ("test/mig" in record.trials) == bool(config.data.factors)
 
@@ -66,6 +77,16 @@ def test_the_table_of_transactions_is_split_by_time_and_its_fraud_can_be_found(t
     names = plan.data.feature_names
     assert "device_age_days missing" in names
     assert any(name.startswith("category=") for name in names)
+
+
+def test_flaws_are_seen_where_their_masks_are_and_nowhere_else(textures):
+    for mask in sorted((textures / "ground_truth").glob("*/*.png")):
+        is_flawed = np.asarray(Image.open(mask)) > 0
+        assert 0 < is_flawed.mean() < 0.3
+        picture = np.asarray(Image.open(textures / "test" / mask.parent.name / mask.name.replace("_mask", "")))
+        assert picture.shape == is_flawed.shape == (32, 32)
+    counts = {folder.name: len([*folder.iterdir()]) for folder in sorted((textures / "test").iterdir())}
+    assert counts == dict.fromkeys(("dent", "good", "scratch", "stain"), 5)
 
 
 def test_the_shapes_differ_wherever_a_factor_does_and_lie_in_their_pictures(shapes):

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -38,28 +37,27 @@ class MapFolder:
     """A folder of pictures, one for each image that scores high; it is made when there is one.
 
     Attributes:
-        path: The folder.
+        path: The folder; None if no pictures are wanted.
         written: How many pictures it has.
     """
 
-    def __init__(self, path: Path, detector: Detector):
+    def __init__(self, path: Path | None, detector: Detector):
         """Write nothing yet. Raise UserError if the model has no maps, or if the folder has something in it."""
+        self.path, self.written = path, 0
+        if path is None:
+            return
         scorer = next((trial.rows for trial in detector.trials.values() if trial.rows.scorers_K[0].images), None)
         if scorer is None:
             name = detector.description.name
             raise UserError(f"--maps: model {name} has no anomaly maps; expected one of images, of this release")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"--maps: {path} is there already; expected a new or an empty folder")
-        self.path, self.written = path, 0
         self._scorer, self._detector = scorer, detector
-
-    @classmethod
-    def of(cls, path: Path | None, detector: Detector) -> Self | None:
-        """The folder, or None without a path."""
-        return None if path is None else cls(path, detector)
 
     def add(self, batch: Batch, scores: pd.DataFrame) -> None:
         """Write the pictures of those images of a batch that score above PERCENTILE, by the scores of them all."""
+        if self.path is None:
+            return
         keys = batch.keys
         files = keys["file"].to_pylist() if "file" in keys.column_names else None
         for place in np.flatnonzero(scores[f"{FLAG}{PERCENTILE}"].to_numpy()).tolist():
@@ -73,6 +71,8 @@ class MapFolder:
 
     def notes(self) -> Iterator[str]:
         """How many pictures were written, and where."""
+        if self.path is None:
+            return
         where = f" in {self.path}" if self.written else ""
         yield f"anomaly maps of images above the {PERCENTILE}th percentile: {self.written:,}{where}"
 

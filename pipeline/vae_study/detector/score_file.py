@@ -123,7 +123,7 @@ def score_file(
     above: Counter[str] = Counter({percentile: 0 for percentile in detector.description.thresholds})
     if explain:
         require_columns(detector)
-    folder = MapFolder.of(maps, detector)
+    folder = MapFolder(maps, detector)
     calibration_rows = len(detector.calibration_M)
     count_R = np.zeros(calibration_rows + 1, np.int64)
     rows, series, top, seen = 0, 0, None, set[int]()
@@ -141,8 +141,7 @@ def score_file(
             scores = detector.score(batch.x_ND, explain=explain)
             table = _table(stream, batch, scores, (detector.summands or ()) if explain else ())
             file.add(table)
-            if folder is not None:
-                folder.add(batch, scores)
+            folder.add(batch, scores)
             if is_whole:
                 first_U = _first_rows(batch.x_ND, seen)
                 scores, table = scores.iloc[first_U], table.take(first_U)
@@ -167,7 +166,7 @@ def score_file(
         calibration_rows=calibration_rows,
         explanation=explanation,
         seconds=time.monotonic() - started,
-        notes=(*stream.differences.notes(), *(() if folder is None else folder.notes())),
+        notes=(*stream.differences.notes(), *folder.notes()),
         top=tuple(top.to_pylist()) if top is not None else (),
         series=series,
     )
