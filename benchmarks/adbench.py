@@ -2,7 +2,7 @@
 
 Each set is an .npz with X and y (1 for an anomaly). A detector trains on half of the normal rows and is tested on the
 other half and the anomalies. Half in file order is the protocol of published tables, half by chance another question:
-the two are never averaged.
+the two are never averaged. A set with X_train, X_test and y_test says itself what to train on, in file order.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from vae_study.config.loading import load_config
 from vae_study.config.model import TrialConfig
 from vae_study.config.study import DiagnosticsConfig, StudyConfig
 from vae_study.data import Dataset, DatasetBuilder, DatasetInfo, Preprocessing, Table, read_table
+from vae_study.data.sources.arrays import table_of_arrays
 from vae_study.errors import UserError
 from vae_study.search.study_store import StudyStore
 from vae_study.selection.comparison import Baseline, candidates, compare
@@ -46,6 +47,7 @@ PROTOCOLS = ("file_order", "shuffled")
 # What the searched lengths of training mean on a set of any size, and the longest of them in steps.
 STEPS = (100, 300, 1000, 3000)
 MOST_ROWS, VALIDATION_SHARE = 50_000, 0.2
+MOST_TRAIN, MOST_TEST = 3000, 6000
 ABOUT = ["set", "protocol", "seed"]
 Rows = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -85,13 +87,13 @@ class Halves:
     unknown: Places
 
 
-def halves(is_anomaly_N: NDArray[np.bool_], protocol: str, seed: int) -> Halves:
-    """Divide the rows of a set."""
+def halves(is_anomaly_N: NDArray[np.bool_], protocol: str, seed: int, given: int | None = None) -> Halves:
+    """Divide the rows of a set, of which the first ones may be given to train on."""
     random = np.random.default_rng(seed)
     normal, anomalous = np.flatnonzero(~is_anomaly_N), random.permutation(np.flatnonzero(is_anomaly_N))
     if protocol == "shuffled":
         normal = random.permutation(normal)
-    learnt, test = np.split(normal, [len(normal) // 2])
+    learnt, test = np.split(normal, [len(normal) // 2 if given is None or protocol == "shuffled" else given])
     validation, train = np.split(random.permutation(learnt), [round(VALIDATION_SHARE * len(learnt))])
     known, unknown = np.split(anomalous, [len(anomalous) // 2])
     return Halves(*(np.sort(part) for part in (train, validation, test, known, unknown)))
@@ -100,11 +102,11 @@ def halves(is_anomaly_N: NDArray[np.bool_], protocol: str, seed: int) -> Halves:
 def dataset(path: Path, protocol: str, seed: int) -> tuple[Dataset, Halves, Table]:
     """A set with its splits; the known anomalies are in validation."""
     config = DataConfig(source="npz", path=str(path), scale="standard")
-    table = thinned(read_table(config), seed)
+    table, given = thinned_table(config, seed)
     if table.label_N is None or 1 not in table.labels:
         raise UserError(f"{path}: no y with a 1 in it")
     is_anomaly_N = table.label_N == table.labels.index(1)
-    parts = halves(is_anomaly_N, protocol, seed)
+    parts = halves(is_anomaly_N, protocol, seed, given)
     preprocessing = Preprocessing.fit(table, parts.train, config)
     info = DatasetInfo(
         source="npz",
@@ -120,6 +122,22 @@ def dataset(path: Path, protocol: str, seed: int) -> tuple[Dataset, Halves, Tabl
         "test": np.concatenate([parts.test, parts.unknown]),
     }
     return DatasetBuilder(table=table, rows=rows, is_anomaly_N=is_anomaly_N, info=info).build(), parts, table
+
+
+def thinned_table(config: DataConfig, seed: int) -> tuple[Table, int | None]:
+    """The rows of a set, and how many of the first ones it gives to train on; None if it does not say."""
+    with np.load(str(config.path)) as arrays:
+        if "X_train" not in arrays:
+            return thinned(read_table(config), seed), None
+        train_ND, test_ND, label_T = (arrays[name] for name in ("X_train", "X_test", "y_test"))
+    random = np.random.default_rng(seed)
+    # As many as the court of tables takes.
+    train, test = (
+        random.permutation(len(rows))[:most] for rows, most in ((train_ND, MOST_TRAIN), (test_ND, MOST_TEST))
+    )
+    x_ND = np.nan_to_num(np.concatenate([train_ND[train], test_ND[test]]).astype(np.float64))
+    label_N = np.concatenate([np.zeros(len(train), np.int64), label_T[test].astype(np.int64)])
+    return table_of_arrays(x_ND, label_N, where=str(config.path), config=config), len(train)
 
 
 def thinned(table: Table, seed: int) -> Table:
@@ -255,7 +273,7 @@ def measured(task: tuple[Path, str, int, int]) -> list[dict[str, Any]]:
 
 
 def markdown(results: pd.DataFrame) -> Iterator[str]:
-    """A table a protocol and kind of choice: each set, the mean, and the average rank."""
+    """A table a protocol and kind of choice: each set, the mean, the average rank, and the paired difference to KNN."""
     for (protocol, labels), part in results.groupby(["protocol", "labels"], sort=True):
         means = part.pivot_table(index="set", columns="detector", values="auroc", sort=False)
         order = means.mean().sort_values(ascending=False).index
@@ -269,6 +287,11 @@ def markdown(results: pd.DataFrame) -> Iterator[str]:
             yield f"| {name} | " + " | ".join(f"{value:.1f}" for value in row) + " |"
         yield "| **mean** | " + " | ".join(f"**{value:.2f}**" for value in means.mean()) + " |"
         yield "| average rank | " + " | ".join(f"{value:.2f}" for value in ranks) + " |"
+        off = means.sub(means["KNN"], axis=0)
+        pairs = zip(off.mean(), off.sem(), strict=True)
+        yield (
+            "| minus KNN (standard error) | " + " | ".join(f"{mean:+.2f} ({error:.2f})" for mean, error in pairs) + " |"
+        )
 
 
 def _commit() -> str:

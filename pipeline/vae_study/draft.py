@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from vae_study.config.study import STUDY_NAME
 from vae_study.data import Dataset, Table, build_dataset, read_table
 from vae_study.data.inspection import date_columns, identifiers, named_like_labels
 from vae_study.data.sources import PYTHON, find_source, times_of
+from vae_study.data.sources.mvtec import LAYOUT, has_layout
 from vae_study.errors import TooManyValues, UserError
 
 # A label has two values, and the rarer one is at most this share of the rows.
@@ -24,8 +25,10 @@ TRIALS, STEPS = 32, 2000
 LEAST_EPOCHS, MOST_EPOCHS = 10, 300
 SMALLEST_BATCH, LARGEST_BATCH = 16, 256
 NARROWEST, WIDEST, LARGEST_CODE = 32, 256, 32
-# Convolutions halve an image twice.
-SMALLEST_IMAGE = 8
+# Convolutions halve an image twice; of larger ones, residual blocks read patches.
+SMALLEST_IMAGE, LARGEST_CONV = 8, 96
+# How images whose folders say which are for test are split.
+BY_FOLDER = {"by": "folder", "train": 0.8, "validation": 0.1, "test": 0.1}
 LEFT_OUT = "left out of the features"
 # Where the comments begin.
 COMMENTS = 44
@@ -55,9 +58,11 @@ def draft_study(location: str, name: str | None = None, label: str | None = None
         UserError: The data cannot be read.
     """
     source = find_source(location)
-    where = {"source": location if source.name == PYTHON or not source.paths else source.name}
+    where: dict[str, Any] = {"source": location if source.name == PYTHON or not source.paths else source.name}
     if source.paths:
         where["path"] = location
+    if source.name == "images" and has_layout(Path(location)):
+        where |= {"layout": LAYOUT, "split": BY_FOLDER}
     times = times_of(DataConfig.model_validate(where))
     table, ids = _readable(where, times)
     times += date_columns(table)
@@ -75,7 +80,7 @@ def draft_study(location: str, name: str | None = None, label: str | None = None
     return name, "\n".join(lines) + "\n"
 
 
-def _readable(where: Mapping[str, str], times: Sequence[str]) -> tuple[Table, list[str]]:
+def _readable(where: Mapping[str, Any], times: Sequence[str]) -> tuple[Table, list[str]]:
     """The table without its times, and without columns of text that have too many values to be read: these, too."""
     ids: list[str] = []
     while True:
@@ -86,7 +91,7 @@ def _readable(where: Mapping[str, str], times: Sequence[str]) -> tuple[Table, li
 
 
 def _first_that_works(
-    where: Mapping[str, str], chosen: Sequence[Setting], label: str | None
+    where: Mapping[str, Any], chosen: Sequence[Setting], label: str | None
 ) -> tuple[DataConfig, Dataset, list[Setting]]:
     """The data by the chosen settings; without a split by time, and without a guessed label, if that cannot be.
 
@@ -177,7 +182,9 @@ def _model(data: Dataset, config: DataConfig) -> Iterator[str]:
     rows, features = len(data.splits["train"].row_N), len(data.feature_names)
     shape = data.image_shape
     if shape is not None and min(shape[-2:]) >= SMALLEST_IMAGE:
-        yield _line("model: {network: {kind: conv}, likelihood: bernoulli}", "images; values from 0 to 1")
+        is_large = min(shape[-2:]) > LARGEST_CONV
+        network = "{kind: residual, channels: [16, 32, 32, 32]}" if is_large else "{kind: conv}"
+        yield _line(f"model: {{network: {network}, likelihood: bernoulli}}", "images; values from 0 to 1")
     else:
         wide = int(np.clip(2 ** np.ceil(np.log2(2 * features)), NARROWEST, WIDEST))
         yield _line(f"model: {{network: {{hidden: [{wide}, {wide // 2}]}}}}", f"for {features:,} features")

@@ -92,6 +92,24 @@ def test_images_get_a_convolutional_net(tmp_path):
     assert found["model"] == {"network": {"kind": "conv"}, "likelihood": "bernoulli"}
 
 
+def test_folders_with_masks_keep_their_split_and_large_images_get_a_residual_net(tmp_path):
+    random = np.random.default_rng(0)
+    for folder, count in (("train/good", 30), ("test/good", 3), ("test/hole", 3), ("ground_truth/hole", 3)):
+        (tmp_path / folder).mkdir(parents=True)
+        for place in range(count):
+            pixels = random.integers(0, 255, (100, 110), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{place}.png")
+    _, text = draft_study(str(tmp_path))
+    found = yaml.safe_load(text)
+    split = {"by": "folder", "train": 0.8, "validation": 0.1, "test": 0.1}
+    assert found["data"] == {"source": "images", "path": str(tmp_path), "layout": "mvtec", "split": split}
+    assert found["model"]["network"]["kind"] == "residual"
+    (tmp_path / "study.yaml").write_text(text)
+    plan = check_study(tmp_path / "study.yaml", home=tmp_path)
+    assert plan.data.splits["test"].is_anomaly_N.tolist() == [False] * 3 + [True] * 3
+    assert plan.config.score == "map_maximum"
+
+
 NAMES = st.lists(st.sampled_from(["x", "y", "label", "id", "when", "no: 1", "ü"]), min_size=1, unique=True)
 column = st.one_of(
     st.lists(st.floats(-1e6, 1e6), min_size=60, max_size=60),

@@ -41,6 +41,12 @@ class Pictures:
     part_N: NDArray[np.int64]
 
 
+def has_layout(folder: Path) -> bool:
+    """Whether a folder has such folders in it."""
+    train, test = PARTS
+    return (folder / train / GOOD).is_dir() and (folder / test).is_dir()
+
+
 def find_pictures(folder: Path, given: str, find: Callable[[Path, str], Found]) -> Pictures:
     """The pictures in train and test. Raise UserError if one of these, or train/good, is not there.
 
