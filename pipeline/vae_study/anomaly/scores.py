@@ -244,7 +244,7 @@ class Scorer:
     residual: Gaussian
     latent: Gaussian
     neighbours: Neighbours
-    images: "ImageResiduals | None" = None
+    images: ImageResiduals | None = None
 
     @classmethod
     def fit(cls, trained: Parts, image: tuple[int, int, int] | None = None, residuals: Moments | None = None) -> Self:
