@@ -4,7 +4,7 @@ import pytest
 from vae_study.anomaly.scores import ADDITIVE, Gaussian
 from vae_study.detector.pyfunc import _load_pyfunc
 from vae_study.errors import UserError
-from vae_study.metrics import SCORES
+from vae_study.metrics import scores_of
 
 from tests.detector.builders import ensemble, single, study, table
 from tests.detector.conftest import GAUSSIAN
@@ -39,11 +39,11 @@ def test_a_masked_value_has_no_part_in_a_score_and_the_score_is_that_of_the_othe
     x_ND, names = made.held_out_ND.copy(), list(made.data.feature_names)
     is_missing_N = np.isnan(x_ND[:, names.index("c")])
     assert 0 < is_missing_N.sum() < len(x_ND)
-    kinds = {one: made.packed(single(0, one), tmp_path / one) for one in SCORES}
+    kinds = {one: made.packed(single(0, one), tmp_path / one) for one in scores_of(is_images=False)}
     for one, detector in {**kinds, "ensemble": made.packed(ensemble(0), tmp_path / "ensemble")}.items():
         scored = detector.score(x_ND, explain=True)
         assert np.isfinite(scored.to_numpy(np.float64)).all(), one
-        if one in SCORES:
+        if one in kinds:
             np.testing.assert_allclose(scored["score"], made.scores(0)[one], rtol=1e-9)
         if one == "residual_mahalanobis":
             # A residual of 0 is not the mean of all residuals.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from vae_study.detector.detector import Detector
 from vae_study.errors import UserError
-from vae_study.metrics import SCORES
+from vae_study.metrics import scores_of
 
 from tests.detector.builders import ensemble, labelled, single
 
@@ -235,7 +235,7 @@ def test_a_trial_without_a_file_that_scoring_needs_cannot_be_packed(small, tmp_p
 
 
 def test_thresholds_and_scales_are_kept_to_the_last_bit(small, tmp_path):
-    for score in SCORES:
+    for score in scores_of(is_images=False):
         found = small.packed(labelled((2, score), (1, score)), tmp_path / score)
         normal_M = small.scores(2)[score].to_numpy()[small.is_normal_validation_N]
         assert (found.scales[f"trial-0002/{score}"].normal_M == np.sort(normal_M)).all()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from vae_study.anomaly.scores import ADDITIVE
 from vae_study.detector.detector import PARTS
 from vae_study.errors import UserError
-from vae_study.metrics import BASELINE, SCORES
+from vae_study.metrics import BASELINE, SCORES, scores_of
 from vae_study.selection.comparison import combined
 from vae_study.vae.families import FAMILIES
 
@@ -32,7 +32,7 @@ ENSEMBLES = {
     "best": ensemble(0, 1, 2),
     "lone": ensemble(1),
     "labels": labelled((0, "kl"), (2, "reconstruction_probability"), (1, "squared_error")),
-    "every score": labelled(*itertools.product((0, 1), SCORES)),
+    "every score": labelled(*itertools.product((0, 1), scores_of(is_images=False))),
 }
 
 
@@ -96,7 +96,9 @@ def test_a_p_value_counts_its_own_scores_of_normal_validation_rows(small, tmp_pa
 def some(small, tmp_path_factory):
     """Detectors, and what they say of all rows at once."""
     packed = [small.packed(one, tmp_path_factory.mktemp("packed") / "a") for one in (single(0, "elbo"), ensemble(1, 2))]
-    packed.append(small.packed(labelled(*itertools.product((0, 1, 2), SCORES)), tmp_path_factory.mktemp("b") / "b"))
+    packed.append(
+        small.packed(labelled(*itertools.product((0, 1, 2), scores_of(False))), tmp_path_factory.mktemp("b") / "b")
+    )
     return [(one, one.score(small.held_out_ND, explain=one.summands is not None)) for one in packed]
 
 

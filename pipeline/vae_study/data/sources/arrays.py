@@ -53,7 +53,9 @@ def table_of_arrays(
     """
     array = _without(_number_array(x, where, names[0]), config)
     trained_on = None if model is None else "images" if model.image_shape else "series"
-    flat_ND, image_shape, notes = _flattened(array, where, names[0], config.layout or trained_on)
+    # A model of folders of images scores arrays, too.
+    layout = config.layout if config.layout in ("images", "series") else trained_on
+    flat_ND, image_shape, notes = _flattened(array, where, names[0], layout)
     label: NDArray[np.int32] | None = None
     labels: tuple[Label, ...] = ()
     if label_N is not None:

@@ -74,7 +74,7 @@ def open_images(config: DataConfig, model: ModelInput | None) -> Examples:
     """
     given = str(config.path)
     folder = local_path(given, is_folder=True)
-    if config.layout not in (None, LAYOUT):
+    if model is None and config.layout not in (None, LAYOUT):
         raise UserError(f"data.layout: got {config.layout!r}, expected {LAYOUT!r} or nothing for a folder of images")
     # What is scored may lie in any folder.
     pictures = None if model is not None or config.layout is None else find_pictures(folder, given, _found)
