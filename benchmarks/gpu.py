@@ -107,7 +107,7 @@ def one_step(batch: ModelBatch) -> list[torch.Tensor]:
     rows_KB = torch.arange(rows, device=batch.device).expand(models, -1).contiguous()
     weight_K = torch.ones(models, device=batch.device)
     losses = batch._step(rows_KB, noise.to(batch.device), weight_K, corruption_KBD, lambda: None)
-    return on_host([torch.stack([*losses]), batch.adam.gradient_KP])
+    return on_host([losses.beside(weight_K), batch.adam.gradient_KP])
 
 
 def limits(device: str, seconds: float) -> tuple[float, float]:

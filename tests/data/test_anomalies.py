@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 from vae_study.config.loading import load_config
-from vae_study.data.dataset import find_anomalies
+from vae_study.data.table import find_anomalies
 from vae_study.errors import UserError
 
 from .tables import prepared, table

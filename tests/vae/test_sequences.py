@@ -131,7 +131,8 @@ OF_STEPS = ("vae", "autoencoder", "denoising", "conditional")
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize(
-    ("family", "latent"), [*((name, "window") for name in FAMILIES), *((name, "step") for name in OF_STEPS)]
+    ("family", "latent"),
+    [*((name, "window") for name in FAMILIES if name != "vae_gan"), *((name, "step") for name in OF_STEPS)],
 )
 def test_a_padded_sequence_has_the_loss_and_the_gradients_of_the_shorter_one(family, latent, likelihood, network):
     values, more = {"family": family, "latent": latent, **LIKELIHOODS[likelihood]}, 3
