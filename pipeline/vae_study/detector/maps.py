@@ -63,10 +63,10 @@ class MapFolder:
         for place in np.flatnonzero(scores[f"{FLAG}{PERCENTILE}"].to_numpy()).tolist():
             x_1D = torch.as_tensor(np.asarray(batch.x_ND[place : place + 1]), dtype=torch.float32)
             [map_1HW] = self._scorer.maps(x_1D.to(self._detector.device))
-            # Two folders may have files of one name.
-            name = f"row_{batch.first + place}" if files is None else Path(re.sub(r"[^\w.-]+", "_", files[place])).stem
+            # Two folders may have files of one name, and a folder a.png and a.jpg.
+            name = f"row_{batch.first + place}" if files is None else re.sub(r"[^\w.-]+", "_", files[place])
             self.path.mkdir(parents=True, exist_ok=True)
-            self._picture(x_1D[0].numpy(), map_1HW[0]).save(self.path / f"{name}.png")
+            self._picture(x_1D[0].numpy(), map_1HW[0]).save(self.path / f"{name.removesuffix('.png')}.png")
             self.written += 1
 
     def notes(self) -> Iterator[str]:
