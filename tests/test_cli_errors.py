@@ -42,6 +42,9 @@ WRONG = {
     "code of each step of what has none": (
         None, ["--set", "model.latent=step"], "model.latent: got 'step', expected 'window' for network.kind"
     ),
+    "code of each place of what has no maps": (
+        None, ["--set", "model.latent=map"], "model.latent: got 'map', expected 'window' for network.kind mlp"
+    ),
     "setting without a value": (None, ["--set", "trials"], "--set trials: expected key=value"),
 }  # fmt: skip
 

@@ -61,6 +61,18 @@ def test_nearest_neighbours_are_those_of_all_pairs(seed, rows):
     assert Neighbours(reference_RD).distance(x_ND) == pytest.approx(expected_N)
 
 
+def test_of_a_long_code_fewer_rows_are_kept_and_its_dimensions_count_one_by_one():
+    latents, rows = FULL_COVARIANCE + 1, 6000
+    trained = replace(parts(rows, 0), mean_NZ=np.random.default_rng(0).normal(size=(rows, latents)))
+    arrays = Scorer.fit(trained).arrays()
+    kept_RZ = arrays["latent_reference"]
+    assert 2**22 - latents < kept_RZ.size <= 2**22
+    assert (kept_RZ == trained.mean_NZ[reference_rows(rows, len(kept_RZ))]).all()
+    assert arrays["latent_precision"].shape == (latents,)
+    assert arrays["latent_precision"] == pytest.approx(1 / (trained.mean_NZ.var(axis=0) + 1e-6))
+    assert Scorer.shapes(6, latents, arrays)["latent_precision"] == (latents,)
+
+
 def test_a_row_that_overflows_the_model_scores_highest_and_stays_a_number():
     trained, some = parts(100, 0), parts(4, 1)
     some.reconstruction_N[:] = [1, np.inf, np.nan, 2]

@@ -168,6 +168,7 @@ def test_a_target_for_the_kl_is_refused_where_no_kl_trains(family):
         (["model.family=adversarial"], "expected 'beta' for adversarial, whose loss has no KL"),
         (["model.latent=step", "model.network.kind=recurrent"], "expected another kind for latent step"),
         (["search.latent={choices: [window, step]}", "model.network.kind=recurrent"], "another kind for latent step"),
+        (["model.latent=map", "model.network.kind=conv"], "latent map, which has a code for each place"),
         (["training.batch_size=1"], r"training\.batch_size: got 1, expected at least 2 for objective\.kind"),
         (["training.batch_size=null", "search.training.batch_size={choices: [1, 64]}"], "got 1, expected at least 2"),
     ],

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from vae_study.report.frames import Missing
-from vae_study.report.sections.code import code_facts, latent_map, latent_use
-from vae_study.report.sections.examples import interpolations, traversals
-from vae_study.report.tables import tidy
+from vae_study.report.overview import family_name
+from vae_study.report.sections.code import LATENT_USE, code_facts, latent_map, latent_use
+from vae_study.report.sections.examples import TRAVERSALS, interpolations, traversals
+from vae_study.report.tables import StudyTables, tidy
 from vae_study.tracking.record import ChampionRecord, StudyRecord
 
 from .families import discrete, looked_into, without_rate
@@ -100,6 +101,17 @@ def test_traversals_are_images_named_by_the_dimensions_that_vary_most(digits: St
     assert table.images[3, 4].ravel() == pytest.approx(champion.traversals_LSD[3, 4])
     best = max(range(8), key=lambda z: champion.latent_variance_Z[z])  # type: ignore[index]
     assert table.names[0] == f"dim {best + 1}"
+
+
+def test_of_a_map_it_is_said_that_a_dimension_counts_at_each_place(digits: StudyRecord) -> None:
+    model = {**digits.config["model"], "latent": "map"}
+    by_place = tidy(replace(digits, config={**digits.config, "model": model}))
+    for figure, words in ((LATENT_USE, "A dimension counts at each place of the map"), (TRAVERSALS, "at one place of")):
+        plain, told = (figure.words(figure.numbers(StudyTables(record))).caption for record in (digits, by_place))
+        assert words not in plain
+        assert words in told
+    assert family_name(StudyTables(digits)) == "a variational autoencoder"
+    assert family_name(StudyTables(by_place)) == "a variational autoencoder with a map as code"
 
 
 def test_colour_channels_go_last() -> None:

@@ -64,12 +64,14 @@ EXACT = {name: {"family": name} for name in FAMILIES} | {
     "gru": {"network__kind": "recurrent", "network__hidden": (8,)},
     "gru-step": {"network__kind": "recurrent", "network__hidden": (8,), "latent": "step"},
     "temporal-conv": {"network__kind": "temporal_conv", "network__channels": (8, 8), "network__hidden": (16,)},
+    "map": {"network__kind": "residual", "network__channels": (8, 8), "network__hidden": (16,), "latent": "map"},
     "lstm": {"network__kind": "recurrent", "network__hidden": (8, 4), "network__cell": "lstm"},
 }
 # Others: the same but for rounding.
 CLOSE = {
     "conv": {"network__kind": "conv", "network__channels": (4, 6), "network__hidden": (8,)},
     "conv-batch-norm": {"network__kind": "conv", "network__channels": (4, 6), "network__batch_norm": True},
+    "conv-map": {"network__kind": "conv", "network__channels": (4, 6), "network__hidden": (8,), "latent": "map"},
 }
 # In an empty batch, or one of many, something of these happens to some model.
 PLANS = st.lists(st.tuples(st.sampled_from(("train", "train", "move", "restore")), st.integers(0, 4)), max_size=14)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from vae_study.anomaly import scores
 from vae_study.anomaly.scores import FITTED, FULL_COVARIANCE, Parts, Scorer
 from vae_study.vae.gpu import device_scorer
 from vae_study.vae.gpu.device_scorer import DeviceScorer, brought_to_host
@@ -15,6 +16,7 @@ SHAPES = {
     "fewer than neighbours": (3, 4, 2),
     "one feature": (50, 1, 1),
     "diagonal": (20, FULL_COVARIANCE + 1, 2),
+    "long code": (40, 30, FULL_COVARIANCE + 1),
     "smoothed": (20, np.prod(SMOOTHED), 2),
 }
 
@@ -42,6 +44,8 @@ def parts(residual, mean):
 def test_scores_and_what_is_kept_of_the_fit_are_those_of_the_host(shape, is_constant, monkeypatch):
     # Of several parts.
     monkeypatch.setattr(device_scorer, "DISTANCES", 64)
+    # Of a long code, some of the rows.
+    monkeypatch.setattr(scores, "NEIGHBOUR_NUMBERS", 2**14)
     residual, mean = rows(*shape)
     if is_constant:
         residual[:, 0] = mean[:, 0] = 2.5
@@ -54,8 +58,8 @@ def test_scores_and_what_is_kept_of_the_fit_are_those_of_the_host(shape, is_cons
     residual, mean = rows(30, *shape[1:], seed=1)
     residual[0], mean[0], mean[1], residual[2] = np.nan, np.inf, -np.inf, 1e30
     wanted = {name: formula(expected, parts(residual, mean)) for name, formula in FITTED.items()}
-    scores = device_scorer.fitted_scores(found, torch.tensor(residual), torch.tensor(mean), wanted)
-    for (name, score_N), found_N in zip(wanted.items(), scores, strict=True):
+    fitted = device_scorer.fitted_scores(found, torch.tensor(residual), torch.tensor(mean), wanted)
+    for (name, score_N), found_N in zip(wanted.items(), fitted, strict=True):
         np.testing.assert_allclose(found_N.numpy(), score_N, rtol=1e-6, atol=1e-9, err_msg=name)
 
 

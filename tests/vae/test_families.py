@@ -26,6 +26,7 @@ LIKELIHOODS = {
     },
 }
 RECURRENT = {"network__kind": "recurrent", "network__hidden": (8,)}
+MAP = {"network__kind": "conv", "network__channels": (8, 16), "network__hidden": (16,), "latent": "map"}
 RESIDUAL = {"network__kind": "residual", "network__channels": (4, 8), "network__hidden": (16,)}
 VARIANTS = {name: {"family": name} for name in FAMILIES} | {
     "denoising-deterministic": {"family": "denoising", "code": "deterministic", "corruption__kind": "gaussian"},
@@ -43,6 +44,13 @@ VARIANTS = {name: {"family": name} for name in FAMILIES} | {
         for name in ("vae", "autoencoder", "denoising", "conditional", "adversarial")
     },
     "temporal-conv-step": {"network__kind": "temporal_conv", "network__channels": (6,), "latent": "step"},
+    **{
+        f"map-{name}": {"family": name, **MAP}
+        for name in ("vae", "autoencoder", "denoising", "conditional", "adversarial", "vae_gan")
+    },
+    "map-batch-norm": {**MAP, "network__batch_norm": True},
+    "map-residual": {**RESIDUAL, "latent": "map"},
+    "map-linear": {**RESIDUAL, "latent": "map", "network__hidden": ()},
     "lstm": {**RECURRENT, "network__hidden": (8, 4), "network__cell": "lstm"},
     "constrained": {"objective__kind": "constrained", "delta_nats": 2.0},
     "capacity": {"objective__kind": "capacity", "capacity_nats": 3.0, "kl_annealing__schedule": "linear"},

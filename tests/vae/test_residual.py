@@ -13,7 +13,7 @@ from vae_study.errors import UserError
 from vae_study.vae.families import FAMILIES, make_family
 from vae_study.vae.inference import ROWS_PER_BLOCK, inference_model, rows_per_minibatch
 from vae_study.vae.model_batch import ModelBatch
-from vae_study.vae.networks import DataShape, make_decoder, make_encoder, residual
+from vae_study.vae.networks import DataShape, residual
 from vae_study.vae.networks.residual import ResidualDecoder, ResidualEncoder, groups_of, patches_of, sizes_of
 
 from tests.vae.builders import model_setup, same
@@ -206,10 +206,12 @@ def pictures(image, count=60):
     return build_dataset(table, DataConfig(source="parquet", path="table.parquet", scale="none"))
 
 
+@pytest.mark.parametrize("latent", ["window", "map"])
 @pytest.mark.parametrize("image", [(3, 45, 70), (1, 64, 64)])
-def test_a_model_of_large_images_has_the_same_bits_alone_beside_others_and_again_from_its_state(image):
+def test_a_model_of_large_images_has_the_same_bits_alone_beside_others_and_again_from_its_state(image, latent):
     data = pictures(image)
-    setups = [model_setup(k, **RESIDUAL, training__batch_size=16, training__epochs=2) for k in range(3)]
+    values = {**RESIDUAL, "latent": latent, "training__batch_size": 16, "training__epochs": 2}
+    setups = [model_setup(k, **values) for k in range(3)]
     together, alone = (ModelBatch(some, data, latent_capacity=4) for some in (setups, setups[1:2]))
     history = [[one.train_epoch()[k] for one, k in ((together, 1), (alone, 0))]]
     state = alone.state(0)
@@ -223,8 +225,10 @@ def test_a_model_of_large_images_has_the_same_bits_alone_beside_others_and_again
     assert same(again.state(0), alone.state(0))
 
 
-def test_a_row_of_an_image_has_the_same_bits_in_any_company():
-    configs = [ModelConfig(network=NetworkConfig(kind="residual", channels=(8, 16), hidden=(16,)), latent_dim=3)]
+@pytest.mark.parametrize("latent", ["window", "map"])
+def test_a_row_of_an_image_has_the_same_bits_in_any_company(latent):
+    network = NetworkConfig(kind="residual", channels=(8, 16), hidden=(16,))
+    configs = [ModelConfig(network=network, latent_dim=3, latent=latent)]
     model = inference_model(make_family(configs, DataShape(features=3 * 45 * 70, image=(3, 45, 70)), generators()[:1]))
     x_KBD = torch.rand(1, 4 * ROWS_PER_BLOCK, 3 * 45 * 70)
     with torch.inference_mode():
@@ -252,12 +256,11 @@ def test_a_residual_network_is_refused_where_it_cannot_be(network, has_pixels, m
         model.require_data(has_pixels=has_pixels, has_sequences=False)
 
 
+@pytest.mark.parametrize("latent", ["window", "map"])
 @pytest.mark.parametrize("channels", [(4,), (8, 16), (3, 5, 7)])
 @pytest.mark.parametrize("hidden", [(), (10, 4)])
-def test_a_residual_model_has_at_least_as_many_weights_as_are_told_beforehand(channels, hidden):
+def test_a_residual_model_has_at_least_as_many_weights_as_are_told_beforehand(channels, hidden, latent):
     network = NetworkConfig(kind="residual", channels=channels, hidden=hidden)
-    shape, config = DataShape(features=256, image=(1, 16, 16)), ModelConfig(network=network)
-    encoder, width = make_encoder(shape, 0, network, generators()[:1])
-    decoder = make_decoder([config.latent_dim], shape, 1, network, generators()[:1])
-    weights = sum(one.numel() for module in (encoder, decoder) for one in module.parameters())
-    assert 0 < config.least_weights(256) <= weights + 2 * width * config.latent_dim
+    shape, config = DataShape(features=256, image=(1, 16, 16)), ModelConfig(network=network, latent=latent)
+    model = make_family([config], shape, generators()[:1])
+    assert 0 < config.least_weights(256) <= sum(one.numel() for one in model.parameters())

@@ -18,8 +18,9 @@ from vae_study.vae.families import FAMILIES, make_family
 from vae_study.vae.families.base import Family
 from vae_study.vae.model_batch import ModelBatch
 from vae_study.vae.networks import DataShape
+from vae_study.vae.networks.layers import PlaceRows
 from vae_study.vae.outcome import outcomes_of
-from vae_study.vae.sequence_networks import CausalConvolutions, RecurrentDecoder, RecurrentEncoder, StepRows
+from vae_study.vae.sequence_networks import CausalConvolutions, RecurrentDecoder, RecurrentEncoder
 
 from tests.vae.builders import model_setup, train
 from tests.vae.test_families import LIKELIHOODS
@@ -196,7 +197,7 @@ def test_by_step_the_states_are_torchs_of_each_step_and_the_code_of_a_step_is_fe
     decoder = RecurrentDecoder(SIZES, (STEPS, FEATURES), 1, network, generators(), is_by_step=True).double()
     x_KBD = torch.randn(len(SIZES), ROWS, STEPS * FEATURES, dtype=torch.float64)
     code_KBZT = torch.randn(len(SIZES), ROWS, max(SIZES), STEPS, dtype=torch.float64)
-    found, decoded = encoder(x_KBD), decoder(StepRows(0, STEPS)(code_KBZT.flatten(2)))
+    found, decoded = encoder(x_KBD), decoder(PlaceRows(0, STEPS)(code_KBZT.flatten(2)))
     for k in range(len(SIZES)):
         (layer,) = torchs(cell, encoder.recurrent, k)
         states_TBH, _ = layer(x_KBD[k].view(ROWS, STEPS, FEATURES).transpose(0, 1))

@@ -22,6 +22,8 @@ LARGEST = float(np.finfo(np.float32).max)
 LARGEST_COORDINATE = 1e12
 #: Reference rows for the fit; more of them cost time and hardly improve a ranking.
 REFERENCE_ROWS = 8192
+#: Numbers of the reference rows that neighbours are looked for among, 32 MB: of a long code fewer rows.
+NEIGHBOUR_NUMBERS = 2**22
 #: With more features than these a full covariance costs more than the model: half a minute for 4,096, and 134 MB.
 FULL_COVARIANCE = 1024
 #: The name of `ImageResiduals.variance_D` among a scorer's arrays.
@@ -217,6 +219,11 @@ def reference_rows(rows: int, most: int = REFERENCE_ROWS) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
 
 
+def neighbour_rows(rows: int, dimensions: int) -> NDArray[np.int64]:
+    """The places of those of the reference rows that neighbours are looked for among: all, or of long codes fewer."""
+    return reference_rows(rows, max(1, NEIGHBOUR_NUMBERS // dimensions))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageResiduals:
     """What anomaly maps of images take beside the mean of the residuals.
@@ -261,7 +268,7 @@ class Scorer:
         return cls(
             residual=Gaussian.fit(residual_ND) if residuals is None else Gaussian(*residuals.diagonal()),
             latent=Gaussian.fit(mean_NZ),
-            neighbours=Neighbours(mean_NZ),
+            neighbours=Neighbours(mean_NZ[neighbour_rows(*mean_NZ.shape)]),
             images=None if image is None else ImageResiduals(shape=image, variance_D=variance_D),
         )
 

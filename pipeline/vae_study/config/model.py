@@ -203,8 +203,9 @@ class ModelConfig(ConfigPart):
 
     Attributes:
         latent_dim: Number of latent dimensions; `hierarchical` shares them between its two levels.
-        latent: Whether a sequence has one code (`window`) or each of its steps has (`step`, of `latent_dim` dimensions
-            each; for `recurrent` and `temporal_conv`). The KL of all steps is summed: nats per window.
+        latent: Whether an example has one code (`window`) or several, of `latent_dim` dimensions each: of a sequence
+            each step (`step`, for `recurrent` and `temporal_conv`), of an image each place of the encoder's smallest
+            maps (`map`, for `conv` and `residual`). The KL of all is summed: nats per example.
         likelihood: `bernoulli` for data in [0, 1]; `gaussian` with a fixed `sigma`; `gaussian_learned`.
         sigma: Standard deviation of `gaussian`, and initial value of the shared or per-feature one of
             `gaussian_learned`, in the scaled data's units.
@@ -228,7 +229,7 @@ class ModelConfig(ConfigPart):
     ] = "vae"
     network: NetworkConfig = NetworkConfig()
     latent_dim: Width = 8
-    latent: Literal["window", "step"] = "window"
+    latent: Literal["window", "step", "map"] = "window"
     likelihood: Literal["bernoulli", "gaussian", "gaussian_learned"] = "gaussian"
     sigma: Positive = 0.7071
     learned_sigma: Literal["shared", "per_feature", "per_example"] = "shared"
@@ -245,10 +246,15 @@ class ModelConfig(ConfigPart):
         return self.has_rate and self.family not in ("vector_quantized", "adversarial")
 
     @property
+    def is_by_place(self) -> bool:
+        """Whether an example has several codes: one for each step of a sequence, or for each place of a map."""
+        return self.latent != "window"
+
+    @property
     def has_normal_code(self) -> bool:
         """Whether q(z|x) is one normal distribution of the whole code, and the KL to N(0, I) is part of the loss."""
         has_parts = self.family in ("hierarchical", "semi_supervised")
-        return self.is_trained_by_kl and not has_parts and self.latent == "window"
+        return self.is_trained_by_kl and not has_parts and not self.is_by_place
 
     @property
     def has_rate(self) -> bool:
@@ -272,10 +278,12 @@ class ModelConfig(ConfigPart):
             raise UserError(f"model.network.batch_norm: got true, expected false {of_groups}")
         if kind == "recurrent" and not self.network.hidden:
             raise UserError("model.network.hidden: got none, expected a width for each recurrent layer")
-        one_each = "model.latent: got 'step', expected 'window'"
+        one_each = f"model.latent: got {self.latent!r}, expected 'window'"
         if self.latent == "step" and not reads_steps:
             raise UserError(f"{one_each} for network.kind {kind}, which does not read step by step")
-        if self.latent == "step" and self.family in ("hierarchical", "vector_quantized", "semi_supervised"):
+        if self.latent == "map" and kind not in ("conv", "residual"):
+            raise UserError(f"{one_each} for network.kind {kind}, which has no maps; conv and residual have")
+        if self.is_by_place and self.family in ("hierarchical", "vector_quantized", "semi_supervised"):
             raise UserError(f"{one_each} for family {self.family}, whose code has several parts")
 
     def least_weights(self, features: int) -> int:

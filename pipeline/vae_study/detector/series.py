@@ -96,8 +96,8 @@ def _minibatch(detector: Detector, trial: TrialScorer, x_BD: NDArray[np.float32]
             columns[f"{VALUE}{column.name}"] = _stored(values[column.name])
             columns[f"{EXPECTED}{column.name}"] = _stored(expected[column.name])
             columns[f"{COST}{column.name}"] = cost_XF[:, own].sum(axis=1).astype(np.float32)
-    if model.is_by_step and model.has_rate:
-        rate_BzT = mode.rate_KBR[0, :count].reshape(count, -1, model.steps)
+    if model.is_by_place and model.has_rate:
+        rate_BzT = mode.rate_KBR[0, :count].reshape(count, -1, model.places)
         columns["kl"] = rate_BzT.sum(dim=1).flatten().float().cpu().numpy()
     return columns
 

@@ -57,6 +57,7 @@ FAMILIES = {
     "semi_supervised": "a semi-supervised variational autoencoder",
     "vae_gan": "a variational autoencoder with a learned similarity (VAE/GAN)",
 }
+CODES = {"step": " with a code for each step", "map": " with a map as code"}
 STOPPING_RULES = {"pareto": "non-dominated sorting", "asha": "successive halving (ASHA)", "median": "the median rule"}
 # A parameter that explains less of every target than this matters little.
 LITTLE = 0.05
@@ -127,7 +128,9 @@ def family_name(tables: StudyTables) -> str:
     if not families:
         families = [tables.record.config.get("model", {}).get("family", "model")]
     names = listing(FAMILIES.get(str(family), f"a {family}") for family in families)
-    return names if len(families) == 1 else f"{len(families)} model families ({names})"
+    is_searched = search_range(tables.record, "latent").get("choices")
+    code = "" if is_searched else CODES.get(tables.record.config.get("model", {}).get("latent", ""), "")
+    return (names if len(families) == 1 else f"{len(families)} model families ({names})") + code
 
 
 def _stopped_after(found: EarlyStopping) -> str:

@@ -37,8 +37,8 @@ from vae_study.vae.stacking import (
     stack_models,
 )
 
-# Steps whose noise is drawn in one call: few calls, and memory that does not grow with the data.
-STEPS_PER_DRAW = 64
+# Steps whose noise is drawn in one call, and a model's numbers of it: few calls, and memory that nothing makes grow.
+STEPS_PER_DRAW, NUMBERS_PER_DRAW = 64, 2**22
 
 
 class ModelBatch:
@@ -305,14 +305,14 @@ class ModelBatch:
 
     def _take_steps(self, rows_SKB: Tensor, weight_SK: Tensor) -> Tensor:
         """Take an epoch's steps; return the sums of their `Losses.beside`, (M, K)."""
-        noise_generators, captured = self._lasting("batches"), self._captured
+        generators_K, captured = self._lasting("batches"), self._captured
         sums_MK = weight_SK.new_zeros(Losses.measured(self.model.own_terms), len(self.setups))
         if captured:
             captured.begin(rows_SKB, weight_SK)
+        at_once = min(STEPS_PER_DRAW, max(1, NUMBERS_PER_DRAW // (self.batch_size * self.model.code_mask_KZ.shape[1])))
         for step in range(self.steps_per_epoch):
-            if step % STEPS_PER_DRAW == 0:
-                draws = min(STEPS_PER_DRAW, self.steps_per_epoch - step)
-                noise_SKBZ = self.model.noise(draws, self.batch_size, noise_generators)
+            if step % at_once == 0:
+                noise_SKBZ = self.model.noise(min(at_once, self.steps_per_epoch - step), self.batch_size, generators_K)
                 if step == 0 and captured is None and self._capture_pays():
                     buffers = (self.objective.multiplier_K, *self.model.buffers())
                     captured = CapturedStep(self._step, self.adam, buffers, rows_SKB, weight_SK, noise_SKBZ, sums_MK)
@@ -323,7 +323,7 @@ class ModelBatch:
             if captured:
                 captured(self._corruption())
                 continue
-            noise_KBZ, weight_K = noise_SKBZ[step % STEPS_PER_DRAW], weight_SK[step]
+            noise_KBZ, weight_K = noise_SKBZ[step % at_once], weight_SK[step]
             losses = self._step(rows_SKB[step], noise_KBZ, weight_K, self._corruption(), partial(self.adam.step, step))
             # Step by step: how a sum over steps is rounded depends on how many models stand side by side.
             sums_MK += losses.beside(weight_K)

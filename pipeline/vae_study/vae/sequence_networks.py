@@ -119,21 +119,6 @@ def lengths_of(x_KBTF: Tensor) -> Tensor:
     return lengths_KB
 
 
-class StepRows(nn.Module):
-    """Codes of T steps, behind what all steps share, as rows: (K, B, C + Z T) to (K, B T, C + Z)."""
-
-    def __init__(self, shared: int, steps: int):
-        super().__init__()
-        self.shared, self.steps = shared, steps
-
-    def forward(self, z_KBI: Tensor) -> Tensor:
-        """Rearrange."""
-        models, rows, _ = z_KBI.shape
-        code_KBTZ = z_KBI[..., self.shared :].reshape(models, rows, -1, self.steps).mT
-        shared_KBTC = z_KBI[:, :, None, : self.shared].expand(-1, -1, self.steps, -1)
-        return torch.cat([shared_KBTC, code_KBTZ], dim=3).flatten(1, 2)
-
-
 class RecurrentEncoder(nn.Module):
     """Reads a sequence forwards and backwards; gives the last state of both directions, or those of each step."""
 

@@ -65,11 +65,13 @@ class LatentUse:
         dimension_R: Numbers of the dimensions, from 1.
         kl_nats_R: KL of each, nats per example, over the test's normal examples.
         is_active_R: Whether its posterior mean varies; None where that is unknown.
+        latent: The setting: `window`, or `step` or `map` where a dimension counts at each of them.
     """
 
     dimension_R: NDArray[np.int64]
     kl_nats_R: Floats
     is_active_R: NDArray[np.bool_] | None
+    latent: str = "window"
 
     @property
     def shown(self) -> int:
@@ -168,7 +170,8 @@ def latent_use(record: StudyRecord) -> LatentUse | Missing:
     order = np.argsort(np.where(np.isfinite(kl_R), -kl_R, np.inf), kind="stable")[: np.isfinite(kl_R).sum()]
     variance_Z = np.asarray(() if champion.latent_variance_Z is None else champion.latent_variance_Z)
     is_active_R = variance_Z[order] > ACTIVE_VARIANCE if len(variance_Z) == len(kl_R) else None
-    return LatentUse(dimension_R=order + 1, kl_nats_R=kl_R[order], is_active_R=is_active_R)
+    latent = str(setting(record, champion.trial, "latent") or "window")
+    return LatentUse(dimension_R=order + 1, kl_nats_R=kl_R[order], is_active_R=is_active_R, latent=latent)
 
 
 def draw_latent_map(table: LatentMap) -> Picture:

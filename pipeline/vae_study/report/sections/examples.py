@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from vae_study.report.figure import Figure
 from vae_study.report.formatting import captions, number
 from vae_study.report.frames import Images, Missing, feature_names, image_shape, shaped
-from vae_study.report.parameters import has_rate
+from vae_study.report.parameters import has_rate, setting
 from vae_study.report.style import ANOMALY, FAINT, INK, NORMAL, WIDTH, figure, mosaic, padded, show, value_limits
 from vae_study.report.tables import NO_CHAMPION
 from vae_study.tracking.record import StudyRecord
@@ -43,10 +43,12 @@ class Strips:
     Attributes:
         images: Shape (L, S, H, W) or (L, S, H, W, 3): L walks of S steps.
         names: One for each walk; none where they have no names.
+        latent: The setting: `window`, or `map` where a dimension is moved at one place of a map.
     """
 
     images: Images
     names: tuple[str, ...] = ()
+    latent: str = "window"
 
 
 def reconstructions(record: StudyRecord, most_images: int = 10, most_rows: int = 3) -> Reconstructions | Missing:
@@ -93,7 +95,8 @@ def traversals(record: StudyRecord) -> Strips | Missing:
     if isinstance(found, Missing) or len(variance_Z) < len(found.images):
         return found
     moved = np.argsort(-variance_Z, kind="stable")[: len(found.images)]
-    return Strips(images=found.images, names=tuple(f"dim {dimension + 1}" for dimension in moved))
+    names, latent = tuple(f"dim {dimension + 1}" for dimension in moved), setting(record, champion.trial, "latent")
+    return Strips(images=found.images, names=names, latent=str(latent or "window"))
 
 
 def interpolations(record: StudyRecord) -> Strips | Missing:

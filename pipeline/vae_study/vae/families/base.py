@@ -1,5 +1,6 @@
 """The base class of all families: what training, measuring and scoring need of one."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from vae_study.config.model import ModelConfig
 from vae_study.vae.likelihoods import make_likelihood
-from vae_study.vae.networks import DataShape, make_decoder
+from vae_study.vae.networks import DataShape, make_decoder, map_sizes
 from vae_study.vae.networks.layers import Generators
 from vae_study.vae.pictures import ms_ssim
 from vae_study.vae.sequence_networks import lengths_of
@@ -73,7 +74,8 @@ class Family(nn.Module):
         has_rate: Whether the code has a rate; without one there is no KL and no ELBO.
         is_conditional: Whether encoder and decoder take a label beside x.
         corrupts: Whether `corrupt` changes its input.
-        is_by_step: Whether each step of a sequence has a code of its own, one of `steps`.
+        places: How many codes an example has: one for each step of a sequence or place of a map, else 1.
+        is_by_place: Whether each of these has a code of its own.
         dissimilarity_K: What the loss has for a reconstruction that is not similar to x, nats; None where it has none.
         label_parts: How many dimensions of the code, the first ones, say which label an example has.
         own_terms: What `fit` measures beside the loss, by the names of its metrics.
@@ -98,7 +100,7 @@ class Family(nn.Module):
         super().__init__()
         self.configs, self.shape = list(configs), shape
         self.network, self.has_rate = configs[0].network, configs[0].has_rate
-        self.is_by_step, self.steps = configs[0].latent == "step", steps_of(configs, shape)
+        self.is_by_place, self.places = configs[0].is_by_place, places_of(configs, shape)
         # The host knows the masks, too: to ask a GPU for them would make it wait.
         self.code_parts_K = [_parts_of(mask_Z) for mask_Z in code_mask_KZ.tolist()]
         self.noise_sizes_K = [_size(parts) for parts in self.code_parts_K]
@@ -112,25 +114,25 @@ class Family(nn.Module):
     def _add_decoder(self, generators_K: Generators) -> None:
         """Make the decoder. Call it last: the other layers take their initial weights first from each generator."""
         extra = self.shape.classes if self.is_conditional else 0
-        inputs_K = [int(size) // self.steps + extra for size in self.code_mask_KZ.sum(dim=1)]
+        inputs_K = [int(size) // self.places + extra for size in self.code_mask_KZ.sum(dim=1)]
         of_all = (self.shape, self.likelihood.outputs, self.network, generators_K)
-        self.decoder = make_decoder(inputs_K, *of_all, extra if self.is_by_step else None)
+        self.decoder = make_decoder(inputs_K, *of_all, extra if self.is_by_place else None)
 
     def _coded(self, value: Tensor, x_KBD: Tensor) -> Tensor:
         """The outputs of a linear layer on the encoder's, (K, B, Z); 0 in dimensions that a model does not have.
 
-        By step, where the layer gives (K, B T, z), they are ordered by dimension and then by step, and 0 behind the
-        end of an example.
+        By place, where the layer gives (K, B P, z), they are ordered by dimension and then by place, and 0 at the steps
+        behind the end of a sequence.
         """
         mask_K1Z = self.code_mask_KZ[:, None]
-        if not self.is_by_step:
+        if not self.is_by_place:
             return value * mask_K1Z
-        by_step_KBzT = value.view(*x_KBD.shape[:2], self.steps, -1).mT
-        if self.shape.may_miss:
-            step_T = torch.arange(self.steps, device=x_KBD.device)
-            sequence_KBTF = x_KBD[..., : self.shape.features].reshape(*x_KBD.shape[:2], self.steps, -1)
-            by_step_KBzT = by_step_KBzT * (step_T < lengths_of(sequence_KBTF)[:, :, None, None])
-        return by_step_KBzT.flatten(2) * mask_K1Z
+        by_place_KBzP = value.view(*x_KBD.shape[:2], self.places, -1).mT
+        if self.shape.may_miss and self.configs[0].latent == "step":
+            step_T = torch.arange(self.places, device=x_KBD.device)
+            sequence_KBTF = x_KBD[..., : self.shape.features].reshape(*x_KBD.shape[:2], self.places, -1)
+            by_place_KBzP = by_place_KBzP * (step_T < lengths_of(sequence_KBTF)[:, :, None, None])
+        return by_place_KBzP.flatten(2) * mask_K1Z
 
     def told(self, indicator_NC: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """What `encode` is told of the labels of training rows, (N, ...), and of no others; None for nothing.
@@ -214,9 +216,13 @@ class Family(nn.Module):
         return {}
 
 
-def steps_of(configs: Sequence[ModelConfig], shape: DataShape) -> int:
-    """How many codes an example has: T where each step of a sequence has one, else 1."""
-    return shape.sequence[0] if configs[0].latent == "step" and shape.sequence is not None else 1
+def places_of(configs: Sequence[ModelConfig], shape: DataShape) -> int:
+    """How many codes an example has: one for each step of a sequence, or for each place of the smallest maps, else 1."""
+    if configs[0].latent == "step" and shape.sequence is not None:
+        return shape.sequence[0]
+    if configs[0].latent == "map" and shape.image is not None:
+        return math.prod(map_sizes(shape.image, configs[0].network)[-1])
+    return 1
 
 
 def _parts_of(mask_Z: Sequence[float]) -> tuple[slice, ...]:

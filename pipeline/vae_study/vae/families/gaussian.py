@@ -15,16 +15,16 @@ from vae_study.vae.families.base import (
     Posteriors,
     gaussian_kl,
     log_normal_ratio,
+    places_of,
     size_mask,
-    steps_of,
 )
 from vae_study.vae.networks import DataShape, make_encoder
 from vae_study.vae.networks.layers import Generators, StackedLinear, StackedMLP
 
 
 def _code_mask(configs: Sequence[ModelConfig], shape: DataShape) -> Tensor:
-    steps = steps_of(configs, shape)
-    return size_mask([config.latent_dim * steps for config in configs])
+    places = places_of(configs, shape)
+    return size_mask([config.latent_dim * places for config in configs])
 
 
 class VAE(Family):
@@ -34,7 +34,7 @@ class VAE(Family):
         latent_K = [config.latent_dim for config in configs]
         super().__init__(configs, shape, generators_K, _code_mask(configs, shape))
         extra = shape.classes if self.is_conditional else 0
-        self.encoder, width = make_encoder(shape, extra, self.network, generators_K, self.is_by_step)
+        self.encoder, width = make_encoder(shape, extra, self.network, generators_K, self.is_by_place)
         hidden_K = [width] * len(configs)
         self.mean = StackedLinear(hidden_K, latent_K, generators_K)
         self.log_variance = StackedLinear(hidden_K, latent_K, generators_K)
@@ -71,7 +71,7 @@ class Autoencoder(Family):
         latent_K = [config.latent_dim for config in configs]
         super().__init__(configs, shape, generators_K, _code_mask(configs, shape))
         self.noise_sizes_K = [0] * len(configs)
-        self.encoder, width = make_encoder(shape, 0, self.network, generators_K, self.is_by_step)
+        self.encoder, width = make_encoder(shape, 0, self.network, generators_K, self.is_by_place)
         self.mean = StackedLinear([width] * len(configs), latent_K, generators_K)
         self._add_decoder(generators_K)
 
@@ -139,7 +139,7 @@ class Adversarial(VAE):
 
     def __init__(self, configs: Sequence[ModelConfig], shape: DataShape, generators_K: Generators):
         super().__init__(configs, shape, generators_K)
-        latent_K, width_K = [config.latent_dim * self.steps for config in configs], [128] * len(configs)
+        latent_K, width_K = [config.latent_dim * self.places for config in configs], [128] * len(configs)
         network = self.network.model_copy(update={"batch_norm": False})
         # One output would do, but products with fewer than four are rounded in another way for a model alone.
         widths = [latent_K, width_K, width_K, [4] * len(configs)]

@@ -128,7 +128,7 @@ def covers(model: Family) -> bool:
             return False
     if network.kind not in ("mlp", "conv") or model.shape.may_miss or model.dissimilarity_K is not None:
         return False
-    is_plain = type(model) in FAMILIES and not network.batch_norm
+    is_plain = type(model) in FAMILIES and not network.batch_norm and not model.is_by_place
     return is_plain and network.activation in DERIVATIVES and type(model.likelihood) in COSTS
 
 

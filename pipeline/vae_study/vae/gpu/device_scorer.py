@@ -21,6 +21,7 @@ from vae_study.anomaly.scores import (
     Moments,
     Neighbours,
     Scorer,
+    neighbour_rows,
 )
 from vae_study.vae.device import on_host
 
@@ -54,11 +55,12 @@ class DeviceScorer:
     ) -> Self:
         """Fit it to the reference rows, as `Scorer.fit`."""
         residual_RD, mean_RZ = bounded(residual_RD), bounded(mean_RZ)
+        rows_R = torch.as_tensor(neighbour_rows(*mean_RZ.shape), device=mean_RZ.device)
         variance_D = residual_RD.var(dim=0, correction=0) if residuals is None else residuals.variance_D
         return cls(
             residual=gaussian(residual_RD) if residuals is None else residuals.diagonal(),
             latent=gaussian(mean_RZ),
-            reference_RZ=mean_RZ,
+            reference_RZ=mean_RZ[rows_R],
             images=None if image is None else (image, variance_D),
         )
 

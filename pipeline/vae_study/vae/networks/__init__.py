@@ -16,17 +16,19 @@ from vae_study.data.pixels import slices_of
 from vae_study.data.windows import Windows
 from vae_study.vae.networks.layers import (
     Generators,
+    PlaceBias,
+    PlaceRows,
     StackedBatchNorm,
     StackedConv,
     StackedMLP,
     activation_of,
     halved_sizes,
+    place_rows,
 )
-from vae_study.vae.networks.residual import ResidualDecoder, ResidualEncoder
+from vae_study.vae.networks.residual import InParts, ResidualDecoder, ResidualEncoder, Size, patches_of, sizes_of
 from vae_study.vae.sequence_networks import (
     RecurrentDecoder,
     RecurrentEncoder,
-    StepRows,
     TemporalConvDecoder,
     TemporalConvEncoder,
 )
@@ -78,33 +80,53 @@ def _misses(data: Dataset) -> bool:
     return any(bool(np.isnan(x_ND[rows]).any()) for x_ND in every for rows in slices_of(x_ND))
 
 
-class ConvEncoder(nn.Module):
-    """Convolutions that halve height and width, then hidden layers; `extra` inputs join after the convolutions."""
+def map_sizes(image: tuple[int, int, int], network: NetworkConfig) -> list[Size]:
+    """Height and width of an image, and of the maps of each stage of `conv` or `residual`."""
+    stages, size = len(network.channels), image[1:]
+    return halved_sizes(size, stages) if network.kind == "conv" else sizes_of(size, patches_of(size, stages))
 
-    def __init__(self, image: tuple[int, int, int], extra: int, network: NetworkConfig, generators_K: Generators):
+
+class ConvEncoder(nn.Module):
+    """Convolutions that halve height and width, then hidden layers, of all places together or of each by itself.
+
+    `extra` inputs join after the convolutions.
+    """
+
+    def __init__(
+        self,
+        image: tuple[int, int, int],
+        extra: int,
+        network: NetworkConfig,
+        generators_K: Generators,
+        is_by_place: bool = False,
+    ):
         super().__init__()
-        self.image, models = image, len(generators_K)
+        self.image, models, self.is_by_place = image, len(generators_K), is_by_place
         channels = [image[0], *network.channels]
         pairs = list(itertools.pairwise(channels))
         bias = not network.batch_norm
         self.convolutions = nn.ModuleList(StackedConv(a, b, generators_K, 2, bias) for a, b in pairs)
         self.norms = nn.ModuleList(StackedBatchNorm(models, b) for _, b in pairs) if network.batch_norm else None
         self.sizes = halved_sizes(image[1:], len(pairs))
-        self.hidden_inputs = channels[-1] * math.prod(self.sizes[-1]) + extra
+        self.hidden_inputs = channels[-1] * (1 if is_by_place else math.prod(self.sizes[-1])) + extra
         widths = [self.hidden_inputs, *network.hidden]
         self.hidden = StackedMLP([[w] * models for w in widths], network, generators_K, activate_last=True)
         self.activation = activation_of(network)
         self.outputs = widths[-1]
 
     def forward(self, x_KBI: Tensor) -> Tensor:
-        """Map (K, B, D + extra) to (K, B, hidden)."""
+        """Map (K, B, D + extra) to (K, B, hidden), or by place to (K, B h w, hidden)."""
         pixels = math.prod(self.image)
         x = x_KBI[..., :pixels].transpose(0, 1).reshape(x_KBI.shape[1], -1, *self.image)
         for index, convolution in enumerate(self.convolutions):
             x = convolution(x)
             x = self.activation(self.norms[index](x) if self.norms else x)
+        others_KBC = x_KBI[..., pixels:]
+        if self.is_by_place:
+            rows: Tensor = self.hidden(place_rows(x.flatten(3).permute(1, 0, 3, 2), others_KBC))
+            return rows
         flat_KBI = x.flatten(2).transpose(0, 1)
-        hidden: Tensor = self.hidden(torch.cat([flat_KBI, x_KBI[..., pixels:]], dim=-1))
+        hidden: Tensor = self.hidden(torch.cat([flat_KBI, others_KBC], dim=-1))
         return hidden
 
 
@@ -118,6 +140,7 @@ class ConvDecoder(nn.Module):
         outputs: int,
         network: NetworkConfig,
         generators_K: Generators,
+        is_by_place: bool = False,
     ):
         """Decode K codes of inputs_K values to `outputs` numbers for each feature of an image."""
         super().__init__()
@@ -125,8 +148,11 @@ class ConvDecoder(nn.Module):
         self.sizes = halved_sizes(image[1:], len(network.channels))[::-1]
         channels = [*network.channels[::-1], image[0] * outputs]
         self.start = (channels[0], *self.sizes[0])
-        widths = [list(inputs_K), *([w] * models for w in (*network.hidden[::-1], math.prod(self.start)))]
+        places = math.prod(self.sizes[0]) if is_by_place else 1
+        hidden = (*network.hidden[::-1], math.prod(self.start) // places)
+        widths = [list(inputs_K), *([w] * models for w in hidden)]
         self.hidden = StackedMLP(widths, network, generators_K, activate_last=True)
+        self.own = PlaceBias(places, channels[0], models) if is_by_place else None
         pairs = list(itertools.pairwise(channels))
         biases = [not network.batch_norm] * (len(pairs) - 1) + [True]
         convolutions = [StackedConv(*pair, generators_K, 1, bias) for pair, bias in zip(pairs, biases, strict=True)]
@@ -135,11 +161,17 @@ class ConvDecoder(nn.Module):
         self.norms = nn.ModuleList(norms if network.batch_norm else [])
         self.activation = activation_of(network)
         # Of all layers these take the most numbers for an example: as many maps as before, of four times the size.
-        self.widest = max(a * math.prod(size) for (a, _), size in zip(pairs, self.sizes[1:], strict=True))
+        maps = [a * math.prod(size) for (a, _), size in zip(pairs, self.sizes[1:], strict=True)]
+        self.widest = max(*maps, places * max(hidden))
 
     def forward(self, z_KBI: Tensor) -> Tensor:
-        """Map (K, B, I) to (K, B, outputs * D)."""
-        x = self.hidden(z_KBI).transpose(0, 1).reshape(z_KBI.shape[1], -1, *self.start)
+        """Map (K, B, I), or by place (K, B h w, I), to (K, B, outputs * D)."""
+        x = self.hidden(z_KBI)
+        if self.own is not None:
+            x = self.own(x)
+            x = x.view(len(x), -1, *self.sizes[0], x.shape[2]).permute(1, 0, 4, 2, 3)
+        else:
+            x = x.transpose(0, 1).reshape(x.shape[1], -1, *self.start)
         last = len(self.convolutions) - 1
         for index, convolution in enumerate(self.convolutions):
             larger = functional.interpolate(x.flatten(1, 2), size=self.sizes[index + 1], mode="nearest")
@@ -156,19 +188,19 @@ def _filled_in(network: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
 
 
 def make_encoder(
-    shape: DataShape, extra: int, network: NetworkConfig, generators_K: Generators, is_by_step: bool = False
+    shape: DataShape, extra: int, network: NetworkConfig, generators_K: Generators, is_by_place: bool = False
 ) -> tuple[nn.Module, int]:
     """The encoder that the config asks for, from (K, B, D + extra) to its last hidden layer, and that layer's width.
 
-    By step, that layer is of each step of each example, (K, B T, width).
+    By place, that layer is of each step or place of the smallest maps of each example, (K, B P, width).
     """
     if network.kind == "recurrent":
         assert shape.sequence is not None
-        encoder = RecurrentEncoder(shape.sequence, extra, network, shape.may_miss, generators_K, is_by_step)
+        encoder = RecurrentEncoder(shape.sequence, extra, network, shape.may_miss, generators_K, is_by_place)
         return encoder, encoder.outputs
     if network.kind == "temporal_conv":
-        return _temporal_encoder(shape, extra, network, generators_K, is_by_step)
-    made, width = _plain_encoder(shape, extra, network, generators_K)
+        return _temporal_encoder(shape, extra, network, generators_K, is_by_place)
+    made, width = _plain_encoder(shape, extra, network, generators_K, is_by_place)
     if shape.may_miss:
         # A hook: the weights have the same names as those of a model that was trained on complete rows.
         made.register_forward_pre_hook(_filled_in)
@@ -193,17 +225,19 @@ def _hidden_layers(inputs: int, network: NetworkConfig, generators_K: Generators
 
 
 def _plain_encoder(
-    shape: DataShape, extra: int, network: NetworkConfig, generators_K: Generators
+    shape: DataShape, extra: int, network: NetworkConfig, generators_K: Generators, is_by_place: bool
 ) -> tuple[nn.Module, int]:
     if network.kind == "conv":
         assert shape.image is not None
-        encoder = ConvEncoder(shape.image, extra, network, generators_K)
+        encoder = ConvEncoder(shape.image, extra, network, generators_K, is_by_place)
         return encoder, encoder.outputs
     if network.kind == "residual":
         assert shape.image is not None
-        maps = ResidualEncoder(shape.image, network.channels, activation_of(network), generators_K)
-        hidden, width = _hidden_layers(maps.outputs + extra, network, generators_K)
-        return nn.Sequential(maps, hidden), width
+        maps = ResidualEncoder(shape.image, network.channels, activation_of(network), generators_K, is_by_place)
+        places = math.prod(maps.sizes[-1]) if is_by_place else 1
+        hidden, width = _hidden_layers(maps.outputs // places + extra, network, generators_K)
+        layers = maps, hidden
+        return InParts(*_with_hidden(maps, places, network), *layers) if is_by_place else nn.Sequential(*layers), width
     return _hidden_layers(shape.features + extra, network, generators_K)
 
 
@@ -218,26 +252,39 @@ def make_decoder(
     """The decoder that the config asks for: maps codes (K, B, I) to `outputs` numbers for each of D features.
 
     Args:
-        inputs_K: Values of each model's code; by step, of one step.
+        inputs_K: Values of each model's code; by place, of one step or place.
         shape: Sizes of the data.
         outputs: Numbers for each feature.
         network: Its config.
         generators_K: Each model's source of initial weights.
-        shared: None, or by step the number of values in front of the code that all steps get.
+        shared: None, or by place the number of values in front of the code that all places get.
     """
     if shape.sequence is not None and network.kind in ("recurrent", "temporal_conv"):
         decoder = _sequence_decoder(inputs_K, shape.sequence, outputs, network, generators_K, shared is not None)
-        return decoder if shared is None else nn.Sequential(StepRows(shared, shape.sequence[0]), decoder)
+        return decoder if shared is None else nn.Sequential(PlaceRows(shared, shape.sequence[0]), decoder)
     if network.kind == "conv":
         assert shape.image is not None
-        return ConvDecoder(inputs_K, shape.image, outputs, network, generators_K)
+        of_maps = ConvDecoder(inputs_K, shape.image, outputs, network, generators_K, shared is not None)
+        return of_maps if shared is None else nn.Sequential(PlaceRows(shared, math.prod(of_maps.sizes[0])), of_maps)
     if network.kind == "residual":
         assert shape.image is not None
         maps = ResidualDecoder(shape.image, outputs, network.channels, activation_of(network), generators_K)
-        widths = [list(inputs_K), *([w] * len(generators_K) for w in (*network.hidden[::-1], maps.inputs))]
-        return nn.Sequential(StackedMLP(widths, network, generators_K), maps)
+        places = 1 if shared is None else math.prod(maps.start[:2])
+        widths = [list(inputs_K), *([w] * len(generators_K) for w in (*network.hidden[::-1], maps.inputs // places))]
+        hidden = StackedMLP(widths, network, generators_K)
+        if shared is None:
+            return nn.Sequential(hidden, maps)
+        own = PlaceBias(places, maps.start[2], len(generators_K))
+        layers = PlaceRows(shared, places), hidden, own, nn.Unflatten(1, (-1, places)), nn.Flatten(2), maps
+        return InParts(*_with_hidden(maps, places, network), *layers)
     widths = [list(inputs_K), *([w] * len(generators_K) for w in (*network.hidden[::-1], shape.features * outputs))]
     return StackedMLP(widths, network, generators_K)
+
+
+def _with_hidden(maps: ResidualEncoder | ResidualDecoder, places: int, network: NetworkConfig) -> tuple[int, int]:
+    """The numbers of `in_parts`, of maps and of hidden layers at each place together."""
+    wide = [places * width for width in network.hidden]
+    return maps.numbers + 2 * sum(wide), max(maps.largest, *wide, 0)
 
 
 def _sequence_decoder(

@@ -107,6 +107,42 @@ class StackedMLP(nn.Module):
         return x_KBI
 
 
+def place_rows(by_place_KBPI: Tensor, shared_KBC: Tensor) -> Tensor:
+    """What each place of an example has, behind what all of its places share, as rows: (K, B P, C + I)."""
+    shared_KBPC = shared_KBC[:, :, None].expand(-1, -1, by_place_KBPI.shape[2], -1)
+    return torch.cat([shared_KBPC, by_place_KBPI], dim=3).flatten(1, 2)
+
+
+class PlaceRows(nn.Module):
+    """Codes of P places, behind what all places share, as rows: (K, B, C + Z P) to (K, B P, C + Z)."""
+
+    def __init__(self, shared: int, places: int):
+        super().__init__()
+        self.shared, self.places = shared, places
+
+    def forward(self, z_KBI: Tensor) -> Tensor:
+        """Rearrange."""
+        code_KBPZ = torch.unflatten(z_KBI[..., self.shared :], 2, (-1, self.places)).mT
+        return place_rows(code_KBPZ, z_KBI[..., : self.shared])
+
+
+class PlaceBias(nn.Module):
+    """Adds to the maps of each of K models what each place has by itself: so a decoder can tell where it is.
+
+    A convolution cannot, but near the edge. It is learned from 0 on, as the constant that NVAE's decoder starts from
+    (Vahdat and Kautz 2020).
+    """
+
+    def __init__(self, places: int, width: int, models: int):
+        super().__init__()
+        self.bias_KPO = nn.Parameter(torch.zeros(models, places, width))
+
+    def forward(self, x_KNO: Tensor) -> Tensor:
+        """Add it to the rows of the places of each example, (K, B P, O)."""
+        by_place_KBPO = torch.unflatten(x_KNO, 1, (-1, self.bias_KPO.shape[1])) + self.bias_KPO[:, None]
+        return by_place_KBPO.flatten(1, 2)
+
+
 KERNEL = 3
 # On a CPU, up to this many outputs per group, torch's grouped convolution is several times slower than `_shifted`.
 FEW_OUTPUTS = 4

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from vae_study.vae.kernels import ROWS_PER_BLOCK
-from vae_study.vae.networks.layers import KERNEL, Generators, StackedLinear
+from vae_study.vae.networks.layers import KERNEL, Generators, StackedLinear, place_rows
 
 # Most pixels of the last stage's maps: 8x8 of a square image.
 LAST_PIXELS = 64
@@ -181,8 +181,21 @@ def in_parts(network: Callable[[Tensor], Tensor], x_KBI: Tensor, numbers: int, l
     return torch.cat(found, dim=1)
 
 
+class InParts(nn.Sequential):
+    """Layers that take each row by itself, one after the other, as `in_parts`."""
+
+    def __init__(self, numbers: int, largest: int, *layers: nn.Module):
+        """Take the layers; numbers and largest are those of `in_parts` for all of them together."""
+        super().__init__(*layers)
+        self.numbers, self.largest = numbers, largest
+
+    def forward(self, x_KBI: Tensor) -> Tensor:
+        """Map (K, B, I) to (K, B, O), or to as many rows more as an example has places."""
+        return in_parts(super().forward, x_KBI, self.numbers, self.largest)
+
+
 class ResidualEncoder(nn.Module):
-    """Stages of a residual block each, down to small maps; what comes behind the pixels is passed on behind these."""
+    """Stages of a residual block each, down to small maps; what comes behind the pixels is passed on beside these."""
 
     def __init__(
         self,
@@ -190,9 +203,10 @@ class ResidualEncoder(nn.Module):
         channels: Sequence[int],
         activation: Activation,
         generators_K: Generators,
+        is_by_place: bool = False,
     ):
         super().__init__()
-        self.image, models = image, len(generators_K)
+        self.image, models, self.is_by_place = image, len(generators_K), is_by_place
         self.patches = patches_of(image[1:], len(channels))
         self.sizes = sizes_of(image[1:], self.patches)
         read = zip((image[0], *channels), self.patches, channels, strict=False)
@@ -204,9 +218,12 @@ class ResidualEncoder(nn.Module):
         self.largest, self.numbers = _numbers(image, channels, self.sizes)
 
     def forward(self, x_KBI: Tensor) -> Tensor:
-        """Map (K, B, D + extra) to (K, B, C h w + extra)."""
+        """Map (K, B, D + extra) to (K, B, C h w + extra), or by place to (K, B h w, extra + C)."""
         pixels = math.prod(self.image)
         maps_KBO = in_parts(self._maps, x_KBI[..., :pixels], self.numbers, self.largest)
+        if self.is_by_place:
+            by_place_KBPC = torch.unflatten(maps_KBO, 2, (math.prod(self.sizes[-1]), -1))
+            return place_rows(by_place_KBPC, x_KBI[..., pixels:])
         return maps_KBO if x_KBI.shape[2] == pixels else torch.cat([maps_KBO, x_KBI[..., pixels:]], dim=2)
 
     def _maps(self, x_KBD: Tensor) -> Tensor:
