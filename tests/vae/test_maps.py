@@ -24,7 +24,7 @@ NETWORKS = {
 }
 
 
-def generators(models=len(SIZES)):
+def generators(models=3):
     return [torch.Generator().manual_seed(seed) for seed in range(models)]
 
 

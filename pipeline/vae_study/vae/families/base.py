@@ -217,7 +217,7 @@ class Family(nn.Module):
 
 
 def places_of(configs: Sequence[ModelConfig], shape: DataShape) -> int:
-    """How many codes an example has: one for each step of a sequence, or for each place of the smallest maps, else 1."""
+    """How many codes an example has: one for each step, or each place of the smallest maps, else 1."""
     if configs[0].latent == "step" and shape.sequence is not None:
         return shape.sequence[0]
     if configs[0].latent == "map" and shape.image is not None:
