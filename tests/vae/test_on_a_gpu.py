@@ -34,7 +34,7 @@ SEQUENCES_IN_SHORT = ("recurrent-vae", "step-vae", "temporal-conv")
 # Their models, and so their outcomes, are of the kind that others have.
 TRAINED_OTHERWISE = (
     "linear", "constrained", "capacity", "sweep", "decayed-and-clipped", "free-bits-total", "free-bits-each", "masking",
-    "denoising-deterministic", "bf16", "recurrent-vae", "beta_tc", "dip", "conv-beta_tc",
+    "denoising-deterministic", "bf16", "recurrent-vae", "map-linear", "beta_tc", "dip", "conv-beta_tc",
 )  # fmt: skip
 # In these, two come together that others have one by one.
 PAIRS = ("conv-batch-norm", "conv-conditional", "conv-vae_gan")
@@ -55,7 +55,7 @@ BY_HAND = {
 }  # fmt: skip
 BY_AUTOGRAD = {
     "adversarial": 215, "hierarchical": 299, "vector_quantized": 135, "semi_supervised": 271, "vae_gan": 380,
-    "batch-norm": 202, "conv": 203, "residual": 346, "conv-batch-norm": 255, "conv-beta_tc": 279,
+    "batch-norm": 202, "conv": 203, "map-vae": 213, "map-residual": 359, "residual": 346, "conv-batch-norm": 255, "conv-beta_tc": 279,
 }  # fmt: skip
 
 
