@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from vae_study.anomaly.detection import auroc, average_precision
-from vae_study.metrics import SCORES
+from vae_study.metrics import scores_of
 from vae_study.selection.ranking import standard_error
 
 WIDTHS = (0.0, 0.25, 0.5, 1.0)
@@ -73,7 +73,7 @@ def measured(path: Path, seed: int, trials: int) -> Iterator[dict[str, Any]]:
                     "elbo": table.loc[number, "val/elbo"],
                 }
                 for number, frame in frames.items()
-                for place, score in enumerate(SCORES)
+                for place, score in enumerate(scores_of(is_images=False))
             )
             error = standard_error(rule, pairs["value"].max(), (anomalies, normals))
             for width in WIDTHS:

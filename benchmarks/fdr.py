@@ -23,7 +23,7 @@ from vae_study.config.data import DataConfig
 from vae_study.config.model import TrialConfig
 from vae_study.config.study import DiagnosticsConfig
 from vae_study.data import Dataset, Table, build_dataset, read_table
-from vae_study.metrics import BASELINE, SCORES
+from vae_study.metrics import BASELINE, scores_of
 from vae_study.selection.comparison import Baseline
 from vae_study.vae.model_batch import ModelBatch
 from vae_study.vae.outcome import outcomes_of
@@ -91,7 +91,7 @@ def detectors(data: Dataset, with_vaes: bool, seed: int) -> Iterator[tuple[str, 
     yield "VAE, the first", frames[0]["elbo"]
     # On the normal validation rows themselves: the lowest mean, by which a study without labels chooses.
     yield "VAE, chosen by ELBO", min((one["elbo"] for one in frames), key=lambda score: score[is_normal].mean())
-    pairs = [one[name] for one in frames for name in SCORES]
+    pairs = [one[name] for one in frames for name in scores_of(is_images=False)]
     labels = rows.loc[is_validation, "anomaly"].to_numpy()
     best = max(pairs, key=lambda score: auroc(labels, score[is_validation].to_numpy()))
     yield "VAE and score, chosen by AUROC", best

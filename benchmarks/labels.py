@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from vae_study.anomaly.detection import auroc
-from vae_study.metrics import SCORES
+from vae_study.metrics import scores_of
 from vae_study.selection.comparison import VOTE, combined
 from vae_study.selection.labels import learned, rows_to_ask
 from vae_study.selection.ranking import Selection
@@ -63,7 +63,10 @@ def kept_scores(file: Path) -> tuple[dict[int, pd.DataFrame], Rows, NDArray[np.b
         found, is_anomaly_T = {name: np.nan_to_num(arrays[name]) for name in arrays}, arrays["is_anomaly"]
     frames = {}
     for number, model in enumerate(MODELS):
-        columns = {one: np.concatenate([found[f"{part}/{model} {one}"] for part in ("held", "test")]) for one in SCORES}
+        columns = {
+            one: np.concatenate([found[f"{part}/{model} {one}"] for part in ("held", "test")])
+            for one in scores_of(is_images=False)
+        }
         held = len(found[f"held/{model} {VOTE}"])
         split = np.repeat(["validation", "test"], [held, len(is_anomaly_T)])
         frames[number] = pd.DataFrame({"split": split, "anomaly": False, **columns})
@@ -93,7 +96,11 @@ def gains(file: Path, draws: int, prevalence: float) -> Iterator[dict[str, Any]]
     frames, raw_N, is_anomaly_T = kept_scores(file)
     held = len(raw_N) - len(is_anomaly_T)
     voters = [Selection(number, VOTE, float("nan")) for number in frames]
-    singles = {(number, one): frame[one].to_numpy(np.float64) for number, frame in frames.items() for one in SCORES}
+    singles = {
+        (number, one): frame[one].to_numpy(np.float64)
+        for number, frame in frames.items()
+        for one in scores_of(is_images=False)
+    }
     scores_DN = np.stack([combined(frames, voters, raw_N), raw_N, *singles.values()])
     for draw in range(draws):
         random = np.random.default_rng(draw)
