@@ -180,7 +180,7 @@ def learn_labels(name: str, labels: Path, *, home: Home = HOME, tracking_uri: st
     """Choose the detector of a study anew by labels of some validation and test rows, and make it the champion.
 
     It is the mean of the pairs of kept trial and score with the best AUROC on these rows, together with the detector
-    without a model unless they are better without it, see `selection.labels.learned`. `forget_labels` undoes it.
+    without a model unless they are far better without it, see `selection.labels.learned`. `forget_labels` undoes it.
 
     Args:
         name: The study's name.

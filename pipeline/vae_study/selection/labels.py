@@ -15,6 +15,9 @@ Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
 #: What detectors are ranked by: of few labels, average precision is too noisy, see `metrics.LABEL_DEFAULTS`.
 RULE = "val/auroc"
+#: How many standard errors the pairs alone must be better to do without the detector without a model. One error is not
+#: enough: the rows are no random sample, and the pairs were chosen on them (docs/benchmarks.md has both).
+ERRORS = 3
 
 
 def rows_to_ask(scores: Iterable[Floats], count: int) -> Places:
@@ -41,8 +44,8 @@ def learned(
 ) -> Candidate:
     """The detector that L labels choose: the best pairs of trial and score on these rows, with the one without a model.
 
-    The one without a model is left out if the pairs alone are better by more than a standard error. Of equal pairs
-    those with the score VOTE come first, which is what the ensembles without labels use.
+    The one without a model is left out if the pairs alone are better by more than ERRORS standard errors. Of equal
+    pairs those with the score VOTE come first, which is what the ensembles without labels use.
 
     Args:
         frames: The scores of each trial that may be chosen, one row per validation or test row.
@@ -67,4 +70,4 @@ def learned(
     area, other = (auroc(is_anomaly_L, one.score(frames, raw_N)[place_L]) for one in (alone, together))
     anomalies = int(is_anomaly_L.sum())
     error = standard_error(RULE, area, (anomalies, len(is_anomaly_L) - anomalies))
-    return alone if area - other > error else together
+    return alone if area - other > ERRORS * error else together
