@@ -15,8 +15,7 @@ Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
 #: What detectors are ranked by: of few labels, average precision is too noisy, see `metrics.LABEL_DEFAULTS`.
 RULE = "val/auroc"
-#: How many standard errors the pairs alone must be better to do without the detector without a model. One error is not
-#: enough: the rows are no random sample, and the pairs were chosen on them (docs/benchmarks.md has both).
+#: Standard errors by which the pairs alone must be better: one is too few on rows that they were chosen by.
 ERRORS = 3
 
 
