@@ -37,8 +37,9 @@ from vae_study.vae.stacking import (
     stack_models,
 )
 
-# Steps whose noise is drawn in one call, and a model's numbers of it: few calls, and memory that nothing makes grow.
-STEPS_PER_DRAW, NUMBERS_PER_DRAW = 64, 2**22
+# Most steps whose noise is drawn in one call, and most codes of a model in it: few calls, and little memory. Both are
+# of the data and the network, so that no model changes in what parts another's noise is drawn.
+STEPS_PER_DRAW, CODES_PER_DRAW = 64, 2**18
 
 
 class ModelBatch:
@@ -309,7 +310,7 @@ class ModelBatch:
         sums_MK = weight_SK.new_zeros(Losses.measured(self.model.own_terms), len(self.setups))
         if captured:
             captured.begin(rows_SKB, weight_SK)
-        at_once = min(STEPS_PER_DRAW, max(1, NUMBERS_PER_DRAW // (self.batch_size * self.model.code_mask_KZ.shape[1])))
+        at_once = min(STEPS_PER_DRAW, max(1, CODES_PER_DRAW // (self.batch_size * self.model.places)))
         for step in range(self.steps_per_epoch):
             if step % at_once == 0:
                 noise_SKBZ = self.model.noise(min(at_once, self.steps_per_epoch - step), self.batch_size, generators_K)
