@@ -37,8 +37,7 @@ from vae_study.vae.stacking import (
     stack_models,
 )
 
-# Most steps whose noise is drawn in one call, and most codes of a model in it: few calls, and little memory. Both are
-# of the data and the network, so that no model changes in what parts another's noise is drawn.
+# Most steps whose noise is drawn in one call, and most codes of a model in it: few calls, and little memory.
 STEPS_PER_DRAW, CODES_PER_DRAW = 64, 2**18
 
 
