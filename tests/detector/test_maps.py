@@ -91,9 +91,13 @@ def test_maps_are_refused_where_they_would_overwrite_or_where_there_are_none(tra
         maps.MapFolder(tmp_path / "new", other)
 
 
-def test_an_explanation_with_a_column_for_each_of_many_pixels_is_refused(trained, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(maps, "MOST_COLUMNS", 1023)
-    detector = trained.packed(single(0, "map_maximum"), tmp_path / "packed")
+@pytest.mark.parametrize(("score", "limit"), [("elbo", "MOST_COLUMNS"), ("map_maximum", "MOST_REPLACED")])
+def test_an_explanation_with_a_column_for_each_of_many_pixels_is_refused(
+    trained, folder, tmp_path, monkeypatch, score, limit
+):
+    detector = trained.packed(single(0, score), tmp_path / "packed")
     stream = open_stream(str(folder / "test"), detector.preprocessing)
+    maps.require_columns(detector)
+    monkeypatch.setattr(maps, limit, 1023)
     with pytest.raises(UserError, match=r"got images of 1,024 values, expected at most 1,023.*--maps FOLDER"):
         score_file(detector, stream, tmp_path / "s.parquet", explain=True)

@@ -18,17 +18,21 @@ from vae_study.errors import UserError
 CLEAR, RED = 1.0, 6.0
 #: Which images are written: those above this percentile of normal validation images.
 PERCENTILE = "99"
-# Larger images have no column for each pixel in a file of scores.
-MOST_COLUMNS = 4096
+# Larger images have no column for each pixel in a file of scores; of a score that is computed again without each pixel,
+# the second number.
+MOST_COLUMNS, MOST_REPLACED = 4096, 1024
 Pixels = NDArray[np.float32]
 
 
 def require_columns(detector: Detector) -> None:
     """Raise UserError if an explanation would have too many columns, one for each pixel."""
-    pixels = len(detector.data.feature_names)
-    if detector.data.image_shape is not None and pixels > MOST_COLUMNS:
+    pixels, why = len(detector.data.feature_names), "as each is a column"
+    most = MOST_COLUMNS
+    if detector.summands is None:
+        most, why = MOST_REPLACED, f"as model {detector.description.name} scores the image again without each of them"
+    if detector.data.image_shape is not None and pixels > most:
         raise UserError(
-            f"--explain: got images of {pixels:,} values, expected at most {MOST_COLUMNS:,}, as each is a column; "
+            f"--explain: got images of {pixels:,} values, expected at most {most:,}, {why}; "
             "--maps FOLDER writes their anomaly maps as pictures"
         )
 
