@@ -65,6 +65,13 @@ EXACT = {name: {"family": name} for name in FAMILIES} | {
     "gru-step": {"network__kind": "recurrent", "network__hidden": (8,), "latent": "step"},
     "temporal-conv": {"network__kind": "temporal_conv", "network__channels": (8, 8), "network__hidden": (16,)},
     "map": {"network__kind": "residual", "network__channels": (8, 8), "network__hidden": (16,), "latent": "map"},
+    "maps": {
+        "family": "hierarchical",
+        "network__kind": "residual",
+        "network__channels": (8, 8),
+        "network__hidden": (16,),
+        "latent": "map",
+    },
     "lstm": {"network__kind": "recurrent", "network__hidden": (8, 4), "network__cell": "lstm"},
 }
 # Others: the same but for rounding.

@@ -50,6 +50,7 @@ VARIANTS = {name: {"family": name} for name in FAMILIES} | {
     },
     "map-batch-norm": {**MAP, "network__batch_norm": True},
     "map-residual": {**RESIDUAL, "latent": "map"},
+    "map-hierarchical": {**RESIDUAL, "family": "hierarchical", "latent": "map"},
     "map-linear": {**RESIDUAL, "latent": "map", "network__hidden": ()},
     "lstm": {**RECURRENT, "network__hidden": (8, 4), "network__cell": "lstm"},
     "constrained": {"objective__kind": "constrained", "delta_nats": 2.0},

@@ -205,7 +205,8 @@ class ModelConfig(ConfigPart):
         latent_dim: Number of latent dimensions; `hierarchical` shares them between its two levels.
         latent: Whether an example has one code (`window`) or several, of `latent_dim` dimensions each: of a sequence
             each step (`step`, for `recurrent` and `temporal_conv`), of an image each place of the encoder's smallest
-            maps (`map`, for `conv` and `residual`). The KL of all is summed: nats per example.
+            maps (`map`, for `conv` and `residual`; of `hierarchical` the second level has the maps of the stage before,
+            for `residual`). The KL of all is summed: nats per example.
         likelihood: `bernoulli` for data in [0, 1]; `gaussian` with a fixed `sigma`; `gaussian_learned`.
         sigma: Standard deviation of `gaussian`, and initial value of the shared or per-feature one of
             `gaussian_learned`, in the scaled data's units.
@@ -278,13 +279,25 @@ class ModelConfig(ConfigPart):
             raise UserError(f"model.network.batch_norm: got true, expected false {of_groups}")
         if kind == "recurrent" and not self.network.hidden:
             raise UserError("model.network.hidden: got none, expected a width for each recurrent layer")
+        self._require_places()
+
+    def _require_places(self) -> None:
+        """Raise UserError if a code for each step or place is asked for, and the network or the family has none."""
+        kind, channels = self.network.kind, len(self.network.channels)
         one_each = f"model.latent: got {self.latent!r}, expected 'window'"
-        if self.latent == "step" and not reads_steps:
+        if self.latent == "step" and kind not in ("recurrent", "temporal_conv"):
             raise UserError(f"{one_each} for network.kind {kind}, which does not read step by step")
         if self.latent == "map" and kind not in ("conv", "residual"):
             raise UserError(f"{one_each} for network.kind {kind}, which has no maps; conv and residual have")
-        if self.is_by_place and self.family in ("hierarchical", "vector_quantized", "semi_supervised"):
+        has_levels, of_maps = self.family == "hierarchical", "for family hierarchical with latent map"
+        of_parts = has_levels or self.family in ("vector_quantized", "semi_supervised")
+        if of_parts and self.is_by_place and not (has_levels and self.latent == "map"):
             raise UserError(f"{one_each} for family {self.family}, whose code has several parts")
+        if has_levels and self.latent == "map" and kind != "residual":
+            raise UserError(f"model.network.kind: got {kind!r}, expected 'residual' {of_maps}")
+        if has_levels and self.latent == "map" and channels < 2:
+            of_stages = f"{of_maps}, whose levels are maps of two stages"
+            raise UserError(f"model.network.channels: got {channels}, expected at least 2 {of_stages}")
 
     def least_weights(self, features: int) -> int:
         """How many weights it has at least: those between its layers, in encoder and decoder, and its codebook."""

@@ -6,10 +6,11 @@ A new one is a subclass of `base.Family`, and a row in FAMILIES.
 from collections.abc import Callable, Mapping, Sequence
 
 from vae_study.config.model import ModelConfig
-from vae_study.vae.families import gaussian, several_codes
+from vae_study.vae.families import gaussian, hierarchical
 from vae_study.vae.families.base import Family
 from vae_study.vae.families.semi_supervised import SemiSupervised
 from vae_study.vae.families.vae_gan import VaeGan
+from vae_study.vae.families.vector_quantized import VectorQuantized
 from vae_study.vae.networks import DataShape
 from vae_study.vae.networks.layers import Generators
 
@@ -21,8 +22,10 @@ FAMILIES: Mapping[str, Callable[[Sequence[ModelConfig], DataShape, Generators], 
     )(configs, *others),
     "conditional": gaussian.Conditional,
     "adversarial": gaussian.Adversarial,
-    "hierarchical": several_codes.Hierarchical,
-    "vector_quantized": several_codes.VectorQuantized,
+    "hierarchical": lambda configs, *others: (
+        hierarchical.HierarchicalMaps if configs[0].latent == "map" else hierarchical.Hierarchical
+    )(configs, *others),
+    "vector_quantized": VectorQuantized,
     "semi_supervised": SemiSupervised,
     "vae_gan": VaeGan,
 }

@@ -233,7 +233,8 @@ def _plain_encoder(
         return encoder, encoder.outputs
     if network.kind == "residual":
         assert shape.image is not None
-        maps = ResidualEncoder(shape.image, network.channels, activation_of(network), generators_K, is_by_place)
+        of_maps = shape.image, network.channels, activation_of(network), generators_K
+        maps = ResidualEncoder(*of_maps, is_by_place=is_by_place)
         places = math.prod(maps.sizes[-1]) if is_by_place else 1
         hidden, width = _hidden_layers(maps.outputs // places + extra, network, generators_K)
         layers = maps, hidden

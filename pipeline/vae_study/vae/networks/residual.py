@@ -203,11 +203,13 @@ class ResidualEncoder(nn.Module):
         channels: Sequence[int],
         activation: Activation,
         generators_K: Generators,
+        patches: Sequence[int] = (),
         is_by_place: bool = False,
     ):
+        """Args: patches: of each stage; by default those of `patches_of`."""
         super().__init__()
         self.image, models, self.is_by_place = image, len(generators_K), is_by_place
-        self.patches = patches_of(image[1:], len(channels))
+        self.patches = list(patches) or patches_of(image[1:], len(channels))
         self.sizes = sizes_of(image[1:], self.patches)
         read = zip((image[0], *channels), self.patches, channels, strict=False)
         widths = [([inputs * patch**2] * models, [outputs] * models) for inputs, patch, outputs in read]
@@ -245,10 +247,11 @@ class ResidualDecoder(nn.Module):
         channels: Sequence[int],
         activation: Activation,
         generators_K: Generators,
+        patches: Sequence[int] = (),
     ):
-        """Decode the smallest maps to `outputs` numbers for each feature of an image."""
+        """Decode the smallest maps to `outputs` numbers for each feature of an image; `patches` as of the encoder."""
         super().__init__()
-        patches, models = patches_of(image[1:], len(channels)), len(generators_K)
+        patches, models = list(patches) or patches_of(image[1:], len(channels)), len(generators_K)
         sizes = sizes_of(image[1:], patches)
         self.patches, self.sizes, widths = patches[::-1], sizes[::-1], channels[::-1]
         written = zip(widths, (*widths[1:], image[0] * outputs), self.patches, strict=True)
