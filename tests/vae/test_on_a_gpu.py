@@ -56,7 +56,7 @@ BY_HAND = {
 BY_AUTOGRAD = {
     "adversarial": 215, "hierarchical": 299, "vector_quantized": 135, "semi_supervised": 271, "vae_gan": 380,
     "batch-norm": 202, "conv": 203, "residual": 346, "conv-batch-norm": 255, "conv-beta_tc": 279,
-    "map-vae": 213, "map-residual": 359, "map-hierarchical": 1,
+    "map-vae": 213, "map-residual": 359, "map-hierarchical": 607,
 }  # fmt: skip
 
 
