@@ -39,7 +39,7 @@ PACKAGE = "vae_study"
 # 200 learn what makes images similar, by a discriminator, 305 train residual networks on large images, 270 give each
 # place of an image a code of its own, and codes of two sizes.
 MOST_FILES = 204
-MOST_LINES = 43_125
+MOST_LINES = 43_135
 MOST_LINES_PER_FILE = 400
 MOST_FILES_PER_FOLDER = 20
 # A module with one importer in its own folder has to be at least this long, or it belongs into its importer.

@@ -328,6 +328,16 @@ def test_measures_that_are_not_defined_are_nan_and_collapsed_codes_have_0():
     assert math.isnan(total_correlation(np.stack([code_NZ[:, 0]] * 2, axis=1)))
 
 
+def test_dci_is_left_out_of_a_code_with_very_many_active_dimensions():
+    code_NZ, factors = aligned(rows=200)
+    long_NZ = np.hstack([code_NZ, np.random.default_rng(0).normal(size=(200, 254))])
+    found = measured(long_NZ, factors, long_NZ, factors)
+    missing = {name for name, value in found.items() if math.isnan(value)}
+    assert missing == {"dci_disentanglement", "dci_completeness", "dci_informativeness"}
+    long_NZ[:, 256] *= 1e-3
+    assert not any(map(math.isnan, measured(long_NZ, factors, long_NZ, factors).values()))
+
+
 def shapes_like() -> Dataset:
     """Pictures of 16 pixels that follow three factors, with the factors."""
     random = np.random.default_rng(0)

@@ -2,12 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
+from vae_study.anomaly.scores import FULL_COVARIANCE
 from vae_study.config.model import ModelConfig, NetworkConfig
 from vae_study.errors import UserError
+from vae_study.vae.diagnostics import flat_map
 from vae_study.vae.families import make_family
 from vae_study.vae.networks import DataShape, map_sizes, residual
 
@@ -300,6 +303,17 @@ def test_a_place_of_maps_is_coded_in_parts_with_the_gradients_of_the_whole(monke
     assert many < few <= 2 * 8 * numbers
     for own, expected in zip(parts, whole, strict=True):
         torch.testing.assert_close(own, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_many_rows_of_a_long_code_are_drawn_in_the_two_directions_that_they_vary_most_in():
+    random = np.random.default_rng(0)
+    mean_NZ = random.normal(size=(1100, FULL_COVARIANCE + 1)) @ np.diag(np.linspace(3, 0.1, FULL_COVARIANCE + 1))
+    mean_NZ += random.normal(size=(1100, 2)) @ (random.normal(size=(2, FULL_COVARIANCE + 1)) * [[9.0], [5.0]])
+    centred_NZ = mean_NZ - mean_NZ.mean(axis=0)
+    left_NN, size_N, _ = np.linalg.svd(centred_NZ, full_matrices=False)
+    found = flat_map(mean_NZ, "pca")
+    assert np.abs(found) == pytest.approx(np.abs(left_NN[:, :2] * size_N[:2]), rel=1e-6, abs=1e-6)
+    assert (found == flat_map(mean_NZ, "pca")).all()
 
 
 @pytest.mark.parametrize("kind", ["mlp", "recurrent", "temporal_conv"])

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vae_study.anomaly.scores import Scorer, reference_rows
+from vae_study.anomaly.scores import FULL_COVARIANCE, Scorer, reference_rows
 from vae_study.data import Split
 from vae_study.data.pixels import part_of, slices_of
 from vae_study.vae.device import on_host
@@ -70,7 +70,9 @@ def flat_map(mean_NZ: Floats, kind: str) -> Floats:
         return np.pad(mean_NZ[:, :1], ((0, 0), (0, 1)))
     from sklearn.decomposition import PCA
 
-    return np.asarray(PCA(n_components=2, svd_solver="full").fit_transform(mean_NZ), np.float64)
+    # All directions of many rows of a long code take half a minute, two of them a second.
+    solver = "full" if min(mean_NZ.shape) <= FULL_COVARIANCE else "arpack"
+    return np.asarray(PCA(n_components=2, svd_solver=solver, random_state=0).fit_transform(mean_NZ), np.float64)
 
 
 class Illustrator:
