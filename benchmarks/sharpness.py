@@ -1,6 +1,7 @@
-"""How sharp pictures are with a plain loss, with MS-SSIM in it, and with a similarity that is learned.
+"""How sharp pictures are with a plain loss, with MS-SSIM in it, with a similarity that is learned, or by their code.
 
-Tables in Markdown: means over seeds, and differences from the plain loss with the same seed, with standard errors.
+With `--codes`, a code that is one vector is compared with maps, and it is measured how well flaws are found. Tables in
+Markdown: means over seeds, and differences from the first variant with the same seed, with standard errors.
 `--pictures` writes a grid of images, and of what each variant makes of them, to look at.
 """
 
@@ -35,6 +36,13 @@ VARIANTS: Mapping[str, dict[str, Any]] = {
     "`vae_gan`, the default": _gan(1, 1),
     "`vae_gan`, similarity 100, adversary 10": _gan(100, 10),
 }
+# The same network with another code; of textures of 64 x 64, its smallest maps have 8 x 8 places.
+CODES: Mapping[str, dict[str, Any]] = {
+    "a vector of 16": {},
+    "a vector of 128": {"latent_dim": 128},
+    "`latent: map`, 2 dimensions": {"latent": "map", "latent_dim": 2},
+    "`hierarchical` maps, 2 dimensions": {"latent": "map", "latent_dim": 2, "family": "hierarchical"},
+}
 # What is trained on each kind of data.
 NETWORKS: Mapping[str, dict[str, Any]] = {
     "digits": {"likelihood": "bernoulli", "latent_dim": 8},
@@ -45,6 +53,12 @@ NETWORKS: Mapping[str, dict[str, Any]] = {
         "network": {"kind": "conv", "channels": [16, 32, 32], "hidden": [64]},
     },
 }
+OF_CODES = {
+    "likelihood": "gaussian",
+    "sigma": 0.1,
+    "latent_dim": 16,
+    "network": {"kind": "residual", "channels": [16, 32, 32], "hidden": [64]},
+}
 METRICS: Mapping[str, tuple[str, int]] = {
     "sharpness": ("test/sharpness", 3),
     "MS-SSIM": ("test/ms_ssim", 3),
@@ -53,12 +67,20 @@ METRICS: Mapping[str, tuple[str, int]] = {
     "ELBO, nats": ("test/elbo", 1),
     "AUROC": ("test/auroc", 3),
 }
+OF_FLAWS: Mapping[str, tuple[str, int]] = {
+    "KL, nats": ("test/kl", 1),
+    "AUROC by the map": ("test_auroc/map_maximum", 3),
+    "AUROC of pixels": ("test/pixel_auroc", 3),
+}
 
 
 def arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--textures", type=Path, help="a folder of search_spaces/make_textures.py; else the digits")
+    parser.add_argument("--codes", action="store_true", help="compare codes in place of losses, on textures")
+    parser.add_argument("--beta", type=float, default=1.0)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -76,8 +98,9 @@ def data_of(textures: Path | None) -> Dataset:
 
 def trained(model: dict[str, Any], data: Dataset, options: argparse.Namespace) -> list[Outcome]:
     """The outcomes of one variant's models, which differ in their seed."""
-    training = {"epochs": options.epochs, "batch_size": options.batch_size}
-    config = TrialConfig.model_validate({"model": model, "training": training})
+    training = {"epochs": options.epochs, "batch_size": options.batch_size, "learning_rate": options.learning_rate}
+    objective = {"beta": options.beta}
+    config = TrialConfig.model_validate({"model": model, "training": training, "objective": objective})
     batch = ModelBatch([ModelSetup(config=config, seed=seed) for seed in range(options.seeds)], data)
     for _ in range(options.epochs):
         batch.train_epoch()
@@ -98,11 +121,14 @@ def main() -> None:
     torch.set_num_threads(1)
     options = arguments()
     data, common = data_of(options.textures), NETWORKS["digits" if options.textures is None else "textures"]
+    variants, metrics = VARIANTS, METRICS
+    if options.codes:
+        variants, common, metrics = CODES, OF_CODES, {**METRICS, **OF_FLAWS}
     found: dict[str, dict[str, np.ndarray[Any, Any]]] = defaultdict(dict)
     rows: list[np.ndarray[Any, Any]] = []
-    for name, model in VARIANTS.items():
+    for name, model in variants.items():
         outcomes = trained({**common, **model}, data, options)
-        for label, (metric, _) in METRICS.items():
+        for label, (metric, _) in metrics.items():
             found[name][label] = np.array([outcome.metrics[metric] for outcome in outcomes])
         if not rows:
             rows.append(outcomes[0].arrays["inputs"][:10])
@@ -114,14 +140,14 @@ def main() -> None:
     print(
         f"{date.today()}: {images} images, {options.epochs} epochs, {options.seeds} seeds, torch {torch.__version__}\n"
     )
-    print(f"| means | {' | '.join(METRICS)} |\n|{'---|' * (1 + len(METRICS))}")
+    print(f"| means | {' | '.join(metrics)} |\n|{'---|' * (1 + len(metrics))}")
     for name, values in found.items():
-        cells = (f"{values[label].mean():.{digits}f}" for label, (_, digits) in METRICS.items())
+        cells = (f"{values[label].mean():.{digits}f}" for label, (_, digits) in metrics.items())
         print(f"| {name} | {' | '.join(cells)} |")
     plain, *others = found
-    print(f"\n| differences from {plain} | {' | '.join(METRICS)} |\n|{'---|' * (1 + len(METRICS))}")
+    print(f"\n| differences from {plain} | {' | '.join(metrics)} |\n|{'---|' * (1 + len(metrics))}")
     for name in others:
-        apart = ((found[name][label] - found[plain][label], digits) for label, (_, digits) in METRICS.items())
+        apart = ((found[name][label] - found[plain][label], digits) for label, (_, digits) in metrics.items())
         cells = (f"{a.mean():+.{n}f} ({a.std(ddof=1) / len(a) ** 0.5:.{n}f})" for a, n in apart)
         print(f"| {name} | {' | '.join(cells)} |")
 

@@ -15,8 +15,9 @@ ACTIVATIONS = ["relu", "elu", "gelu", "silu", "tanh"]
 SIDE = 8
 
 
-def make_models(family, network, models=1, features=SIDE**2, latent=3):
-    configs = [ModelConfig(family=family, network=network, latent_dim=latent, likelihood="bernoulli")] * models
+def make_models(family, network, models=1, features=SIDE**2, **values):
+    values = {"latent_dim": 3, "likelihood": "bernoulli", **values}
+    configs = [ModelConfig(family=family, network=network, **values)] * models
     generators = [torch.Generator().manual_seed(seed) for seed in range(models)]
     image = (1, SIDE, SIDE) if network.kind == "conv" else None
     sequence = (SIDE, features // SIDE) if network.kind in ("recurrent", "temporal_conv") else None
@@ -75,8 +76,9 @@ def test_a_copy_for_sequences_says_of_each_row_the_same_in_any_company(family, k
         assert torch.equal(own[:, :ROWS_PER_BLOCK], early)
 
 
-def test_a_convolutional_net_is_copied_too():
-    model = make_models("vae", NetworkConfig(kind="conv", channels=(4, 8), hidden=(16,)), models=2)
+@pytest.mark.parametrize("latent", ["window", "map"])
+def test_a_convolutional_net_is_copied_too(latent):
+    model = make_models("vae", NetworkConfig(kind="conv", channels=(4, 8), hidden=(16,)), models=2, latent=latent)
     x_BD = torch.rand(ROWS_PER_BLOCK, SIDE**2)
     for own, expected in zip(parts(inference_model(model), x_BD), parts(model, x_BD), strict=True):
         torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
