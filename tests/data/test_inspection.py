@@ -150,7 +150,7 @@ def test_the_columns_are_what_pandas_says_of_them():
     assert lines["when"]["distinct"] == str(table["when"].nunique())
     assert lines["when"]["range"] == f"{table['when'].min():.0f} to {table['when'].max():.0f}"
     assert lines["when"]["becomes"] == "2 features, scale unit"
-    assert lines["flat"]["becomes"].startswith("left out")
+    assert lines["flat"]["becomes"] == "1 feature, the same in all training rows: another value is far off"
     assert (lines["shop"]["role"], lines["Label"]["role"], lines["a"]["role"]) == ("left out", "label", "number")
     assert lines["Label"]["distinct"] == str(table["Label"].nunique())
 

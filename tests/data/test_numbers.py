@@ -122,11 +122,12 @@ def test_rows_are_equal_as_pandas_says_and_not_as_float32_rounds(kind, tmp_path)
     assert duplicate_ids(table).tolist() == frame.groupby(["t", "x"], dropna=False, sort=False).ngroup().tolist()
 
 
-def test_a_column_that_varies_by_rounding_only_is_left_out_and_whole_numbers_are_not():
+def test_a_column_that_varies_by_rounding_only_has_one_value_and_whole_numbers_have_not():
     frame = pd.DataFrame({"noise": [0.1 + 0.2, 0.3] * 50, "whole": [9e15, 9e15 + 2] * 50, "x": np.arange(100.0)})
     data = prepare(DataConfig(source=function(lambda: frame)))
-    assert data.feature_names == ("whole", "x")
-    assert any("'noise' is left out: all training rows have 0.3" in note for note in data.notes)
+    assert data.feature_names == ("noise", "whole", "x")
+    assert any("all training rows have 0.3 as 'noise'" in note for note in data.notes)
+    assert all((split.x_ND[:, 0] == 0).all() and split.x_ND[:, 1].any() for split in data.splits.values())
     flat = pd.DataFrame({"counter": [2_000_000_037] * 100, "x": np.arange(100.0)})
     data = prepare(DataConfig(source=function(lambda: flat)))
     assert any("all training rows have 2000000037" in note for note in data.notes)

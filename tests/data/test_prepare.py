@@ -32,7 +32,7 @@ def test_the_bundled_data_sets_are_ready_for_training(source, label, rows, anoma
 
 
 def test_the_summary_is_plain_and_says_what_became_of_the_columns():
-    x_ND = np.stack([np.arange(100), np.ones(100), np.where(LABELS == 0, np.nan, LABELS)], axis=1)
+    x_ND = np.stack([np.arange(100), np.full(100, np.nan), np.where(LABELS == 0, np.nan, LABELS)], axis=1)
     source = with_categories(x_ND, ["a", "b"] * 50, label_N=LABELS, notes=("column 'id' is ignored",))
     summary = prepared(source, missing="median").summary()
     assert json.loads(json.dumps(summary)) == summary

@@ -47,7 +47,7 @@ def test_it_survives_json_and_does_the_same_again(source, scale, encode, rare, r
     try:
         fitted = fit(source, ALL[:rows], scale=scale, encode=encode, rare=rare, missing="median")
     except UserError as error:
-        if "no feature is left" not in str(error):
+        if "no column has several values" not in str(error):
             raise
         return
     again = Preprocessing.from_plain(json.loads(json.dumps(fitted.plain(), allow_nan=False)))
@@ -97,28 +97,37 @@ def test_many_columns_that_are_left_out_or_have_missing_values_are_counted():
     x_ND = np.random.default_rng(0).normal(size=(60, 30))
     x_ND[:, :12] = 1
     x_ND[3, 15:] = np.nan
+    x_ND[:, :2] = np.nan
     notes = fit(table(x_ND), ALL[:60], missing="median").notes
     assert [note for note in notes if "more columns" in note] == [
-        "7 more columns that are left out: see vae-study check --columns",
+        "5 more columns with one value in all training rows: see vae-study check --columns",
         "10 more columns with missing values: see vae-study check --columns",
     ]
-    assert len(notes) == 12
+    assert len(notes) == 14
 
 
-def test_a_column_that_is_constant_in_train_is_left_out_and_said_to_be():
+@pytest.mark.parametrize(
+    ("scale", "clip", "far"),
+    [("unit", None, 1), ("quantile", None, 1), ("standard", None, 10), ("robust", 4.0, 4), ("unit", 3.0, 3)],
+)
+def test_of_a_column_that_is_constant_in_train_any_other_value_is_far_off(scale, clip, far):
     x_ND = np.stack([np.ones(100), np.arange(100)], axis=1)
-    x_ND[60:, 0] = 7
-    fitted = fit(table(x_ND), ALL[:60])
-    assert fitted.feature_names == ("feature 1",)
-    assert fitted.notes == ("column 'feature 0' is left out: all training rows have 1",)
-    frame = fitted.inverse(fitted.transform(table(x_ND), ALL[60:62]))
-    assert frame["feature 0"].tolist() == [1, 1]
-    assert fitted.summary() == {"columns": ["feature 1"], "dropped": ["feature 0"], "missing": {}, "categories": {}}
+    x_ND[60:, 0] = [0.999, 7, -1e30, 1, *np.full(36, 1.0)]
+    fitted = fit(table(x_ND), ALL[:60], scale=scale, clip=clip)
+    assert fitted.feature_names == ("feature 0", "feature 1")
+    assert fitted.notes == ("all training rows have 1 as 'feature 0': any other value counts as far off",)
+    scaled_ND = fitted.transform(table(x_ND))
+    assert scaled_ND[:, 0].tolist() == [*[0] * 60, far, far, far, *[0] * 37]
+    frame = Preprocessing.from_plain(json.loads(json.dumps(fitted.plain()))).inverse(scaled_ND[59:64])
+    # Which other value it was is not known any more.
+    np.testing.assert_array_equal(frame["feature 0"], [1, np.nan, np.nan, np.nan, 1])
+    assert fitted.summary()["dropped"] == []
 
 
-def test_a_table_of_constant_columns_is_refused():
-    with pytest.raises(UserError, match=r"a table: no feature is left to train on: column 'feature 0' is left out"):
-        fit(table(np.ones((100, 2))))
+@pytest.mark.parametrize("scale", ["unit", "standard", "none"])
+def test_a_table_of_constant_columns_is_refused(scale):
+    with pytest.raises(UserError, match=r"a table: no column has several values to train on: all training rows have 1"):
+        fit(table(np.ones((100, 2))), scale=scale)
 
 
 def test_the_median_stands_in_for_missing_values_and_a_feature_says_where():
@@ -170,10 +179,10 @@ def test_a_column_without_any_value_in_train_is_left_out():
     assert fitted.inverse(fitted.transform(table(x_ND)))["feature 0"].isna().all()
 
 
-def test_a_constant_column_with_gaps_is_only_the_feature_that_says_where():
+def test_a_constant_column_with_gaps_says_where_they_are_and_where_another_value_is():
     fitted = fit(table([[1], [np.nan], [1]], label_N=[0] * 3), missing="median")
-    assert fitted.feature_names == ("feature 0 missing",)
-    assert fitted.transform(table([[np.nan], [5]], label_N=[0] * 2)).tolist() == [[1], [0]]
+    assert fitted.feature_names == ("feature 0", "feature 0 missing")
+    assert fitted.transform(table([[np.nan], [5], [1]], label_N=[0] * 3)).tolist() == [[0, 1], [1, 0], [0, 0]]
 
 
 def test_missing_values_are_refused_with_column_and_count():
@@ -207,9 +216,9 @@ def test_a_new_table_may_have_its_columns_in_any_order_but_must_have_them():
 
 
 def test_a_column_that_was_left_out_may_be_missing_later():
-    x_ND = np.stack([np.ones(100), np.arange(100)], axis=1)
+    x_ND = np.stack([np.full(100, np.nan), np.arange(100)], axis=1)
     only = table(x_ND[:, 1:], feature_names=("feature 1",))
-    assert fit(table(x_ND)).transform(only).shape == (100, 1)
+    assert fit(table(x_ND), missing="median").transform(only).shape == (100, 1)
 
 
 def test_names_stay_distinct_where_a_column_is_called_like_the_feature_of_another():

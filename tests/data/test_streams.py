@@ -91,7 +91,7 @@ def fitted(table, config, rows=None):
     try:
         return Preprocessing.fit(table, np.arange(len(table.x_ND) if rows is None else rows), config)
     except UserError as error:
-        assume("no feature is left" not in str(error))
+        assume("no column has several values" not in str(error))
         raise
 
 

@@ -130,7 +130,7 @@ def test_the_steps_and_features_of_series_are_known_if_each_step_has_the_same_fe
     constant, once = SENSORS.copy(), SENSORS.copy()
     constant[:, :, 1] = 7
     once[:, 2, 1] = np.nan
-    assert (shape(SENSORS), shape(constant)) == ((6, 3), (6, 2))
+    assert (shape(SENSORS), shape(constant)) == ((6, 3), (6, 3))
     assert prepare(DataConfig(source="breast_cancer")).sequence_shape is None
     np.savez(tmp_path / "t.npz", X=once)
     config = DataConfig(source="npz", path=str(tmp_path / "t.npz"), layout="series", missing="median")

@@ -27,7 +27,7 @@ from vae_study.data.table import Factor
 from vae_study.storage import cache_folder, writing_to_cache
 
 # Increase it whenever the files, or the way they are computed, change.
-VERSION = 7
+VERSION = 8
 SECONDS_UNUSED = 7 * 24 * 3600
 INFO = "info.json"
 # What the names of a split's two files end with.

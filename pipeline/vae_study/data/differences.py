@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vae_study.data.feature_columns import CategoryColumn, Pixels
+from vae_study.data.feature_columns import CategoryColumn, NumberColumn, Pixels
 from vae_study.data.inspection import folded
 from vae_study.data.preprocessing import Preprocessing
 from vae_study.data.table import Table
@@ -18,7 +18,7 @@ SMALLEST_SHARE = 1 / 16
 
 
 class Differences:
-    """Counts missing values, categories that the model does not know, and pixels beyond training's range."""
+    """Counts missing values, values and categories that training rows never have, and pixels beyond their range."""
 
     def __init__(self, preprocessing: Preprocessing, notes: Sequence[str] = ()) -> None:
         """Begin.
@@ -41,6 +41,7 @@ class Differences:
         self._rows = self._beyond = 0
         self._low, self._high = np.inf, -np.inf
         self._missing: Counter[str] = Counter()
+        self._changed: Counter[str] = Counter()
         self._unknown: dict[tuple[str, bool], Counter[str]] = {}
         self._said = dict(self._given)
 
@@ -53,6 +54,9 @@ class Differences:
             return
         for index, name in enumerate(table.feature_names):
             self._add_missing(name, np.isnan(table.x_ND[:, index]))
+            column = self._columns.get(name)
+            if isinstance(column, NumberColumn) and column.is_constant:
+                self._changed[name] += int((column.encode(table.x_ND[:, index], table.origin(index))[:, 0] > 0).sum())
         for index, name in enumerate(table.category_names):
             if name in self._near:
                 self._add_missing(name, table.code_NC[:, index] < 0)
@@ -91,6 +95,7 @@ class Differences:
         """What a user should know about the rows."""
         yield from self._said
         yield from self._on_missing()
+        yield from self._on_changed()
         yield from self._on_unknown()
         if self._pixels is not None and self._rows:
             yield from self._on_pixels(self._pixels)
@@ -104,6 +109,14 @@ class Differences:
         others = [*self._missing.values()][COLUMNS_SHOWN:]
         if others:
             yield f"{sum(others):,} values are missing in {len(others):,} columns more"
+
+    def _on_changed(self) -> Iterator[str]:
+        found = [(name, count) for name, count in self._changed.items() if count]
+        for name, count in found[:COLUMNS_SHOWN]:
+            said = f"warning: {count:,} of {self._rows:,} rows have another value of {name!r} than all training rows"
+            yield f"{said}, which counts as far off; if it means nothing, train without the column (data.exclude)"
+        if len(found) > COLUMNS_SHOWN:
+            yield f"warning: so have rows in {len(found) - COLUMNS_SHOWN:,} columns more"
 
     def _on_unknown(self) -> Iterator[str]:
         for (name, is_near), found in self._unknown.items():

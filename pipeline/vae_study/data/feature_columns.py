@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vae_study.config.data import DataConfig
-from vae_study.data.scales import Floats, Scale, fit_scale, scale_from_plain
+from vae_study.data.scales import Floats, Only, Scale, fit_column_scale, fit_scale, scale_from_plain
 from vae_study.data.table import CategoryKind, Table, chunk_slices
 
 # How the bucket of rare categories reads in the user's columns.
@@ -19,16 +19,6 @@ MASKED = "they are masked, and cost the model nothing"
 LARGEST_SAMPLE = 2**24
 # Two such whole numbers have a sum in 64 bits.
 LARGEST_WITH_ORIGIN = 2**62
-# Values that differ by fewer units in the last place of float64 are one value, rounded in several ways.
-NOISE_ULPS = 8
-
-
-def _varies(x_N: NDArray[np.floating]) -> bool:
-    """Whether some of the values differ by more than rounding; whole numbers are never rounded."""
-    low, high = float(x_N.min()), float(x_N.max())
-    if x_N.dtype == np.float32 or (low.is_integer() and high.is_integer()):
-        return low < high
-    return high - low > NOISE_ULPS * float(np.spacing(max(abs(low), abs(high))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +30,8 @@ class NumberColumn:
         origin: A whole number that values are given less of; 0 unless float64 would round the column's whole numbers.
         fill: The median of the training values, less the origin; it replaces missing ones. None if all are missing.
         missing: The number of training rows without a value.
-        scale: None if the training values are all the same; then the column is no feature.
+        scale: None if no training row has a value, or, in models of earlier releases, if all have the same; then the
+            column is no feature.
         is_masked: Whether missing values stay missing (NaN), without a second feature.
     """
 
@@ -59,13 +50,23 @@ class NumberColumn:
         fill, scale = None, None
         if len(present_N):
             fill = float(np.median(present_N))
-            scale = fit_scale(config.scale, present_N, config.clip) if _varies(present_N) else None
+            scale = fit_column_scale(config.scale, present_N, config.clip)
         return cls(name=name, fill=fill, missing=missing, scale=scale, origin=origin, is_masked=is_masked)
 
     @property
     def has_indicator(self) -> bool:
         """Whether a second feature indicates where the value is missing."""
         return self.missing > 0 and self.fill is not None and not self.is_masked
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all training values are the same, so that any other value is far off."""
+        return isinstance(self.scale, Only)
+
+    @property
+    def varies(self) -> bool:
+        """Whether some of the column's features differ among the training rows."""
+        return self.has_indicator or (self.scale is not None and not self.is_constant)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -110,8 +111,9 @@ class NumberColumn:
             return None if self.scale else f"column {self.name!r} is left out: it has no value in any training row"
         where = "" if self.is_masked else f", where feature '{self.name} missing' is 1"
         beside = f"training rows without {self.name!r}{where}: {self.missing:,}"
-        if self.scale is None:
-            constant = f"column {self.name!r} is left out: all training rows have {self._shown()}"
+        if self.scale is None or self.is_constant:
+            becomes = "any other value counts as far off" if self.scale else "the column is left out"
+            constant = f"all training rows have {self._shown()} as {self.name!r}: {becomes}"
             return f"{constant}; {beside}" if self.missing else constant
         return f"{beside}; {self.replacement()}" if self.missing else None
 
@@ -175,7 +177,7 @@ class CategoryColumn:
             kind=kind,
             is_masked=is_masked,
         )
-        if column.encode_as == "one_hot" or not column._varies:
+        if column.encode_as == "one_hot" or not column.varies:
             return column
         # The bucket counts once at least, so that every scale has room for unseen categories.
         present_N = code_N[code_N >= 0] if is_masked else code_N
@@ -183,13 +185,14 @@ class CategoryColumn:
         return replace(column, scale=fit_scale(config.scale, index_N, config.clip))
 
     @property
-    def _varies(self) -> bool:
+    def varies(self) -> bool:
+        """Whether training rows have several categories; otherwise the column is no feature."""
         return len(self.kept) + self.has_rare > 1
 
     @property
     def features(self) -> tuple[str, ...]:
         """The names of the column's features."""
-        if not self._varies:
+        if not self.varies:
             return ()
         if self.encode_as == "ordinal":
             return (self.name,)
@@ -222,7 +225,7 @@ class CategoryColumn:
         if self.scale is not None:
             place_N = np.rint(self.scale.inverse(x_NF[:, 0]))
             index_N = np.clip(np.where(is_missing_N, 0, place_N), 0, len(self.kept)).astype(np.int64)
-        elif not self._varies:
+        elif not self.varies:
             index_N = np.zeros(len(x_NF), np.int64)
         else:
             index_N = np.where(x_NF.max(axis=1) > 0, x_NF.argmax(axis=1), len(self.kept))
@@ -236,7 +239,7 @@ class CategoryColumn:
 
     def note(self) -> str | None:
         """What a user should know about the column."""
-        if self._varies:
+        if self.varies:
             is_told = self.is_masked and self.missing
             return f"training rows without {self.name!r}: {self.missing:,}; {MASKED}" if is_told else None
         if self.kept:
@@ -297,10 +300,10 @@ class Pixels:
 
 
 def sensor_scale(x_NT: NDArray[np.floating], rows_N: NDArray[np.int64], config: DataConfig) -> Scale | None:
-    """The scale of a sensor, fitted to all T steps of the training rows; None if all values are the same."""
+    """The scale of a sensor, fitted to all T steps of the training rows; None if no step has a value."""
     sample_P = _sample(x_NT, rows_N)
     present_P = sample_P[~np.isnan(sample_P)]
-    return fit_scale(config.scale, present_P, config.clip) if len(present_P) and _varies(present_P) else None
+    return fit_column_scale(config.scale, present_P, config.clip) if len(present_P) else None
 
 
 def _sample(x_ND: NDArray[np.floating], rows_N: NDArray[np.int64]) -> NDArray[np.floating]:

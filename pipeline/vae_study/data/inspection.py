@@ -249,6 +249,8 @@ def column_lines(table: Table, config: DataConfig, fitted: Preprocessing) -> tup
     for name, column in becomes.items():
         count = len(column.features)
         how = column.encode_as if isinstance(column, CategoryColumn) else f"scale {config.scale}"
+        if count and not column.varies:
+            how = "the same in all training rows: another value is far off"
         made = f"{count} feature{'s' * (count > 1)}, {how}" if count else "left out: the same in all training rows"
         lines[name] = (*lines[name][:-1], made)
     for factor in table.factors:

@@ -24,6 +24,8 @@ Rows = NDArray[np.int64]
 Encoder = Callable[[Rows], Floats]
 # A message names no more columns than these.
 COLUMNS_SHOWN = 5
+# What there are notes on: columns
+NOTED = ("that are left out", "with one value in all training rows", "with missing values")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +84,8 @@ class Preprocessing:
             reading=reading,
             sequence=sequence,
         )
-        if not fitted.row_features:
-            raise UserError(f"{table.where}: no feature is left to train on: {'; '.join(fitted.notes)}")
+        if not any(column.varies for column in fitted.columns):
+            raise UserError(f"{table.where}: no column has several values to train on: {'; '.join(fitted.notes)}")
         return fitted
 
     @property
@@ -125,10 +127,13 @@ class Preprocessing:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know: columns left out, and what replaces missing values. Many alike are counted."""
+        """What a user should know: columns left out or constant, and what replaces missing values, in few lines."""
         found: list[str] = []
-        for is_used, what in ((False, "that are left out"), (True, "with missing values")):
-            notes = [note for column in self.columns if bool(column.features) is is_used and (note := column.note())]
+        of_kinds: dict[str, list[str]] = {kind: [] for kind in NOTED}
+        for column in self.columns:
+            if note := column.note():
+                of_kinds[NOTED[0 if not column.features else 2 if column.varies else 1]].append(note)
+        for what, notes in of_kinds.items():
             more = f"{len(notes) - COLUMNS_SHOWN} more columns {what}: see vae-study check --columns"
             found += [*notes[:COLUMNS_SHOWN], more] if len(notes) > COLUMNS_SHOWN + 1 else notes
         return tuple(found)

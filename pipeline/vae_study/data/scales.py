@@ -17,6 +17,10 @@ LARGEST_RANKS = 1_000
 LARGEST_SCALED = 1e18
 # As a fraction of the range; a smaller interquartile range is rounding, and dividing by it would give huge values.
 SMALLEST_QUARTILES = 1e-9
+# Values that differ by fewer units in the last place of float64 are one value, rounded in several ways.
+NOISE_ULPS = 8
+# What counts as far off, in standard deviations.
+FAR = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +70,54 @@ class Ranks:
         return np.interp(scaled, self.levels, self.values)
 
 
-Scale = Affine | Ranks
+@dataclass(frozen=True, kw_only=True)
+class Only:
+    """0 for the one value that all training rows have, and `other` for any other: how far it is off tells nothing.
+
+    Attributes:
+        value: In the units of the data.
+    """
+
+    value: float
+    other: float
+
+    def __call__(self, x: NDArray[np.floating]) -> Floats:
+        """Scale values in an array of any shape; NaN stays NaN."""
+        off = np.abs(x.astype(np.float64) - self.value)
+        scaled = np.where(off > NOISE_ULPS * np.spacing(abs(self.value)), self.other, 0.0)
+        return np.where(np.isnan(off), np.nan, scaled).astype(np.float32)
+
+    def inverse(self, scaled: Floats) -> NDArray[np.float64]:
+        """The one value; NaN for what is nearer to `other`, as that may be any."""
+        return np.where(scaled > self.other / 2, np.nan, self.value)
+
+
+Scale = Affine | Ranks | Only
 
 
 def scale_from_plain(plain: Mapping[str, Any]) -> Scale:
     """The scale whose `dataclasses.asdict` is given, bit for bit."""
     if "levels" in plain:
         return Ranks(values=tuple(plain["values"]), levels=tuple(plain["levels"]))
+    if "other" in plain:
+        return Only(**plain)
     return Affine(**plain)
+
+
+def fit_column_scale(kind: str, x_N: NDArray[np.floating], clip: float | None) -> Scale:
+    """Fit a scale to the training values of a column, as `fit_scale`; of values that are all the same it is `Only`."""
+    if varies(x_N):
+        return fit_scale(kind, x_N, clip)
+    is_within_1 = kind == "quantile" or (kind == "unit" and clip is None)
+    return Only(value=float(x_N[0]), other=1.0 if is_within_1 else clip or FAR)
+
+
+def varies(x_N: NDArray[np.floating]) -> bool:
+    """Whether some of the values differ by more than rounding; whole numbers are never rounded."""
+    low, high = float(x_N.min()), float(x_N.max())
+    if x_N.dtype == np.float32 or (low.is_integer() and high.is_integer()):
+        return low < high
+    return high - low > NOISE_ULPS * float(np.spacing(max(abs(low), abs(high))))
 
 
 def fit_scale(kind: str, x_N: NDArray[np.floating], clip: float | None) -> Scale:

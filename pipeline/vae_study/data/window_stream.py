@@ -110,8 +110,8 @@ class WindowReader:
         self._waiting.clear()
         assert table.row_N is not None
         steps, sequence = _Steps.of(table, self._preprocessing, self._sequence), self._sequence
-        is_final_N = self._final_steps(steps, is_end)[steps.place_N]
         old, first = int(np.searchsorted(table.row_N, self.given)), len(table.row_N)
+        is_final_N = self._final_steps(steps, old, is_end)[steps.place_N]
         if not is_final_N[old:].all():
             first = old + int(np.argmin(is_final_N[old:]))
         start_R = steps.segments.window_of_row(sequence.steps)
@@ -122,15 +122,18 @@ class WindowReader:
         self.given += first - old
         return windows
 
-    def _final_steps(self, steps: _Steps, is_end: bool) -> Flags:
-        """Whether later rows change neither a step nor its window, (R,)."""
+    def _final_steps(self, steps: _Steps, old: int, is_end: bool) -> Flags:
+        """Whether later rows change neither a step nor its window, (R,). Of the rows, the `old` first are given."""
         first_S, length_S = steps.segments.first_S, steps.segments.length_S
         series_S = steps.series_R[first_S]
         # The last segment of a series may go on, and so may its last step.
         is_open_S = np.append(series_S[1:] != series_S[:-1], True) & (not is_end)
         may_grow_S = is_open_S & (self._sequence.resample is not None)
         is_short_S = length_S - may_grow_S < self._sequence.steps
-        if (is_short_S & ~is_open_S).any():
+        is_new_R = np.zeros(len(steps.series_R), bool)
+        is_new_R[steps.place_N[old:]] = True
+        # Of a segment whose rows are all given, only the last ones may be held.
+        if (is_short_S & ~is_open_S & np.logical_or.reduceat(is_new_R, first_S)).any():
             raise UserError("a segment is shorter than a window")
         is_final_R = np.repeat(~is_short_S, length_S)
         is_final_R[(first_S + length_S - 1)[may_grow_S]] = False

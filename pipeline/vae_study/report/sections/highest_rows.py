@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vae_study.data.feature_columns import NumberColumn
 from vae_study.data.preprocessing import Preprocessing
-from vae_study.data.scales import Affine
+from vae_study.data.scales import Affine, Only
 from vae_study.metrics import CODE_SCORES
 from vae_study.report.figure import Figure, Grid
 from vae_study.report.formatting import captions, number, quantity, score_label
@@ -26,6 +26,8 @@ LEAST_REASONS, MOST_REASONS = 3, 5
 # A fourth and a fifth reason are shown if they are at least this share of the first.
 LEAST_SHARE = 0.1
 LONGEST_TEXT, LONGEST_LABEL = 40, 9
+# In place of 1 or -1: the value is not the one that all training rows have.
+OTHER = 2
 # The largest float32, which stands for a score that overflowed.
 OVERFLOW = 3.4e38
 
@@ -37,7 +39,8 @@ class Column:
     Attributes:
         name: The user's.
         value_T, expected_T: Numbers or text; None for a missing value.
-        beyond_T: 1 or -1 where the value was cut off, so that the true one is as high or as low at least; else 0.
+        beyond_T: 1 or -1 where the value was cut off, so that the true one is as high or as low at least; OTHER where
+            it is not the one of all training rows; else 0.
         nats_T: What its features cost above usual, together.
     """
 
@@ -55,7 +58,7 @@ class Reason:
     Attributes:
         column: Its name.
         value, expected: What it is and what the model gave back: a number or text; None where it is missing.
-        beyond: 1 or -1 where the value was cut off, so that the true one is as high or as low at least; else 0.
+        beyond: As in Column.
         nats: What it cost above its usual cost in training rows.
     """
 
@@ -219,10 +222,12 @@ def _values(column: "pd.Series[Any]") -> tuple[float | str | None, ...]:
 
 
 def _beyond(column: Any, scaled_T: Rows) -> tuple[int, ...]:
-    """Whether scaling has clipped the value: 1 above, -1 below, else 0."""
+    """Whether scaling has clipped the value: 1 above, -1 below; OTHER if training rows have one other, else 0."""
     if not isinstance(column, NumberColumn) or column.scale is None:
         return (0,) * len(scaled_T)
     scale = column.scale
+    if isinstance(scale, Only):
+        return tuple(np.where(scaled_T >= scale.other / 2, OTHER, 0).tolist())
     low, high = (scale.low, scale.high) if isinstance(scale, Affine) else (0.0, 1.0)
     above = scaled_T >= np.float32(np.nan if high is None else high)
     below = scaled_T <= np.float32(np.nan if low is None else low)
@@ -324,8 +329,9 @@ def highest_rows_grid(tables: StudyTables) -> Grid:
 
 def _reason(reason: Reason) -> str:
     sign = "" if reason.value is None else {1: "≥ ", 0: "", -1: "≤ "}[reason.beyond]
+    unknown = "another value" if reason.beyond == OTHER else "missing"
     value, expected = (
-        "missing" if one is None else _short(one) if isinstance(one, str) else quantity(one)
+        unknown if one is None else _short(one) if isinstance(one, str) else quantity(one)
         for one in (reason.value, reason.expected)
     )
     how = "as expected, but with low probability" if value == expected else f"not {expected}"
