@@ -11,6 +11,7 @@ def frame_of(rows=ROWS) -> pd.DataFrame:
     """New rows with what nobody asked for among them, every fourth an anomaly."""
     numbers = {name: RANDOM.normal(size=rows) for name in ("e", "a", "b", "c")}
     numbers["a"][::4] *= 30
+    numbers["constant"] = np.full(rows, 4.0)
     frame = pd.DataFrame({"card": np.arange(rows) * 7, "when": pd.Timestamp("2024-01-01"), **numbers})
     frame["kind"] = RANDOM.choice(["red", "green", "new"], rows)
     frame.loc[3, "c"] = np.nan

@@ -10,7 +10,7 @@ from tests.detector.builders import ensemble, single, study, table
 from tests.detector.conftest import GAUSSIAN
 from tests.vae.builders import model_setup
 
-COLUMNS = ["a", "b", "c", "e", "kind"]
+COLUMNS = ["a", "b", "c", "constant", "e", "kind"]
 
 
 @pytest.mark.parametrize("score", ADDITIVE)

@@ -32,7 +32,7 @@ def test_the_file_says_of_each_row_what_the_detector_says_of_it(
     )
     expected = detector.score(frame_features(frame, detector.preprocessing), explain=True)
     written = pq.read_table(tmp_path / "out.parquet")
-    columns = ["a", "b", "c", "e", "kind"]
+    columns = ["a", "b", "c", "constant", "e", "kind"]
     parts = [*(detector.summands or ()), *(f"part/{name}" for name in columns)] if explain else []
     flags = ["above_p90", "above_p95", "above_p99"]
     assert written.column_names == ["row", "card", "when", "score", "p_value", "flag", *flags, *parts]
