@@ -71,7 +71,9 @@ def main() -> None:
 @click.argument("data")
 @click.option("--label", metavar="COLUMN", help="Says which rows are anomalous.  [default: one that is called so]")
 @click.option("--name", help="The study's name.  [default: that of the data]")
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="A new file.  [default: NAME.yaml]")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), metavar="FILE", help="A new file.  [default: NAME.yaml]"
+)
 def init(data: str, label: str | None, name: str | None, output: Path | None) -> None:
     """Write a study file from a look at the data, with a reason for every setting.
 
@@ -221,7 +223,7 @@ def _after(record: StudyRecord, no_report: bool, places: dict[str, Any]) -> None
 @click.argument("name")
 @click.argument("data")
 @options.model
-@click.option("--output", type=click.Path(path_type=Path), default="scores.parquet", show_default=True)
+@click.option("--output", "-o", type=click.Path(path_type=Path), default="scores.parquet", show_default=True)
 @click.option("--explain", is_flag=True, help="Add what each column does to the score.")
 @click.option("--fdr", type=float, metavar="RATE", help="False discovery rate of `flag`.  [default: anomaly.fdr, 0.1]")
 @click.option("--key", "keys", multiple=True, metavar="COLUMN", help="A column to copy to the output.")
@@ -259,7 +261,7 @@ def score(name: str, data: str, **settings: Any) -> None:
 
 @main.command(short_help="Write a study's report again, or compare studies.")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@click.option("--output", type=click.Path(path_type=Path), help="Folder to write to.  [default: reports/NAME]")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder to write to.  [default: reports/NAME]")
 @click.option("--force", is_flag=True, help="Write it even if it is up to date.")
 @options.places
 def report(names: tuple[str, ...], output: Path | None, force: bool, home: str, tracking_uri: str | None) -> None:

@@ -37,7 +37,7 @@ Examples:
     help=f"Print a manifest for KubeRay instead: FILE with the study in it.  [without FILE: {MANIFEST}]",
 )
 @click.option("--apply", "applies", is_flag=True, help="Give the manifest to `kubectl apply`.")
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the manifest to a file.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), metavar="FILE", help="Write the manifest to a file.")
 @click.option("--schedule", metavar="CRON", help="Run it again and again, as in '0 3 * * *': daily at 3:00 UTC.")
 def submit(
     config: Path,

@@ -116,7 +116,7 @@ def sync(name: str, rebuild: bool, home: str, tracking_uri: str | None) -> None:
 
 @click.command(epilog=EXPORT_EXAMPLES)
 @click.argument("name")
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="[default: NAME.zip]")
+@click.option("--output", "-o", type=click.Path(path_type=Path), metavar="FILE", help="[default: NAME.zip]")
 @options.places
 def export(name: str, output: Path | None, home: str, tracking_uri: str | None) -> None:
     """Write a study to one zip file: its config, trials, models, records and report. Data are not in it."""
