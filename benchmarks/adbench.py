@@ -176,10 +176,10 @@ def trained(config: StudyConfig, data: Dataset) -> tuple[pd.DataFrame, dict[int,
         numbers.setdefault(_shape(trial), []).append(one.number)
     rows, outcomes = [], {}
     for shape, setups in batches.items():
-        for number, metrics, outcome in zip(numbers[shape], *_train(setups, data), strict=True):
-            if np.isfinite(list(metrics.values())).all():
-                rows.append({"trial": number, "state": "finished", **metrics, **outcome.metrics})
-                outcomes[number] = outcome
+        for place, metrics, outcome in _train(setups, data):
+            number = numbers[shape][place]
+            rows.append({"trial": number, "state": "finished", **metrics, **outcome.metrics})
+            outcomes[number] = outcome
     return pd.DataFrame(rows), outcomes
 
 
@@ -188,12 +188,17 @@ def _shape(trial: TrialConfig) -> str:
     return f"{model.family} {model.likelihood} {model.learned_sigma} {trial.training.epochs}"
 
 
-def _train(setups: list[ModelSetup], data: Dataset) -> tuple[list[dict[str, float]], list[Outcome]]:
+def _train(setups: list[ModelSetup], data: Dataset) -> Iterator[tuple[int, dict[str, float], Outcome]]:
+    """The place, last metrics and outcome of each model; as in a study, a diverged one has none."""
     model_batch = ModelBatch(setups, data)
     metrics: list[dict[str, float]] = []
     for _ in range(model_batch.training.epochs):
         metrics = model_batch.train_epoch()
-    return metrics, outcomes_of(model_batch, DiagnosticsConfig(iwae_draws=0))
+    finite = [place for place, one in enumerate(metrics) if np.isfinite(list(one.values())).all()]
+    for place in sorted({*range(len(setups))} - {*finite}, reverse=True):
+        model_batch.leave(place)
+    outcomes = outcomes_of(model_batch, DiagnosticsConfig(iwae_draws=0)) if finite else []
+    yield from zip(finite, (metrics[place] for place in finite), outcomes, strict=True)
 
 
 def chosen(config: StudyConfig, data: Dataset) -> Iterator[tuple[str, bool, float]]:
@@ -218,7 +223,7 @@ def chosen(config: StudyConfig, data: Dataset) -> Iterator[tuple[str, bool, floa
 def default_vae(data: Dataset, rows: int, seed: int) -> NDArray[np.float64]:
     """The ELBO score of a VAE with nothing but defaults; the batch is no larger than the rows."""
     config = TrialConfig.model_validate({"training": {"batch_size": min(128, rows)}})
-    _, (outcome,) = _train([ModelSetup(config=config, seed=seed)], data)
+    ((_, _, outcome),) = _train([ModelSetup(config=config, seed=seed)], data)
     return outcome.scores["elbo"].to_numpy()
 
 
