@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import roc_auc_score
 from vae_study.metrics import SCORES
+from vae_study.selection.comparison import combined
 from vae_study.selection.labels import learned, rows_to_ask
+from vae_study.selection.ranking import standard_error
 
 SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 30))
 SCORES_DN = SHAPES.flatmap(lambda shape: arrays(np.float64, shape, elements=st.integers(-5, 5).map(float)))
@@ -74,3 +76,20 @@ def test_the_detector_without_a_model_stays_unless_the_labels_speak_clearly_agai
     raw_N[place_L[is_anomaly_L != misleads]] += 99
     found = learned(frames, raw_N, place_L, is_anomaly_L, None, 1)
     assert found.with_baseline is not misleads
+
+
+def test_better_by_two_standard_errors_is_not_clear_on_rows_that_the_pairs_were_chosen_by():
+    frames, raw_N, place_L, is_anomaly_L = scored()
+    frames[3].loc[place_L[is_anomaly_L], "elbo"] += 1.5
+    counts, seen = (int(is_anomaly_L.sum()), int((~is_anomaly_L).sum())), set()
+    for strength in np.linspace(0, 8, 60):
+        misleading_N = raw_N.copy()
+        misleading_N[place_L[~is_anomaly_L]] += strength
+        found = learned(frames, misleading_N, place_L, is_anomaly_L, None, 1)
+        alone_N = frames[found.selections[0].trial][found.selections[0].score].to_numpy()
+        together_N = combined(frames, found.selections, misleading_N)
+        alone, together = (roc_auc_score(is_anomaly_L, one_N[place_L]) for one_N in (alone_N, together_N))
+        errors = (alone - together) / standard_error("val/auroc", alone, counts)
+        assert found.with_baseline is (errors <= 3)
+        seen.add(int(errors))
+    assert {1, 2, 3} <= seen

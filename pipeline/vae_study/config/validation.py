@@ -226,10 +226,8 @@ def _targets(config: StudyConfig) -> Iterator[Problem]:
             yield Problem(path, f"got {kind!r}, expected 'beta' for {model.family}, whose loss has no KL")
             return
         if trial.objective.compares_rows and not model.has_normal_code:
-            several = (
-                f"latent {model.latent}, which has a code for each {'step' if model.latent == 'step' else 'place'}"
-            )
-            what = several if model.is_by_place else model.family
+            each = {"step": "step", "map": "place"}.get(model.latent)
+            what = f"latent {model.latent}, which has a code for each {each}" if each else model.family
             yield Problem(path, f"got {kind!r}, which compares one code of each row; expected another kind for {what}")
             return
 

@@ -19,6 +19,8 @@ LARGEST_SCALED = 1e18
 SMALLEST_QUARTILES = 1e-9
 # Values that differ by fewer units in the last place of float64 are one value, rounded in several ways.
 NOISE_ULPS = 8
+# As a fraction of a value: what float32, in which a file may have it, rounds off.
+ROUNDED = 2**-20
 # What counts as far off, in standard deviations.
 FAR = 10.0
 
@@ -76,15 +78,17 @@ class Only:
 
     Attributes:
         value: In the units of the data.
+        other: The scaled value of all others.
     """
 
     value: float
     other: float
 
     def __call__(self, x: NDArray[np.floating]) -> Floats:
-        """Scale values in an array of any shape; NaN stays NaN."""
+        """Scale values in an array of any shape; NaN stays NaN. Whole numbers are never rounded."""
         off = np.abs(x.astype(np.float64) - self.value)
-        scaled = np.where(off > NOISE_ULPS * np.spacing(abs(self.value)), self.other, 0.0)
+        is_whole = np.equal(np.rint(x), x) & float(self.value).is_integer()
+        scaled = np.where(off > np.where(is_whole, 0, ROUNDED * abs(self.value)), self.other, 0.0)
         return np.where(np.isnan(off), np.nan, scaled).astype(np.float32)
 
     def inverse(self, scaled: Floats) -> NDArray[np.float64]:
@@ -106,13 +110,13 @@ def scale_from_plain(plain: Mapping[str, Any]) -> Scale:
 
 def fit_column_scale(kind: str, x_N: NDArray[np.floating], clip: float | None) -> Scale:
     """Fit a scale to the training values of a column, as `fit_scale`; of values that are all the same it is `Only`."""
-    if varies(x_N):
+    if _varies(x_N):
         return fit_scale(kind, x_N, clip)
     is_within_1 = kind == "quantile" or (kind == "unit" and clip is None)
     return Only(value=float(x_N[0]), other=1.0 if is_within_1 else clip or FAR)
 
 
-def varies(x_N: NDArray[np.floating]) -> bool:
+def _varies(x_N: NDArray[np.floating]) -> bool:
     """Whether some of the values differ by more than rounding; whole numbers are never rounded."""
     low, high = float(x_N.min()), float(x_N.max())
     if x_N.dtype == np.float32 or (low.is_integer() and high.is_integer()):

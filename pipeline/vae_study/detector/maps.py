@@ -18,16 +18,14 @@ from vae_study.errors import UserError
 CLEAR, RED = 1.0, 6.0
 #: Which images are written: those above this percentile of normal validation images.
 PERCENTILE = "99"
-# Larger images have no column for each pixel in a file of scores; of a score that is computed again without each pixel,
-# the second number.
+# Most pixels that have a column each in a file of scores, and most that a score is computed again without.
 MOST_COLUMNS, MOST_REPLACED = 4096, 1024
 Pixels = NDArray[np.float32]
 
 
 def require_columns(detector: Detector) -> None:
     """Raise UserError if an explanation would have too many columns, one for each pixel."""
-    pixels, why = len(detector.data.feature_names), "as each is a column"
-    most = MOST_COLUMNS
+    pixels, most, why = len(detector.data.feature_names), MOST_COLUMNS, "as each is a column"
     if detector.summands is None:
         most, why = MOST_REPLACED, f"as model {detector.description.name} scores the image again without each of them"
     if detector.data.image_shape is not None and pixels > most:

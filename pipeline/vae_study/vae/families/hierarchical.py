@@ -63,7 +63,7 @@ class _TwoLevels(Family):
     z1 has half of the latent size, rounded up; z2 has the rest, at least 1.
 
     Attributes:
-        first_K, second_K: The sizes of both levels; of maps, those of one place.
+        first_sizes_K, second_sizes_K: The sizes of both levels; of maps, those of one place.
         first: How many dimensions of the code are of z1.
     """
 
