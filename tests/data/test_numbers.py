@@ -126,7 +126,7 @@ def test_a_column_that_varies_by_rounding_only_has_one_value_and_whole_numbers_h
     frame = pd.DataFrame({"noise": [0.1 + 0.2, 0.3] * 50, "whole": [9e15, 9e15 + 2] * 50, "x": np.arange(100.0)})
     data = prepare(DataConfig(source=function(lambda: frame)))
     assert data.feature_names == ("noise", "whole", "x")
-    assert any("all training rows have 0.3 as 'noise'" in note for note in data.notes)
+    assert any("all training rows have 0.3 in 'noise'" in note for note in data.notes)
     assert all((split.x_ND[:, 0] == 0).all() and split.x_ND[:, 1].any() for split in data.splits.values())
     flat = pd.DataFrame({"counter": [2_000_000_037] * 100, "x": np.arange(100.0)})
     data = prepare(DataConfig(source=function(lambda: flat)))

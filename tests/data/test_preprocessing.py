@@ -115,7 +115,7 @@ def test_of_a_column_that_is_constant_in_train_any_other_value_is_far_off(scale,
     x_ND[60:, 0] = [0.999, 7, -1e30, 1, *np.full(36, 1.0)]
     fitted = fit(table(x_ND), ALL[:60], scale=scale, clip=clip)
     assert fitted.feature_names == ("feature 0", "feature 1")
-    assert fitted.notes == ("all training rows have 1 as 'feature 0': any other value counts as far off",)
+    assert fitted.notes == ("all training rows have 1 in 'feature 0': any other value counts as far off",)
     scaled_ND = fitted.transform(table(x_ND))
     assert scaled_ND[:, 0].tolist() == [*[0] * 60, far, far, far, *[0] * 37]
     frame = Preprocessing.from_plain(json.loads(json.dumps(fitted.plain()))).inverse(scaled_ND[59:64])

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vae_study.config.data import DataConfig
-from vae_study.data.scales import Floats, Only, Scale, fit_column_scale, fit_scale, scale_from_plain
+from vae_study.data.scales import Constant, Floats, Scale, fit_column_scale, fit_scale, scale_from_plain
 from vae_study.data.table import CategoryKind, Table, chunk_slices
 
 # How the bucket of rare categories reads in the user's columns.
@@ -61,7 +61,7 @@ class NumberColumn:
     @property
     def is_constant(self) -> bool:
         """Whether all training values are the same, so that any other value is far off."""
-        return isinstance(self.scale, Only)
+        return isinstance(self.scale, Constant)
 
     @property
     def varies(self) -> bool:
@@ -113,7 +113,7 @@ class NumberColumn:
         beside = f"training rows without {self.name!r}{where}: {self.missing:,}"
         if self.scale is None or self.is_constant:
             becomes = "any other value counts as far off" if self.scale else "the column is left out"
-            constant = f"all training rows have {self._shown()} as {self.name!r}: {becomes}"
+            constant = f"all training rows have {self._shown()} in {self.name!r}: {becomes}"
             return f"{constant}; {beside}" if self.missing else constant
         return f"{beside}; {self.replacement()}" if self.missing else None
 

@@ -24,7 +24,7 @@ Rows = NDArray[np.int64]
 Encoder = Callable[[Rows], Floats]
 # A message names no more columns than these.
 COLUMNS_SHOWN = 5
-# What there are notes on: columns
+# The columns that there are notes on, in this order.
 NOTED = ("that are left out", "with one value in all training rows", "with missing values")
 
 

@@ -73,7 +73,7 @@ class Ranks:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Only:
+class Constant:
     """0 for the one value that all training rows have, and `other` for any other: how far it is off tells nothing.
 
     Attributes:
@@ -96,7 +96,7 @@ class Only:
         return np.where(scaled > self.other / 2, np.nan, self.value)
 
 
-Scale = Affine | Ranks | Only
+Scale = Affine | Ranks | Constant
 
 
 def scale_from_plain(plain: Mapping[str, Any]) -> Scale:
@@ -104,16 +104,16 @@ def scale_from_plain(plain: Mapping[str, Any]) -> Scale:
     if "levels" in plain:
         return Ranks(values=tuple(plain["values"]), levels=tuple(plain["levels"]))
     if "other" in plain:
-        return Only(**plain)
+        return Constant(**plain)
     return Affine(**plain)
 
 
 def fit_column_scale(kind: str, x_N: NDArray[np.floating], clip: float | None) -> Scale:
-    """Fit a scale to the training values of a column, as `fit_scale`; of values that are all the same it is `Only`."""
+    """Fit a scale to the training values of a column, as `fit_scale`; `Constant` if they are all the same."""
     if _varies(x_N):
         return fit_scale(kind, x_N, clip)
     is_within_1 = kind == "quantile" or (kind == "unit" and clip is None)
-    return Only(value=float(x_N[0]), other=1.0 if is_within_1 else clip or FAR)
+    return Constant(value=float(x_N[0]), other=1.0 if is_within_1 else clip or FAR)
 
 
 def _varies(x_N: NDArray[np.floating]) -> bool:

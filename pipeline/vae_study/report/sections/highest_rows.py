@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vae_study.data.feature_columns import NumberColumn
 from vae_study.data.preprocessing import Preprocessing
-from vae_study.data.scales import Affine, Only
+from vae_study.data.scales import Affine, Constant
 from vae_study.metrics import CODE_SCORES
 from vae_study.report.figure import Figure, Grid
 from vae_study.report.formatting import captions, number, quantity, score_label
@@ -226,7 +226,7 @@ def _beyond(column: Any, scaled_T: Rows) -> tuple[int, ...]:
     if not isinstance(column, NumberColumn) or column.scale is None:
         return (0,) * len(scaled_T)
     scale = column.scale
-    if isinstance(scale, Only):
+    if isinstance(scale, Constant):
         return tuple(np.where(scaled_T >= scale.other / 2, OTHER, 0).tolist())
     low, high = (scale.low, scale.high) if isinstance(scale, Affine) else (0.0, 1.0)
     above = scaled_T >= np.float32(np.nan if high is None else high)
